@@ -1,6 +1,7 @@
-"""Averages and scores by hand, to hold searches against: plain loops over files in float64, and transformers' models.
+"""Independent averages and scores to compare searches with: plain float64 loops over files, and transformers' models.
 
-Nothing of the package averages, runs or scores here. For classifiers of the kind that `hf_soup.testing` makes.
+Nothing in this module averages, runs or scores with hf_soup's code. It works for classifiers like those that
+`hf_soup.testing` makes.
 """
 
 import functools
@@ -20,11 +21,11 @@ read_tokenizer = functools.cache(transformers.AutoTokenizer.from_pretrained)
 
 
 def averaged_tensors(mixture):
-    """The weighted mean of the ingredients' files, tensor by tensor, in their type.
+    """The weighted mean of the ingredients' files, tensor by tensor, in the data type of the first file.
 
     Args:
         mixture (`Mixture` or `Recipe`):
-            Of ingredients that are folders.
+            A mixture whose ingredients are folders.
     """
     files = [read_file(Path(item.source) / "model.safetensors") for item in mixture.ingredients]
     mean = {}
@@ -38,7 +39,7 @@ def averaged_tensors(mixture):
 
 
 def row_of(mixture, name):
-    """The weights of a tensor: of all module prefixes that it lies below, with or without `bert.`, the longest."""
+    """The weights of a tensor: those of the longest module prefix that contains it, with or without `bert.`."""
     below = [
         prefix
         for prefix in mixture.weights_by_module
@@ -48,26 +49,26 @@ def row_of(mixture, name):
 
 
 def averaged_model(mixture):
-    """transformers' model with the averaged tensors."""
+    """The transformers model with the averaged tensors."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(mixture.ingredients[0].source)
     model.load_state_dict(averaged_tensors(mixture))
     return model.eval()
 
 
 def logits_of(mixture, data):
-    """What the averaged model says of texts, all in one batch."""
+    """The logits of the averaged model on a data set, computed in one batch."""
     tokens = read_tokenizer(mixture.ingredients[0].source)(list(data["text"]), return_tensors="pt", padding=True)
     with torch.no_grad():
         return averaged_model(mixture)(**tokens).logits.numpy()
 
 
 def right_rows(mixture, data):
-    """Row by row, whether the likeliest class is the label."""
+    """Whether the most probable class equals the label, for each row."""
     return logits_of(mixture, data).argmax(axis=1) == np.array(data["label"])
 
 
 def accuracy(mixture, data):
-    """The share of right rows."""
+    """The share of rows that are classified correctly."""
     return float(right_rows(mixture, data).mean())
 
 
@@ -81,21 +82,21 @@ class TrialsByHand:
         self.data, self.examples = data, len(data)
 
     def score(self, mixture, beat=None):
-        """The accuracy, whatever it has to beat."""
+        """Return the accuracy, regardless of the score to beat."""
         return Score("accuracy", accuracy(mixture, self.data), split="validation")
 
     def map(self, mixtures, beat=None):
-        """One after the other."""
+        """Score the mixtures one after another."""
         return [self.score(mixture) for mixture in mixtures]
 
     def logits(self, ingredient):
-        """Of an ingredient alone."""
+        """Return the predictions of a single ingredient."""
         logits = logits_of(Mixture.equal([ingredient]), self.data)
         return Predictions(logits, np.array(self.data["label"]), np.arange(self.examples))
 
     def difference(self, mixture, other):
-        """Not known."""
+        """Return `None`: the difference is not known."""
 
     def lacking(self, ingredient):
-        """Nothing."""
+        """Return an empty tuple: nothing is lacking."""
         return ()

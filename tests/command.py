@@ -1,7 +1,4 @@
-"""The command line in this process: as a user calls it, without the seconds that a new process takes to import.
-
-`tests/cli/test_cli.py` calls the installed command once, as a process.
-"""
+"""Runs the command line in this process, which saves the seconds that a new process needs for its imports."""
 
 import contextlib
 import os
@@ -15,10 +12,10 @@ from hf_soup.cli import main
 
 
 def run(*args: object, cwd: Path | None = None) -> SimpleNamespace:
-    """Call hf-soup: `returncode`, `stdout` and `stderr`, as of `subprocess.run`; nothing else stays changed."""
+    """Call hf-soup, return `returncode`, `stdout` and `stderr` as `subprocess.run` does, restore the environment."""
     before = dict(os.environ)
     with contextlib.chdir(cwd or os.curdir), warnings.catch_warnings():
-        warnings.simplefilter("default")  # notes of a command are no errors of a test
+        warnings.simplefilter("default")  # warnings of a command must not fail the test
         result = CliRunner().invoke(main, list(map(str, args)), prog_name="hf-soup")
     os.environ.clear()
     os.environ.update(before)

@@ -1,4 +1,4 @@
-"""A Hub on loopback for the whole session, started before the first Hugging Face import, and tiny checkpoints."""
+"""Starts a local Hub before the first Hugging Face import, for the whole session, and makes tiny checkpoints."""
 
 import gc
 import os
@@ -10,10 +10,10 @@ import pytest
 from hub import HubServer, environment
 
 
-# Before torch is imported: the threads of two processes slow one another, and tiny models have no use for them
+# Set before torch is imported: threads of two processes slow each other down, and tiny models do not need them
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A test need not survive a power cut, and a disk takes milliseconds for each of some ten thousand flushes
+# Tests do not need to survive a power failure, and a disk takes milliseconds for each of some ten thousand flushes
 os.fsync = lambda descriptor: None
 
 HUB = HubServer().start()
@@ -27,7 +27,7 @@ from huggingface_hub import HfApi  # noqa: E402
 from hf_soup import testing  # noqa: E402
 
 
-# Files with tests that start processes, train for real or wait: real things that take 8 seconds and more each.
+# Files with tests that start processes, train models or wait; each of these files takes at least 8 seconds.
 LONG = (
     "test_executors.py",
     "test_start.py",
@@ -38,14 +38,14 @@ LONG = (
     "test_writer.py",
     "test_trials.py",
 )
-imported = {"modules": 0}  # how many there were at the last freeze
+imported = {"modules": 0}  # number of modules at the last freeze
 
 
 @pytest.fixture(autouse=True)
 def _imports_are_no_garbage():
-    """Modules that tests have imported are left out of collections from the next test on.
+    """Exclude modules that tests have imported from garbage collection, from the next test on.
 
-    Trainer collects garbage twice a training, which takes 0.3 seconds where transformers and peft are looked through.
+    Trainer collects garbage twice per training, which takes 0.3 seconds if transformers and peft have to be traversed.
     """
     if len(sys.modules) > imported["modules"] + 50:
         gc.collect()
@@ -54,13 +54,13 @@ def _imports_are_no_garbage():
 
 
 def pytest_collection_modifyitems(items):
-    """Files with tests of many seconds come first, so that two workers end at the same time."""
+    """Run files with slow tests first, so that two workers finish at about the same time."""
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
 def hub():
-    """The Hub on loopback that every client in this process talks to."""
+    """The local Hub that every client in this process talks to."""
     yield HUB
     HUB.stop()
 
@@ -94,7 +94,7 @@ def resnet_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bros_runs(tmp_path_factory):
-    """Two saved BROS classifiers, whose files hold whole numbers too (`position_ids`)."""
+    """Two saved BROS classifiers, whose files also hold integer tensors (`position_ids`)."""
     folder = tmp_path_factory.mktemp("bros")
     folders = []
     for seed in range(2):
@@ -106,7 +106,7 @@ def bros_runs(tmp_path_factory):
 
 @pytest.fixture
 def hub_runs(hub, text_runs, tmp_path):
-    """The three BERT classifiers on the Hub, in repositories of this test's own."""
+    """The three BERT classifiers on the Hub, in repositories that belong to this test."""
     ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
     for repo_id, run in zip(ids, text_runs, strict=True):
         HfApi().create_repo(repo_id)

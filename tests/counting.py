@@ -1,6 +1,6 @@
-"""How often a flow does what it needs to do once: checks, plans, opened checkpoints, headers, weights, plugins.
+"""Counts how often a flow does work that is needed once: checks, plans, opened checkpoints, headers, weights, plugins.
 
-The functions that do the work are wrapped, not replaced, wherever the package holds them. `tests/test_counts.py` says
+The functions that do the work are wrapped, not replaced, wherever the package holds them. `tests/test_counts.py` sets
 how often each may be called; `benchmarks/house.py` runs this file against any revision of the package:
 `python tests/counting.py` prints the counts of each flow as JSON.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-# What is counted -> the function that does it. A function that was renamed has its former name behind it, so that
-# earlier revisions can be measured too.
+# What is counted -> the function that does it. The former name of a renamed function follows its current name, so
+# that earlier revisions can be measured too.
 SEAMS: dict[str, tuple[str, ...]] = {
     "checks": ("hf_soup.checkpoints.check:check_checkpoints",),
     "plans": ("hf_soup.merging.plan:make_plan",),
@@ -34,36 +34,36 @@ SEAMS: dict[str, tuple[str, ...]] = {
 
 
 class Counts:
-    """The calls of each function that is counted, with their arguments."""
+    """The calls of each counted function, with their arguments."""
 
     def __init__(self) -> None:
         self.calls: dict[str, list[tuple[Any, ...]]] = {what: [] for what in SEAMS}
 
     def __getitem__(self, what: str) -> int:
-        """How often something was done."""
+        """The number of calls."""
         return len(self.calls[what])
 
     @property
     def headers_by_file(self) -> Counter[str]:
-        """Weight file -> how often its header was read."""
+        """Weight file -> number of times its header was read."""
         return Counter(_shown(arguments[0]) for arguments in self.calls["headers"])
 
     @property
     def opens_by_folder(self) -> Counter[str]:
-        """Checkpoint -> how often it was opened; an ingredient of a recipe counts as its folder."""
+        """Checkpoint -> number of times it was opened; an ingredient of a recipe counts as its folder."""
         sources = [getattr(arguments[0], "source", arguments[0]) for arguments in self.calls["opens"]]
         return Counter(Path(source).name for source in sources)
 
     @property
     def bytes_by_file(self) -> Counter[str]:
-        """Weight file -> bytes of tensors that were read from it."""
+        """Weight file -> number of tensor bytes read from it."""
         total: Counter[str] = Counter()
         for _, path, _, into in self.calls["reads"]:
             total[_shown(path)] += into
         return total
 
     def loads(self, kind: str) -> Counter[str]:
-        """Method, strategy or task -> how often it was looked up by its name."""
+        """Name of a method, strategy or task -> number of times it was looked up."""
         return Counter(name for of_kind, name in self.calls["plugins"] if of_kind == kind)
 
 
@@ -73,7 +73,7 @@ def _shown(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def counted() -> Iterator[Counts]:
-    """Count the calls of the functions in SEAMS while the block lasts."""
+    """Count the calls of the functions in SEAMS within the block."""
     counts = Counts()
     replaced: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
     for what, places in SEAMS.items():
@@ -93,7 +93,7 @@ def counted() -> Iterator[Counts]:
 
 
 def _find_owner(places: Sequence[str]) -> tuple[Any, str]:
-    """The module or class that has a function, and the function's name there, at the first place that exists."""
+    """The module or class that holds a function, and the function's name in it, at the first place that exists."""
     for place in places:
         module_name, _, path = place.partition(":")
         *classes, name = path.split(".")
@@ -107,7 +107,7 @@ def _find_owner(places: Sequence[str]) -> tuple[Any, str]:
 def _counting(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
-        # a buffer is noted by its size: it would keep its memory
+        # a buffer is recorded by its size, because keeping the buffer would keep its memory
         calls.append(tuple(len(item) if isinstance(item, memoryview) else item for item in args))
         return function(*args, **options)
 
@@ -124,7 +124,7 @@ def _swap_in_package(old: Callable[..., Any], new: Callable[..., Any]) -> None:
 
 
 class Place(NamedTuple):
-    """Three fine-tunes, what they came from, data and a saved soup of them."""
+    """Three fine-tunes, a base model and a saved soup of the fine-tunes, in one folder."""
 
     folder: Path
 
@@ -140,12 +140,12 @@ class Place(NamedTuple):
 
     @property
     def soup(self) -> Path:
-        """A saved soup."""
+        """The saved soup."""
         return self.folder / "soup"
 
 
 def prepare(folder: Path) -> Place:
-    """Make the checkpoints and a saved soup in a folder."""
+    """Make the checkpoints and a saved soup of them in a folder."""
     import hf_soup
     from hf_soup import testing
 
@@ -164,56 +164,56 @@ def _evaluator() -> Any:
 
 
 def merge(place: Place) -> None:
-    """Average and save."""
+    """Average the ingredients and save the soup."""
     import hf_soup
 
     hf_soup.merge(place.runs).save_pretrained(place.folder / "merged", overwrite=True)
 
 
 def greedy(place: Place) -> None:
-    """Search a greedy soup on validation data."""
+    """Search for a greedy soup on validation data."""
     import hf_soup
 
     hf_soup.merge(place.runs, strategy="greedy", evaluator=_evaluator())
 
 
 def analyze(place: Place) -> None:
-    """Compare the weights."""
+    """Analyze the weights only."""
     import hf_soup
 
     hf_soup.analyze(place.runs, base_model=place.base)
 
 
 def analyze_scored(place: Place) -> None:
-    """Compare the weights, and what the models say on validation data, and give advice."""
+    """Analyze the weights and the predictions on validation data."""
     import hf_soup
 
     hf_soup.analyze(place.runs, evaluator=_evaluator(), base_model=place.base, points=3)
 
 
 def check(place: Place) -> None:
-    """A check of the ingredients."""
+    """Check the ingredients."""
     import hf_soup
 
     hf_soup.check(place.runs)
 
 
 def advise(place: Place) -> None:
-    """Say whether to make a soup, from the weights."""
+    """Advise whether to make a soup, based on the weights only."""
     import hf_soup
 
     hf_soup.advise(place.runs, base_model=place.base)
 
 
 def advise_scored(place: Place) -> None:
-    """Say whether to make a soup, from weights and validation data."""
+    """Advise whether to make a soup, based on weights and validation data."""
     import hf_soup
 
     hf_soup.advise(place.runs, _evaluator(), base_model=place.base)
 
 
 def verify(place: Place) -> None:
-    """Make a saved soup again and compare it."""
+    """Rebuild a saved soup and compare it with what was saved."""
     import hf_soup
 
     hf_soup.verify(place.soup)
@@ -230,7 +230,7 @@ FLOWS = (check, merge, greedy, analyze, analyze_scored, advise, advise_scored, v
 
 
 def count(flow: Callable[[Place], None], place: Place) -> Counts:
-    """Run a flow and count."""
+    """Run a flow and count its calls."""
     with warnings.catch_warnings(), counted() as counts:
         warnings.simplefilter("ignore")
         flow(place)
@@ -242,9 +242,9 @@ def summary(counts: Counts, weight_bytes: int) -> dict[str, float]:
 
     Args:
         counts ([`Counts`]):
-            Of the flow.
+            The counts of the flow.
         weight_bytes (`int`):
-            Of one checkpoint; `weights` is how often the checkpoint that was read most was read.
+            The size of one checkpoint; `weights` is how many times over the most frequently read weight file was read.
     """
     read = counts.bytes_by_file.values()
     return {
@@ -257,13 +257,13 @@ def summary(counts: Counts, weight_bytes: int) -> dict[str, float]:
 
 
 def weight_bytes(run: Path) -> int:
-    """How many bytes the tensors of a checkpoint take."""
+    """The number of bytes that the tensors of a checkpoint take."""
     content = (run / "model.safetensors").read_bytes()
     return len(content) - 8 - int.from_bytes(content[:8], "little")
 
 
 def head_bytes(run: Path) -> int:
-    """How many bytes the matrix of a text classifier's head takes."""
+    """The number of bytes that the weight matrix of a text classifier's head takes."""
     content = (run / "model.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     start, end = header["classifier.weight"]["data_offsets"]

@@ -1,20 +1,20 @@
-"""What worker processes of tests are sent to do. They import this file, which therefore imports little."""
+"""Functions that tests run in worker processes. The workers import this file, so it imports as little as possible."""
 
 import os
 
 
 def tell_device(item):
-    """The item, the device that is visible and the process that works on it."""
+    """Return the item, the visible device and the id of the process that handles it."""
     return item, os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()
 
 
 def fail(item):
-    """An error of the package."""
+    """Raise an error of hf_soup."""
     from hf_soup.errors import DataError
 
     raise DataError("no good")
 
 
 def die(item):
-    """The process ends without a word."""
+    """End the process without an error message."""
     os._exit(1)

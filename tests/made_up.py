@@ -1,4 +1,4 @@
-"""Made-up predictions of every kind, for tests of what is computed from them."""
+"""Made-up predictions of every kind, for tests of computations on predictions."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC")
 
 
 def predictions(kind="classes", rows=200, classes=4, seed=0):
-    """Made-up outputs of one kind that are right more often than not; words of `tags` share rows."""
+    """Made-up outputs of one kind that are correct more often than not; in `tags`, several words share a row."""
     rng = np.random.default_rng(seed)
     at = np.arange(rows)
     if kind in ("classes", "tags"):

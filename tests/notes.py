@@ -1,6 +1,6 @@
-"""What a check has noted beside the heads, which most models that tests make have each for itself."""
+"""The notes of a check, without those about the heads: most models made by tests have heads of their own."""
 
 
 def besides_heads(report):
-    """The notes of a report that are not about heads that started apart."""
+    """The notes of a report, except those about heads that do not share an initialization."""
     return tuple(note for note in report.notes if "heads do not look like" not in note)

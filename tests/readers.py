@@ -1,6 +1,6 @@
-"""Everything in hf_soup that reads files of strangers: what a valid file looks like, and how it is read.
+"""The parts of hf_soup that read untrusted files: a valid file for each, and the call that reads it.
 
-`test_corpus.py` reads the inputs of `corpus/` with them, `benchmarks/fuzz.py` looks for new ones.
+`test_corpus.py` reads the inputs in `corpus/` with them; `benchmarks/fuzz.py` searches for new inputs.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ class Reader:
     """One kind of file.
 
     Attributes:
-        name: What it is called, and its folder below `corpus/`.
-        file: Where the file lies in a place that `prepare` has made.
-        read: Reads it, given the place.
-        form: How the file is built: `header`, `json`, `yaml`, `card`, `text` or `bytes`.
+        name: Name of the kind, and of its folder below `corpus/`.
+        file: Path of the file in a folder that `prepare` has filled.
+        read: Function that reads the file, given that folder.
+        form: Format of the file: `header`, `json`, `yaml`, `card`, `text` or `bytes`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Reader:
 
 
 def prepare(place: Path) -> None:
-    """Make valid files of every kind in a folder."""
+    """Write valid files of every kind to a folder."""
     import datasets
 
     for seed in range(2):
@@ -97,12 +97,12 @@ SIBLINGS = [
 
 
 def seeds(reader: Reader, place: Path) -> bytes:
-    """The valid file of a reader."""
+    """The content of a reader's valid file."""
     return (place / reader.file).read_bytes()
 
 
 def attempt(reader: Reader, place: Path, content: bytes) -> str | None:
-    """Read an input; what it raised that is no error of ours, or `None`."""
+    """Read an input; return a description of the error if it is not a `SoupError`, otherwise `None`."""
     path = place / reader.file
     path.write_bytes(content)
     try:
@@ -262,7 +262,7 @@ def _write(path: Path, data: Any) -> None:
 
 
 def parse(form: str, content: bytes) -> Any:
-    """The values in a file of a form, to be changed."""
+    """The values in a file of the given form, for the fuzzer to change."""
     if form == "header":
         (length,) = struct.unpack("<Q", content[:8])
         return json.loads(content[8 : 8 + length])
@@ -274,7 +274,7 @@ def parse(form: str, content: bytes) -> Any:
 
 
 def build(form: str, seed: bytes, values: Any) -> bytes:
-    """A file of a form with other values, and the rest of a valid one."""
+    """A file of the given form with other values; everything else is taken from a valid file."""
     if form == "header":
         (length,) = struct.unpack("<Q", seed[:8])
         header = json.dumps(values).encode()

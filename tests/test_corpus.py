@@ -1,4 +1,4 @@
-"""Files of strangers are read, or refused with an error of ours: the valid ones, and those that fuzzing has found."""
+"""Untrusted files, both valid ones and those found by fuzzing, are read or refused with a `SoupError`."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def place(tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted(set(READERS) - {"hub"}))
 def test_a_valid_file_is_read(place, name):
-    """What the fuzzer changes is right before, so that it is read to the end."""
+    """Each file that the fuzzer starts from is valid and can be read to its end."""
     reader = READERS[name]
     reader.read(place)
     assert seeds(reader, place)
@@ -28,7 +28,7 @@ def test_a_valid_file_is_read(place, name):
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_was_found_is_refused_or_read(place, path):
-    """Each input once made a reader raise something else than a `SoupError`."""
+    """An input that once made a reader raise another error is now read or refused with a `SoupError`."""
     reader = READERS[path.parent.name]
     valid = seeds(reader, place)
     try:

@@ -1,6 +1,6 @@
-"""Work that is done once: checks, opened checkpoints, headers, weights, and what an evaluator loads.
+"""Work that is done only once: checks, opening checkpoints, reading headers and weights, loading by an evaluator.
 
-`counting.py` names the functions that are counted.
+`counting.py` lists the functions that are counted.
 """
 
 import counting
@@ -15,7 +15,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def counts_of(place):
-    """The counts of a flow, which is run once for all tests of it."""
+    """The counts of a flow; each flow is run once for all tests."""
     done = {}
 
     def counts(flow):
@@ -27,12 +27,12 @@ def counts_of(place):
 
 
 def once(*names):
-    """Each of some names, once."""
+    """Map each name to a count of one."""
     return dict.fromkeys(names, 1)
 
 
 def test_a_former_name_is_another_name():
-    """Earlier revisions are measured by the names that their functions had, which a rename of today leaves alone."""
+    """The names listed for a counted function differ, so a bulk rename has not overwritten the former names."""
     for names in counting.SEAMS.values():
         assert len(set(names)) == len(names)
 
@@ -46,7 +46,7 @@ def weights_of(*names):
 
 
 def test_calls_are_counted_and_the_functions_put_back(place):
-    """Two checks count as two, wherever the function was imported; after the block nothing is counted."""
+    """Two checks count as two wherever the function was imported, and nothing is counted after the block."""
     import hf_soup
 
     with counting.counted() as counts:
@@ -59,28 +59,28 @@ def test_calls_are_counted_and_the_functions_put_back(place):
 
 @pytest.mark.parametrize("flow", [counting.merge, counting.verify], ids=lambda flow: flow.__name__)
 def test_a_merge_checks_once(counts_of, flow):
-    """A merge, and one that is made again, checks its ingredients once and plans once."""
+    """A merge checks its ingredients once and plans once, and so does `verify`."""
     assert (counts_of(flow)["checks"], counts_of(flow)["plans"]) == (1, 1)
 
 
 def test_a_search_checks_once(counts_of):
-    """The ingredients are checked before the search, not again with each trial."""
+    """A search checks its ingredients once, not again for each trial."""
     assert counts_of(counting.greedy)["checks"] == 1
 
 
 @pytest.mark.parametrize("flow", [counting.merge, counting.greedy], ids=lambda flow: flow.__name__)
 def test_a_merge_opens_each_ingredient_once(counts_of, flow):
-    """Each ingredient is opened once, also for a search."""
+    """A merge opens each ingredient once, even when it searches."""
     assert counts_of(flow).opens_by_folder == once(*RUNS)
 
 
 def test_verify_opens_each_ingredient_once(counts_of):
-    """The soup and each of its ingredients are opened once."""
+    """`verify` opens the soup and each of its ingredients once."""
     assert counts_of(counting.verify).opens_by_folder == once("soup", *RUNS)
 
 
 def test_a_check_reads_heads_alone(place, counts_of):
-    """Of the weights only the matrices of the heads are read, once, in one pass."""
+    """A check reads only the weight matrices of the heads, once, in a single pass."""
     counts = counts_of(counting.check)
     assert counts["angles"] == 1
     for run, file in zip(place.runs, weights_of(*RUNS), strict=True):
@@ -93,13 +93,13 @@ def test_a_check_reads_heads_alone(place, counts_of):
     ids=lambda flow: flow.__name__,
 )
 def test_each_header_is_read_once(counts_of, flow):
-    """The header of each weight file is read once."""
+    """Each flow reads the header of each weight file once."""
     inputs = [*RUNS, "base"] if flow is counting.analyze else RUNS
     assert counts_of(flow).headers_by_file == once(*weights_of(*inputs))
 
 
 def test_verify_reads_each_header_once(counts_of):
-    """The header of each weight file is read once."""
+    """`verify` reads the header of each weight file once."""
     assert counts_of(counting.verify).headers_by_file == once(*weights_of("soup", *RUNS))
 
 
@@ -130,15 +130,15 @@ def test_each_weight_is_read_once(place, counts_of, flow):
     ids=lambda flow: flow.__name__,
 )
 def test_angles_take_one_pass(counts_of, flow):
-    """Similarity and advice have their inner products from one pass over the weights."""
+    """Similarities and advice take their inner products from a single pass over the weights."""
     assert counts_of(flow)["angles"] == 1
 
 
 def test_a_search_loads_its_task_once(counts_of):
-    """It is loaded to see whether it fits the models, and once by the evaluator, not again with each trial."""
+    """A search loads its task at most twice, to see whether it fits the models and to evaluate, not for each trial."""
     assert 1 <= counts_of(counting.greedy).loads("task")["text-classification"] <= 2
 
 
 def test_a_search_loads_its_metrics_once(counts_of):
-    """The evaluator loads its metrics once, not again with each trial."""
+    """A search loads its metrics once, not again for each trial."""
     assert counts_of(counting.greedy)["metrics"] == 1

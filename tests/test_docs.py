@@ -1,4 +1,4 @@
-"""The pages say what the code says: generated parts, the file tree, quoted errors, links, commands of benchmarks."""
+"""The pages agree with the code: generated parts, the file tree, quoted errors, links and commands of benchmarks."""
 
 import ast
 import importlib.util
@@ -18,7 +18,7 @@ LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md
 
 
 def test_generated_pages_are_what_the_code_says():
-    """An option, a default or a docstring that changes has to be written into the pages: `make docs`."""
+    """The generated pages are up to date; after a change of an option, a default or a docstring, run `make docs`."""
     done = subprocess.run(
         [sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
@@ -26,7 +26,7 @@ def test_generated_pages_are_what_the_code_says():
 
 
 def test_every_command_has_a_table_or_nothing_to_say():
-    """A new command gets a section in `docs/command_line.md`, with its options where it has any of its own."""
+    """Every command has a section in `docs/command_line.md`, with a table of options if it has options of its own."""
     from hf_soup.cli import main
 
     text = (DOCS / "command_line.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def test_every_command_has_a_table_or_nothing_to_say():
 
 
 def test_the_map_names_every_folder():
-    """README's map has a line with a clause for every folder of the package and of the project, and for no other."""
+    """The map in the README has a described line for every folder of the package and the project, and for no other."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = next(part for part in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if part.startswith("hf_soup/"))
     lines = re.findall(r"^( *)(\w+/)(.*)$", block, re.MULTILINE)
@@ -55,7 +55,7 @@ def test_the_map_names_every_folder():
 
 
 def test_every_file_says_what_it_is_for():
-    """The list of files in `docs/architecture.md` is made of first lines of modules: none is empty or twice there."""
+    """`docs/architecture.md` lists every module with a description, and no description is empty or repeated."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`[\w.]+`\]\(\.\./(hf_soup/[\w/.]+)\) \| (.*) \|$", text, re.MULTILINE)
     files = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
@@ -66,7 +66,7 @@ def test_every_file_says_what_it_is_for():
 
 
 def test_files_that_docstrings_name_are_there():
-    """A docstring that names a file of the package or of the project is kept right when the file moves."""
+    """Every file of the package or the project that a module docstring names exists."""
     folders = ("hf_soup", "tests", "benchmarks", "docs", "examples")
     files = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
     absent = []
@@ -77,7 +77,7 @@ def test_files_that_docstrings_name_are_there():
 
 
 def literals():
-    """All texts in the package, those of f-strings and joined lines as one, with a hole for each value."""
+    """All string literals of the package, f-strings included, with a null character for each interpolated value."""
     hole = "\0"
 
     def text_of(node):
@@ -96,7 +96,7 @@ def literals():
 
 
 def quoted(page):
-    """The messages that a page explains: the first cell of each row of a table under `it says`."""
+    """The messages that a page explains: the first cell of each row of a table whose header starts with `it says`."""
     found, inside = [], False
     for line in page.read_text(encoding="utf-8").splitlines():
         inside = line.startswith("| it says") or (inside and line.startswith("|"))
@@ -107,7 +107,7 @@ def quoted(page):
 
 
 def test_quoted_messages_are_in_the_source():
-    """What a page says that a user reads is what the package says; `...` stands for names and numbers."""
+    """Every message quoted on the troubleshooting page occurs in the package; `...` stands for names and numbers."""
     page = "troubleshooting.md"
     messages, source = quoted(DOCS / page), literals()
     assert len(messages) > 80
@@ -118,7 +118,7 @@ def test_quoted_messages_are_in_the_source():
 
 
 def anchors(page):
-    """The headings of a page as links name them, both here and on code hosts."""
+    """The anchors of a page's headings, as the site and code hosts form them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
@@ -127,7 +127,7 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    """Relative links have a file, and an anchor there if they name one."""
+    """Every relative link leads to an existing file and, if it names an anchor, to an existing heading."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -139,7 +139,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    """A page that is in no menu is not found; a menu that names no page does not build."""
+    """Every page is in the navigation of `mkdocs.yml`, and every entry of the navigation is a page."""
     text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
     def files(entry):
@@ -154,7 +154,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_commands_of_the_benchmarks_are_there():
-    """Each number on the page of benchmarks has a command, and what it runs is in the repository."""
+    """The page on benchmarks has a command for every benchmark script, and each file that a command runs exists."""
     text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
     commands = re.findall(r"^(?:python|hf-soup cook) ((?:benchmarks|recipes|examples)/\S+)", text, re.MULTILINE)
     assert {"benchmarks/merge_speed.py", "recipes/digits-vit.yaml"} <= set(commands)
@@ -165,10 +165,10 @@ def test_commands_of_the_benchmarks_are_there():
 
 
 def test_the_site_builds_without_warnings(tmp_path):
-    """As `make docs` does; links, anchors and pages that no menu names are warnings, and warnings are errors."""
+    """The site builds in strict mode, in which broken links and pages missing from the menu are errors."""
     if importlib.util.find_spec("material") is None:
         pytest.skip("needs the extra `docs`")
-    done = subprocess.run(  # not --quiet, with which warnings are not counted
+    done = subprocess.run(  # not with --quiet, which leaves warnings uncounted
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
         cwd=ROOT,
         capture_output=True,
@@ -177,7 +177,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) > len(list(DOCS.rglob("*.md")))  # and one for what is not found
+    assert len(pages) > len(list(DOCS.rglob("*.md")))  # there is also a page for addresses that are not found
     for page in pages:
         fetched = re.findall(
             r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]*)"', page.read_text(encoding="utf-8")

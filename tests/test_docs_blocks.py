@@ -1,8 +1,9 @@
-"""Every code block of the README and of the pages runs, or says why not in a comment right before it.
+"""Every code block of the README and the pages runs, or is preceded by a comment with the reason why it does not.
 
-Blocks of a page run in order, in one folder, those of Python in one namespace. The folder has tiny fine-tunes (run1,
-run2, run3, my_runs/run3), what they started from (my_base), and made-up data (my_data, my_images, tweets.csv); the Hub
-on loopback has the models and data that the pages name. `<!-- not run: REASON -->` before a block leaves it out.
+The blocks of a page run in order and in one folder; its Python blocks share a namespace. The folder holds tiny
+fine-tunes (run1, run2, run3, my_runs/run3), their base model (my_base) and made-up data (my_data, my_images,
+tweets.csv); the local Hub has the models and data that the pages name. `<!-- not run: REASON -->` before a block
+excludes it.
 """
 
 import contextlib
@@ -34,13 +35,13 @@ from hf_soup.formats.cook_file import load_cook_file
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = ("python", "bash", "console", "yaml")  # other languages are output, formulas and trees
+RUN = ("python", "bash", "console", "yaml")  # blocks in other languages are output, formulas and file trees
 REASON = re.compile(r"<!-- not run: (\S.+?) -->\s*\Z", re.DOTALL)
 OWNERS = ("user", "google-bert", "google", "sentence-transformers", "dair-ai", "nyu-mll")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, the line of its text in the page, and why it is not run."""
+    """A fenced block: its language, its text, the line where the text starts, and the reason not to run it."""
 
     language: str
     text: str
@@ -49,7 +50,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(page):
-    """The blocks of a page that are code, in order; also those in lists."""
+    """The code blocks of a page in order, including those in lists."""
     lines = page.read_text(encoding="utf-8").splitlines()
     found = []
     for token in MarkdownIt("commonmark").parse("\n".join(lines)):
@@ -65,13 +66,13 @@ RUNNABLE = [page for page in PAGES if any(not block.reason for block in blocks_o
 
 
 def is_understood(line):
-    """Whether a line of a bash block is one that `run_bash` can run."""
+    """Whether `run_bash` can run a line of a bash block."""
     return not line or line.startswith("hf-soup ")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_block_has_a_runner_or_a_reason(page):
-    """A block of bash that is no `hf-soup`, or one in a language that nobody runs, says why."""
+    """A console block, or a bash block with a command other than `hf-soup`, gives a reason for not being run."""
     for block in blocks_of(page):
         if block.language == "console":
             assert block.reason, f"{page.name}:{block.line}: nothing runs a console block: write bash, or a reason"
@@ -81,7 +82,7 @@ def test_a_block_has_a_runner_or_a_reason(page):
 
 
 def test_output_blocks_have_a_language():
-    """A block without a language would slip through: output is `text`."""
+    """Every block is fenced and names its language (`text` for output), so that no code block goes untested."""
     for page in PAGES:
         for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
             assert token.type != "code_block", f"{page.name}:{token.map[0] + 1}: fence this block"
@@ -91,7 +92,7 @@ def test_output_blocks_have_a_language():
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory):
-    """A folder with all that the pages take for granted."""
+    """A folder with everything that the pages assume to exist."""
     folder = tmp_path_factory.mktemp("kitchen")
     base = testing.tiny_text_model(0)
     testing.save_text_model(base, folder / "my_base")
@@ -122,7 +123,7 @@ def kitchen(tmp_path_factory):
 
 
 def _save_adapter(base, folder, seed):
-    """A LoRA adapter of a classifier, whose base model is named as from the folder that the pages work in."""
+    """Save a LoRA adapter of a classifier that names its base model relative to the folder in which the pages run."""
     torch.manual_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base)
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], init_lora_weights=False)
@@ -138,7 +139,7 @@ def _with_names(texts):
 
 @pytest.fixture(scope="module")
 def world(hub, kitchen):
-    """The Hub with the models and data that the pages name; their owners are organizations of the test's user."""
+    """The Hub with the models and data that the pages name, in organizations that the test's user belongs to."""
     hub.add_user(hub.user, hub.token, orgs=OWNERS)
     api = HfApi()
 
@@ -161,7 +162,7 @@ def world(hub, kitchen):
         warnings.simplefilter("ignore")
         hf_soup.merge(["user/run1", "user/run2@v1.0"]).push_to_hub("user/soup")
     yield hub
-    for name, repository in list(hub.store.repositories.items()):  # other tests look for names that are alike
+    for name, repository in list(hub.store.repositories.items()):  # other tests search for similar names
         if repository.namespace in OWNERS:
             hub.store.delete(name)
     hub.add_user(hub.user, hub.token)
@@ -169,7 +170,7 @@ def world(hub, kitchen):
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run(page, world, kitchen, tmp_path, monkeypatch):
-    """What a reader copies works."""
+    """The code blocks of a page run in order without an error."""
     workplace = tmp_path / "work"
     shutil.copytree(kitchen, workplace)
     shutil.copytree(ROOT / "recipes", workplace / "recipes")
@@ -182,32 +183,32 @@ def test_the_blocks_of_a_page_run(page, world, kitchen, tmp_path, monkeypatch):
             continue
         try:
             RUNNERS[block.language](block, namespace)
-        except BaseException as error:  # also SystemExit
+        except BaseException as error:  # including SystemExit
             told = "".join(traceback.format_exception(error))[-3000:]
             pytest.fail(f"{page.name}:{block.line}: this block does not run\n\n{block.text}\n{told}", pytrace=False)
 
 
 def run_python(block, namespace):
-    """A block of Python, in the page's namespace."""
+    """Run a Python block in the page's namespace."""
     with quietly():
         code = compile("\n" * (block.line - 1) + block.text, namespace["__name__"] + ".md", "exec", dont_inherit=True)
         exec(code, namespace)
 
 
 def run_bash(block, namespace):
-    """Each `hf-soup ...` of a block, with its globs and the output of commands in it; the rest has a reason."""
+    """Run each `hf-soup` command of a block, expanding globs and command substitutions."""
     for line in command_lines(block.text):
         call(line)
 
 
 def command_lines(text):
-    """The commands of a block: continued lines joined, comments and prompts left out."""
+    """The commands of a block, with continued lines joined and comments removed."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line for line in (re.sub(r"(^|\s)#\s.*$", "", line).strip() for line in lines) if line]
 
 
 def call(line):
-    """What a command prints; a failure is an error."""
+    """Run a command and return its output; assert that it succeeds."""
     line = re.sub(r"\$\((.*?)\)", lambda found: " ".join(call(found[1]).split()), line)
     words = shlex.split(line)
     assert words[0] == "hf-soup", line
@@ -219,7 +220,7 @@ def call(line):
 
 
 def run_yaml(block, namespace):
-    """A cook file or a recipe loads."""
+    """Load a cook file or a recipe."""
     path = Path("block.yaml")
     path.write_text(block.text, encoding="utf-8")
     if block.text.startswith("hf_soup_recipe"):
@@ -233,7 +234,7 @@ RUNNERS = {"python": run_python, "bash": run_bash, "yaml": run_yaml}
 
 @contextlib.contextmanager
 def quietly():
-    """Warnings are for users, and the command line changes how they are shown and hides bars by the environment."""
+    """Suppress warnings and output, and restore the arguments and the environment, which the command line changes."""
     before, argv = dict(os.environ), sys.argv
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(None):

@@ -1,4 +1,4 @@
-"""The end of an error about an unknown name, and where warnings point."""
+"""The suggestions in errors about unknown names, and the lines that warnings point to."""
 
 import datasets
 import pytest
@@ -11,7 +11,7 @@ MANY = ("early_stopping_patience", "early_stopping_threshold", *(f"setting_{inde
 
 
 def test_a_short_list_is_told_whole():
-    """Up to twenty names are all listed, with the nearest first if one is near."""
+    """Up to twenty known names are all listed, with a similar one first if there is one."""
     assert did_you_mean("gredy", ["uniform", "greedy"]) == '; did you mean "greedy"? Known: greedy, uniform'
     assert did_you_mean("x", ["uniform", "greedy"]) == ". Known: greedy, uniform"
     assert did_you_mean("x", []) == ". Known: none"
@@ -20,7 +20,7 @@ def test_a_short_list_is_told_whole():
 
 
 def test_of_many_names_the_nearest_three_are_told():
-    """More than twenty are too many to read: three of them, and how many there are."""
+    """Of more than twenty known names, the error lists the nearest three and the total number."""
     many = [f"name{index:02}" for index in range(21)]
     text = did_you_mean("name03", many)
     assert text.startswith('; did you mean "name03"? The nearest of 21 known names: name03, ')
@@ -30,7 +30,7 @@ def test_of_many_names_the_nearest_three_are_told():
 
 @pytest.mark.parametrize("word", ["early_stopping_patince", "early_stopping", "patience", "stopping_patience"])
 def test_a_part_of_a_name_is_near_to_it(word):
-    """A name is found by its parts between underscores, although most of its letters are missing."""
+    """A name is suggested for one of its parts between underscores, even if most of its letters are missing."""
     assert did_you_mean(word, MANY).startswith('; did you mean "early_stopping_patience"?')
 
 
@@ -46,13 +46,13 @@ def test_a_part_of_a_name_is_near_to_it(word):
     ],
 )
 def test_names_that_are_not_near_are_not_proposed(word, name):
-    """Short words, and names that share a beginning or an end alone, are no spellings of each other."""
+    """Short words, and names that share only a beginning or an end, are not suggested for each other."""
     assert did_you_mean(word, [name]) == f". Known: {name}"
     assert "did you mean" not in did_you_mean(word, [name, *(f"zzzz{index}" for index in range(30))])
 
 
 def test_a_warning_points_at_the_line_of_the_user():
-    """However deep in the package it is given, it has the file that called in."""
+    """A warning names the user's file that called the package, however deep in the package it is issued."""
     data = datasets.Dataset.from_dict({"text": ["good film", ""]})
     with pytest.warns(SoupWarning, match="1 of 2 rows have no text") as records:
         tell_missing_texts(data, ["text"])

@@ -1,4 +1,4 @@
-"""The examples in Python run, in their tiny form, as the programs that they are."""
+"""The Python examples run as programs, with `--tiny`."""
 
 import runpy
 import sys
@@ -13,12 +13,12 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs(example, tmp_path, capsys, monkeypatch):
-    """From fine-tunes to a table with the ensemble, and a soup in a folder."""
+    """An example prints a table that includes the logit ensemble, and saves a soup."""
     monkeypatch.setattr(sys, "argv", [str(example), "--tiny"])
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes of a program are no errors of a test
+        warnings.simplefilter("ignore")  # warnings of a program must not fail the test
         runpy.run_path(str(example), run_name="__main__")
     printed = capsys.readouterr().out
     assert "| run-0" in printed

@@ -1,9 +1,9 @@
-"""What merges record and commands print, compared with texts that are checked in: changed behaviour shows as a diff.
+"""Compares what merges record and commands print with texts that are checked in: changed behaviour shows as a diff.
 
-The texts lie in `golden/`, one file for each strategy and each group of other cases. They hold recipes with the
+The texts are in `golden/`, one file for each strategy and each group of other cases. They hold recipes with the
 digests of the saved weights, which are exact because the checkpoints are (see `golden/checkpoints.py`), model cards,
-and what commands print. Numbers that BLAS has touched are compared with a tolerance. After a change of behaviour that
-is meant, `python tests/test_golden.py --write` writes the texts again; read the diff before you commit it.
+and the output of commands. Numbers that BLAS computes are compared with a tolerance. After an intended change of
+behaviour, `python tests/test_golden.py --write` rewrites the texts; read the diff before you commit it.
 """
 
 import json
@@ -32,11 +32,11 @@ from hf_soup import testing
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("HF_SOUP_WRITE_GOLDEN") == "1"
-TITLE = "=== "  # begins the line that names a case
+TITLE = "=== "  # starts the line that names a case
 FRACTION = re.compile(r"(?<![\w.-])-?\d+\.\d+(?:e[+-]?\d+)?(?![\w.])")
 DIGEST = re.compile(r"\b(xxh3-128|sha256):([0-9a-f]{8})[0-9a-f]+")
-MANY_DIGITS = 10  # characters of a number that no table was made for
-ROUNDED_DIGITS = 7  # characters of one that was rounded here
+MANY_DIGITS = 10  # from this length on a number is rounded, because it was not formatted for a table
+ROUNDED_DIGITS = 7  # from this length on numbers may differ in length
 RUNS = ("run-1", "run-2", "run-3")
 SEEDS = {"run-1": 1, "run-2": 3, "run-3": 4}
 METHODS = {
@@ -46,7 +46,7 @@ METHODS = {
     "ties": {"method": "ties", "density": 0.5},
 }
 
-# strategy -> title of a case -> arguments of merge; every strategy also goes with every method that it takes
+# strategy -> title of a case -> arguments of merge; every strategy is also run with every method that it accepts
 VARIANTS = {
     "uniform": {
         "bfloat16": {"dtype": "bfloat16"},
@@ -97,7 +97,7 @@ DEFAULTS = {
 LINEAR_ALONE = ("interpolate", "learned")
 UNSCORED = ("uniform", "weighted")
 UNNORMALIZED = ("uniform", "weighted", "performance")
-FITTED = ("learned", "search")  # weights that were fitted are near each other from machine to machine, not equal
+FITTED = ("learned", "search")  # fitted weights are nearly but not exactly equal on different machines
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +118,13 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluator():
-    """Validation data, of which nothing is kept: every case runs its models."""
+    """An evaluator without a cache, so that every case runs its models."""
     tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(testing.WORDS)})
     return hf_soup.Evaluator(testing.tiny_texts(48, seed=1), processing_class=tokenizer, cache=False)
 
 
 def merged(place, evaluator, strategy, **arguments):
-    """The text of the recipe of a merge and of the digest of what was saved."""
+    """The recipe of a merge, with the digest of the saved weights, as text."""
     if arguments.get("method") == "ties" or strategy == "interpolate":
         arguments["base_model"] = place / "start"
     if strategy not in UNSCORED:
@@ -134,25 +134,25 @@ def merged(place, evaluator, strategy, **arguments):
 
 
 def saved_recipe(soup, place, **options):
-    """The recipe file beside a saved soup."""
+    """Save a soup and return the text of its recipe file."""
     folder = soup.save_pretrained(place / "soups" / f"soup-{len(list((place / 'soups').glob('*')))}", **options)
     return (folder / "soup_recipe.yaml").read_text()
 
 
 def masked(text, place):
-    """A text without what is particular to a machine or a version, with short digests and six digits of fractions."""
+    """Mask what depends on a machine or a version in a text, shorten digests and round fractions to six digits."""
     text = text.replace(str(place), "PLACE")
     text = re.sub(r"soups/soup-\d+", "soups/SOUP", text)
     for name, version in hf_soup.version.versions().items():
         written = name.replace("_", r"\\?_")  # Markdown escapes it
         text = re.sub(rf"(\b{written}(?:_version)?\W+){re.escape(version)}", r"\1VERSION", text)
     text = DIGEST.sub(r"\1:\2", text)
-    text = re.sub(r"\bstat:[0-9a-f]+", "stat:TIMES", text)  # of files that a merge did not have to read
+    text = re.sub(r"\bstat:[0-9a-f]+", "stat:TIMES", text)  # record of a file that a merge did not have to read
     return FRACTION.sub(lambda match: rounded(match[0]), text)
 
 
 def rounded(fraction):
-    """A number with six significant digits, unless it is written with few digits, as in a table."""
+    """Round a fraction to six significant digits, unless it has few digits, as in a table."""
     if len(fraction) < MANY_DIGITS:
         return fraction
     short = f"{float(fraction):.6g}"
@@ -160,9 +160,9 @@ def rounded(fraction):
 
 
 def like(text, golden, tolerance):
-    """The text in which fractions are written as in the golden text where they are nearly equal.
+    """The text, with each fraction written as in the golden text if the two are nearly equal.
 
-    Numbers of a table have to have the same number of digits as well.
+    Fractions in a table must also have the same number of digits.
     """
     golden_fractions = FRACTION.findall(golden)
     if len(golden_fractions) != len(FRACTION.findall(text)):
@@ -179,7 +179,7 @@ def like(text, golden, tolerance):
 
 
 def without_times(text):
-    """A text without what was measured with a clock: fields called latency, and the last column of tables of costs."""
+    """Remove or mask measured times in a text: the `latency` fields and the last column of cost tables."""
     lines, in_costs = [], False
     for line in text.splitlines():
         in_costs = line.endswith("ms/example |") or (in_costs and line.startswith("|"))
@@ -190,7 +190,7 @@ def without_times(text):
 
 
 def recipe_cases():
-    """Strategy, title and arguments of each merge."""
+    """Yield the strategy, title and arguments of each merge."""
     for strategy, variants in VARIANTS.items():
         cases = {"linear": {}} if strategy in LINEAR_ALONE else dict(METHODS)
         if strategy not in UNNORMALIZED:
@@ -200,14 +200,14 @@ def recipe_cases():
 
 
 def merge_case(strategy, arguments, place, evaluator):
-    """What a merge records. Where weights were fitted, the digest of their soup is left out: it differs by machine."""
+    """The recipe of a merge; the digest is masked if the weights were fitted, as it then depends on the machine."""
     text = merged(place, evaluator, strategy, **arguments)
     softmax = strategy == "performance" and "scheme" not in arguments
     return re.sub(r"(output: .*xxh3-128:)\w+", r"\1FITTED", text) if strategy in FITTED or softmax else text
 
 
 def aligned(place):
-    """Of classes in another order, with a method that needs their base."""
+    """A merge of models whose classes are in different orders, with a method that needs the base model."""
     soup = hf_soup.merge(
         [place / "runs" / name for name in ("run-1", "reversed")],
         align_labels=True,
@@ -219,20 +219,20 @@ def aligned(place):
 
 
 def of_bfloat16(place):
-    """Of 16-bit ingredients, summed in float32 and saved so: the only sums that show in which order they were made."""
+    """A merge of bfloat16 ingredients summed and saved in float32; only such sums reveal the order of summation."""
     runs = [save_run(place / "half" / name, SEEDS[name], dtype="bfloat16") for name in RUNS]
     return saved_recipe(hf_soup.merge(runs, weights=[0.3, 0.2, 0.7], dtype="float32"), place)
 
 
 def with_batchnorm(place):
-    """Running statistics estimated again; BLAS has touched them, and so the digest of the output."""
+    """A merge with re-estimated running statistics; its digest is masked because BLAS has computed them."""
     images = [place / "images" / f"run-{seed}" for seed in range(2)]
     soup = hf_soup.merge(images, batchnorm_data=testing.tiny_images(24))
     return re.sub(r"(digest: .?xxh3-128:)\w+", r"\1ESTIMATED", saved_recipe(soup, place))
 
 
 def sharded(place):
-    """In several files: recipe, index and the size of each file."""
+    """A soup saved in several files: its recipe, its index and the size of each file."""
     soup = hf_soup.merge([place / "runs" / name for name in RUNS])
     folder = soup.save_pretrained(place / "soups" / "sharded", max_shard_size="4KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -242,14 +242,14 @@ def sharded(place):
 
 
 def folder_of_a_soup(place):
-    """The files of a saved soup, and its configuration."""
+    """The file names of a saved soup, and its configuration."""
     folder = hf_soup.merge([place / "runs" / name for name in RUNS]).save_pretrained(place / "soups" / "plain")
     config = json.loads((folder / "config.json").read_text())
     return yaml.safe_dump({"files": sorted(path.name for path in folder.iterdir()), "config": config})
 
 
 def card(place, evaluator):
-    """The model card of a soup that nothing has scored."""
+    """The model card of a soup without scores."""
     soup = hf_soup.merge([place / "runs" / name for name in RUNS], weights=[2, 1, 1])
     return (soup.save_pretrained(place / "soups" / "carded") / "README.md").read_text()
 
@@ -286,14 +286,14 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def soup_by_module(place):
-    """A saved soup for the commands that take one."""
+    """A saved soup for the commands that take one as an argument."""
     rows = {"classifier": [1, 0, 0], "": [2, 1, 1]}
     soup = hf_soup.merge([place / "runs" / name for name in RUNS], weights=rows)
     return soup.save_pretrained(place / "soups" / "by-module")
 
 
 def called(place, arguments):
-    """What a command prints, as a table and as JSON, which is shown as YAML, and its exit code."""
+    """The output of a command as a table, its exit code, and its JSON output written as YAML."""
     shown = command.run(*arguments, cwd=place)
     values = command.run(*arguments, "--json", cwd=place)
     data = yaml.safe_dump(json.loads(values.stdout), sort_keys=False, default_flow_style=None, width=1_000_000)
@@ -302,7 +302,7 @@ def called(place, arguments):
 
 
 def golden_texts(file):
-    """Title -> text of a golden file; nothing where there is none yet."""
+    """Title -> text of a golden file; empty if the file does not exist yet."""
     path = GOLDEN / f"{file}.txt"
     if not path.exists():
         return {}
@@ -311,7 +311,7 @@ def golden_texts(file):
 
 
 def compare_or_write(file, title, text, place, tolerance=1e-5):
-    """Compare a text with the golden one, or write it where that was asked for."""
+    """Compare a text with the golden one, or write it if `HF_SOUP_WRITE_GOLDEN` is set."""
     text = masked(text, place).rstrip("\n") + "\n"
     golden = golden_texts(file)
     if WRITE:
@@ -329,31 +329,31 @@ RECIPES = {(strategy, title): arguments for strategy, title, arguments in recipe
 
 @pytest.mark.parametrize(("strategy", "title"), RECIPES)
 def test_recipes_of_strategies(place, evaluator, strategy, title):
-    """Each strategy with each method and with its variants records the same, down to the bits of the soup."""
+    """Each strategy, with each method and each variant, records what the golden file holds, including the digest."""
     text = merge_case(strategy, RECIPES[strategy, title], place, evaluator)
     compare_or_write(strategy, title, text, place, tolerance=5e-4 if strategy in FITTED else 1e-5)
 
 
 @pytest.mark.parametrize("make", SAVING, ids=lambda make: make.__name__)
 def test_what_is_saved(place, make):
-    """Aligned labels, BatchNorm, shards and the configuration are saved as they were."""
+    """Saved soups match the golden texts: aligned labels, summation order, BatchNorm, shards and the configuration."""
     compare_or_write("saving", make.__name__, make(place), place)
 
 
 @pytest.mark.parametrize("make", CARDS, ids=lambda make: make.__name__)
 def test_cards(place, evaluator, make):
-    """The model card says the same, of a soup that was scored and of one that was not."""
+    """The model cards of a soup with scores and of one without match the golden texts."""
     compare_or_write("cards", make.__name__, without_times(make(place, evaluator)), place)
 
 
 @pytest.mark.parametrize("title", COMMANDS)
 def test_what_commands_print(place, soup_by_module, title):
-    """Tables and JSON of the commands that print."""
+    """The tables and the JSON that commands print match the golden texts."""
     compare_or_write("commands", title, called(place, COMMANDS[title]), place, tolerance=2e-4)
 
 
 def test_every_golden_text_has_a_case():
-    """No text is left of a case that is gone."""
+    """Every golden text belongs to a case, and every case has one."""
     cases = {}
     for strategy, title in RECIPES:
         cases.setdefault(strategy, set()).add(title)

@@ -1,4 +1,4 @@
-"""The measures of `benchmarks/house.py`, on snippets whose numbers can be counted by hand."""
+"""Tests of the measures in `benchmarks/house.py`, on snippets whose numbers can be counted by hand."""
 
 import importlib.util
 import sys
@@ -8,11 +8,11 @@ import pytest
 
 
 def load_house():
-    """The script as a module."""
+    """Load the script as a module."""
     path = Path(__file__).parent.parent / "benchmarks" / "house.py"
     spec = importlib.util.spec_from_file_location("house", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["house"] = module  # where NamedTuple looks for its types
+    sys.modules["house"] = module  # NamedTuple looks up its types there
     spec.loader.exec_module(module)
     return module
 
@@ -52,23 +52,23 @@ def modules():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("code_lines", 12),  # all but four of docstrings, a comment and seven blank ones
-        ("comment_lines", 2),  # the third is for ruff
+        ("code_lines", 12),  # every line but four lines of docstrings, a comment and seven blank lines
+        ("comment_lines", 2),  # the third comment is for ruff
         ("splats", 1),
         ("comprehensions", 1),
         ("conditional_expressions", 1),
-        ("vague_names", 2),  # `found` is written and read
+        ("vague_names", 2),  # `found` is counted when it is written and when it is read
         ("loose_files", 1),
         ("rooms", 1),
     ],
 )
 def test_what_is_counted(modules, name, expected):
-    """Each measure counts what its name says."""
+    """Each measure returns the expected count for the snippet."""
     assert getattr(house, name)(modules) == expected
 
 
 def test_names_of_a_function(modules):
-    """Parameters but self, assigned names, those of loops, handlers and comprehensions; each function has its own."""
+    """Local names are parameters except self, and targets of assignments, loops, handlers and comprehensions."""
     names = {name: house.local_names(function) for name, function in house.functions(modules[0])}
     assert names == {
         "outer": {"first", "rest", "options", "found", "item", "index", "error"},
@@ -79,12 +79,12 @@ def test_names_of_a_function(modules):
 
 
 def test_branches_of_a_function(modules):
-    """Comprehension, its condition, its `and`, for, while and except are six; an inner function has its own."""
+    """A comprehension, its condition, its `and`, for, while and except are six; inner functions count separately."""
     assert house.most_complex(modules) == [(6, "outer.py outer"), (1, "outer.py outer.inner")]
 
 
 def test_a_table_has_a_column_for_each_revision():
-    """A measure that a column lacks is empty there."""
+    """A cell is empty if the revision lacks the measure."""
     table = house.show_table({"before": {"lines": "10", "errors": "3"}, "after": {"lines": "9"}})
     assert table.splitlines() == [
         "| measure | before | after |",

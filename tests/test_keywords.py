@@ -1,4 +1,4 @@
-"""Keywords that a function does not take: misspelt, or those of other libraries. The answer names the right one."""
+"""Keywords that a function does not take, because they are misspelt or from other libraries, raise an error."""
 
 import inspect
 
@@ -43,7 +43,7 @@ DATA = testing.tiny_texts(8)
     ],
 )
 def test_the_right_one_is_named(call, meant, text_runs, tmp_path, monkeypatch):
-    """Before anything is read or written."""
+    """An unknown keyword raises a RecipeError that suggests the right one, before anything is written."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=f'did you mean "{meant}"'):
         call(text_runs)
@@ -51,14 +51,14 @@ def test_the_right_one_is_named(call, meant, text_runs, tmp_path, monkeypatch):
 
 
 def test_a_far_name_is_not_guessed(text_runs):
-    """Then the known ones are listed."""
+    """A keyword that resembles no parameter raises a RecipeError without a suggestion."""
     with pytest.raises(RecipeError, match=r"merge|neither") as caught:
         hf_soup.merge(text_runs, zzz=1)
     assert "did you mean" not in str(caught.value)
 
 
 def test_signatures_stay_readable():
-    """Editors and `help` see the function's own signature."""
+    """Public functions keep their own signatures, which editors and `help` show."""
     verbs = (hf_soup.check, hf_soup.compare, hf_soup.analyze, hf_soup.cook, hf_soup.Evaluator, hf_soup.sweep)
     for verb in (*verbs, hf_soup.data.load_training):
         parameters = inspect.signature(verb).parameters

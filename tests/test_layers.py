@@ -1,4 +1,4 @@
-"""The import table of the design."""
+"""Imports within the package follow the table of layers."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ import hf_soup
 
 
 PACKAGE = Path(hf_soup.__file__).parent
-# Room -> layer. A room imports from smaller numbers only, from its own folder.
+# Folder or module -> layer. It may import from lower layers, and from its own folder.
 LAYERS = {
     "errors": 0,
     "untrusted": 1,
@@ -49,12 +49,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(path):
-    """The room that a file belongs to: its folder in the package, or its own name."""
+    """The folder in the package that a file belongs to, or the file's own name without its suffix."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_rooms(path):
-    """Rooms that a file imports anywhere, except for type checkers only."""
+    """The folders and modules that a file imports anywhere, except under `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     exempt = {
         id(inner)
@@ -82,7 +82,7 @@ def imported_rooms(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    """Every import goes to a smaller layer, or stays in its room."""
+    """Every import refers to a lower layer or to the file's own folder."""
     mine = room(path)
     for other in imported_rooms(path):
         allowed = other == mine or LAYERS[other] < LAYERS[mine]
@@ -90,10 +90,10 @@ def test_imports_point_down(path):
 
 
 def test_every_room_is_in_the_table():
-    """No file lies outside the design."""
+    """The table lists exactly the folders and modules of the package."""
     assert {room(path) for path in FILES} == set(LAYERS)
 
 
 def test_no_subpackage_is_called_like_a_verb():
-    """Importing `hf_soup.merge` as a module would overwrite the function of that name."""
+    """No folder or module has the name of a public function, which importing it would overwrite."""
     assert not {room(path) for path in FILES} & set(hf_soup.__all__)

@@ -1,4 +1,4 @@
-"""Each option of a verb is declared once: signatures, cook files and the command line follow from it."""
+"""Each option of a public function is declared once; signatures, cook files and the command line follow from it."""
 
 import dataclasses
 import inspect
@@ -27,7 +27,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_command_line_has_the_options(command):
-    """Of each field with a text there is an option with that help, and with the same default."""
+    """Each field with a help text is an option of the command, with the same help and the same default."""
     given = {option.name: option for option in main.commands[command].params}
     for field in dataclasses.fields(COMMANDS[command]):
         if "text" in field.metadata:
@@ -37,7 +37,7 @@ def test_the_command_line_has_the_options(command):
 
 
 def test_a_sweep_is_called_with_its_options():
-    """The signature of `sweep` is that of its dataclass, whatever the order of its parameters."""
+    """The signature of `sweep` has the defaults of its dataclass, and starts with `base_model` and `dataset`."""
     signature = inspect.signature(hf_soup.sweep)
     for field in dataclasses.fields(sweep_module.SweepArguments):
         if field.name != "_":
@@ -57,13 +57,13 @@ def test_a_sweep_is_called_with_its_options():
     ],
 )
 def test_verbs_take_their_options(cls, verb):
-    """Each option of a cook file is a parameter of the verb, with the same default."""
+    """Each option of a cook file is a parameter of the corresponding function, with the same default."""
     parameters = inspect.signature(verb).parameters
     for field in dataclasses.fields(cls):
         name = field.name
-        if name in ("metric", "metrics"):  # which an evaluator takes
+        if name in ("metric", "metrics"):  # belongs to the evaluator
             assert name not in parameters
-        elif name == "params":  # which methods and strategies take
+        elif name == "params":  # belongs to methods and strategies
             assert name in parameters
         elif field.default is dataclasses.MISSING:
             assert parameters[name].default in (inspect.Parameter.empty, ())
@@ -72,14 +72,14 @@ def test_verbs_take_their_options(cls, verb):
 
 
 def test_choices_are_checked():
-    """What is none of them is refused, with the nearest one; what other rooms check is let through."""
+    """A value that is no valid choice raises an error with the nearest one; values checked elsewhere are accepted."""
     with pytest.raises(RecipeError, match=r"head is one of auto, new, .*; did you mean \"probe\"\?"):
         options.check_choices(options.SweepOptions(space=[], head="prob"))
     options.check_choices(options.MergeOptions(method="mine:method", executor="nowhere"))
 
 
 def test_the_same_choices_everywhere():
-    """Those of ensembles are declared without loading what computes them."""
+    """The declared choices of `ensemble` are exactly the implemented ones, which are not imported for them."""
     assert tuple(ENSEMBLES) == options.ENSEMBLES
 
 
@@ -96,13 +96,13 @@ def test_the_same_choices_everywhere():
     ],
 )
 def test_choices_are_completed(words, expected):
-    """The shell offers them behind their option."""
+    """Shell completion offers the choices of an option."""
     complete = ShellComplete(main, {}, "hf-soup", "_HF_SOUP_COMPLETE")
     assert {item.value for item in complete.get_completions(words, "")} == expected
 
 
 def test_a_section_of_a_cook_file_is_the_options():
-    """What it leaves out has the default, and an unknown key names the nearest."""
+    """A section of a cook file becomes options with their defaults; an unknown key raises an error."""
     content = {"output_dir": "out", "base_model": "base", "data": {"path": "data"}, "sweep": {"space": {"seed": [0]}}}
     assert build(CookFile, content, "file").sweep == options.SweepOptions(space={"seed": [0]})
     with pytest.raises(RecipeError, match='unknown key `n_run` in `sweep`; did you mean "n_runs"'):

@@ -1,4 +1,4 @@
-"""Methods, strategies and tasks: found by their files, and all of them keep their contracts."""
+"""Methods, strategies and tasks are found by name and fulfil their contracts."""
 
 import inspect
 import itertools
@@ -19,19 +19,19 @@ RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(4))
 
 @pytest.mark.parametrize("name", plugins.names("method"))
 def test_method_contract(name):
-    """Every method is documented, pure, repeatable, keeps type and shape, and gives copies back."""
+    """Every built-in method fulfils the contract of methods."""
     testing.check_method(plugins.load_function("method", name))
 
 
 @pytest.mark.parametrize("name", plugins.names("strategy"))
 def test_strategy_contract(name):
-    """Every strategy is documented and finds the same mixture in any order of its arguments."""
+    """Every built-in strategy fulfils the contract of strategies."""
     testing.check_strategy(plugins.load_function("strategy", name))
 
 
 @pytest.mark.parametrize("name", plugins.names("task"))
 def test_task_contract(name):
-    """Every task scores its example whole, in any batches and order, with the loss of the model itself."""
+    """Every built-in task fulfils the contract of tasks."""
     testing.check_task(plugins.load_module("task", name))
 
 
@@ -50,7 +50,7 @@ def unexplained(tensors, weights, *, strength=1):
 
 
 def absolute(tensors, weights):
-    """Takes weights as they are."""
+    """Uses weights as absolute, without dividing by their sum."""
     return sum(weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
 
 
@@ -74,17 +74,17 @@ def forgetful(tensors, weights):
 
 
 def narrow(tensors, weights):
-    """Returns another type than that of its inputs."""
+    """Returns a tensor of another type than its inputs."""
     return next(tensors).to(torch.float16)
 
 
 def flat(tensors, weights):
-    """Returns another shape than that of its inputs."""
+    """Returns a tensor of another shape than its inputs."""
     return next(tensors).reshape(-1)
 
 
 def counting(tensors, weights):
-    """Takes the iterator for a list."""
+    """Treats the iterator as a list."""
     return tensors[0] / len(tensors)
 
 
@@ -103,7 +103,7 @@ def summed(tensors, weights, *, base, out):
 
 
 def counted(tensors, weights, *, rng):
-    """Draws its numbers from a state of its own instead of `rng`."""
+    """Draws its numbers from a state of its own instead of from `rng`."""
     return next(tensors) + next(CALLS)
 
 
@@ -124,16 +124,16 @@ def counted(tensors, weights, *, rng):
     ],
 )
 def test_the_contract_of_methods_names_the_promise(method, message):
-    """The usual mistakes of a method are told in a sentence with its name, the promise and what it returned."""
+    """A mistake in a method raises an AssertionError with the method's name, the broken promise and the result."""
     with pytest.raises(AssertionError, match=f'^the method "{method.__name__}" has to .*{message}'):
         testing.check_method(method)
 
 
 def test_a_method_may_ask_for_all_that_is_provided():
-    """A method that asks for the base model and for `out`, or for random numbers, passes the contract."""
+    """A method that asks for the base model and for `out`, or for random numbers, fulfils the contract."""
 
     def task_arithmetic(tensors, weights, *, base, out):
-        """Add the mean difference from the base model to it, in `out`."""
+        """Add the mean difference from the base model to the base model, in `out`."""
         result = plugins.load_function("method", "linear")(tensors, weights, out=out)
         return result.sub_(base).add_(base)
 
@@ -147,13 +147,13 @@ def test_a_method_may_ask_for_all_that_is_provided():
 
 
 def test_a_contract_checks_functions():
-    """A name where a function is due is told so."""
+    """`check_method` with a name instead of a function raises an AssertionError that says so."""
     with pytest.raises(AssertionError, match="a method is checked as a function, but 'median' cannot be called"):
         testing.check_method("median")
 
 
 def test_the_task_contract_can_fail(monkeypatch):
-    """A task that gives rows in another order, or another loss than its model, is caught."""
+    """A task with another loss than its model, reordered labels or an unsuitable metric fails the contract."""
     task = plugins.load_module("task", "text-classification")
     plain = task.forward
     monkeypatch.setattr(task, "forward", lambda model, batch: (plain(model, batch)[0] * 2, *plain(model, batch)[1:]))
@@ -170,7 +170,7 @@ def test_the_task_contract_can_fail(monkeypatch):
 
 
 def first(ingredients, trials):
-    """Take the first, whatever it is."""
+    """Take the first ingredient, regardless of the scores."""
     return Mixture(ingredients[:1], (1.0,))
 
 
@@ -184,12 +184,12 @@ def nothing(ingredients, trials):
 
 
 def short(ingredients, trials):
-    """Has a weight too few."""
+    """Returns one weight too few."""
     return Mixture(ingredients, (1.0,) * (len(ingredients) - 1))
 
 
 def by_names(ingredients, trials):
-    """Names its ingredients instead of returning them."""
+    """Returns the names of its ingredients instead of the ingredients."""
     return Mixture(tuple(item.name for item in ingredients), (1.0,) * len(ingredients))
 
 
@@ -199,12 +199,12 @@ def inventive(ingredients, trials):
 
 
 def negative(ingredients, trials):
-    """Has weights whose sum is negative."""
+    """Returns weights whose sum is negative."""
     return Mixture(ingredients, (-1.0,) * len(ingredients))
 
 
 def sorting(ingredients, trials):
-    """Sorts the ingredients in place, which are not its own."""
+    """Sorts the ingredients, which belong to the caller, in place."""
     ingredients.sort()
     return Mixture.equal(ingredients)
 
@@ -226,13 +226,13 @@ def sorting(ingredients, trials):
     ],
 )
 def test_the_contract_of_strategies_names_the_promise(strategy, message):
-    """The usual mistakes of a strategy are told in a sentence with its name, the promise and what it returned."""
+    """A mistake in a strategy raises an AssertionError with the strategy's name and the broken promise."""
     with pytest.raises(AssertionError, match=f'^the strategy "{strategy.__name__}" has to .*{message}'):
         testing.check_strategy(strategy)
 
 
 def test_a_method_is_no_strategy():
-    """Each of the two words, used for the other, is told so."""
+    """The name of a strategy given as a method, or the reverse, raises a RecipeError that names the right argument."""
     with pytest.raises(RecipeError, match='"greedy" is a strategy, not a method: write strategy="greedy"'):
         plugins.load_function("method", "greedy")
     with pytest.raises(RecipeError, match='"linear" is a method, not a strategy: write method="linear"'):
@@ -240,13 +240,13 @@ def test_a_method_is_no_strategy():
 
 
 def test_unknown_names_are_told_with_the_nearest():
-    """A misspelt name comes with the nearest one and the list."""
+    """A misspelt name raises a RecipeError with the nearest name and the list of known ones."""
     with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: diverse, exhaustive, greedy, '):
         plugins.load_function("strategy", "gredy")
 
 
 def test_a_dotted_path_is_a_name():
-    """`package.module:function` works as a name; what does not import is an error of ours."""
+    """`package.module:function` works as a name, and a path that cannot be imported raises a RecipeError."""
     assert plugins.load_function("method", "hf_soup.methods.linear:linear") is plugins.load_function(
         "method", "linear"
     )
@@ -256,7 +256,7 @@ def test_a_dotted_path_is_a_name():
 
 
 def test_linear_reads_one_tensor_at_a_time():
-    """The kernel asks for a tensor when it has added the one before: memory does not grow with their number."""
+    """`linear` reads the next tensor only after adding the previous one, so memory does not grow with their number."""
     alive = []
 
     def stream():
@@ -269,7 +269,7 @@ def test_linear_reads_one_tensor_at_a_time():
 
 
 def greedy(scores, *, higher=True, **params):
-    """Run greedy over made-up scores of sets of names."""
+    """Run greedy on made-up scores of sets of names."""
     trials = testing.FakeTrials(lambda mixture: scores["+".join(mixture.names)], higher_is_better=higher)
     return plugins.load_function("strategy", "greedy")(RUNS[: sum("+" not in key for key in scores)], trials, **params)
 
@@ -285,7 +285,7 @@ SCORES = {
 
 
 def test_greedy_keeps_what_does_not_lower_the_score():
-    """One pass, best first; a tie stays with `>=` and goes with `>`."""
+    """Greedy makes one pass, best first; it keeps a candidate that ties with `>=` and rejects it with `>`."""
     mixture = greedy(SCORES).mixture
     assert mixture.names == ("run-1", "run-2", "run-0")
     assert mixture.weights == (1, 1, 1)
@@ -293,7 +293,7 @@ def test_greedy_keeps_what_does_not_lower_the_score():
 
 
 def test_greedy_says_why_for_each_candidate():
-    """Each candidate has its score alone, that of the soup with it, and the reason."""
+    """Each trial records its score, whether it was kept and the reason."""
     trials = greedy(SCORES, accept=">").trials
     assert [(trial.tried, trial.kept, trial.score, trial.why) for trial in trials] == [
         ("run-1", True, 0.90, "best single ingredient"),
@@ -305,13 +305,13 @@ def test_greedy_says_why_for_each_candidate():
 
 
 def test_greedy_of_a_loss_goes_down():
-    """Where lower is better, the lowest comes first and a rise is refused."""
+    """If lower is better, the lowest score comes first and a candidate that raises it is rejected."""
     choice = greedy({"run-0": 0.5, "run-1": 0.4, "run-1+run-0": 0.45}, higher=False)
     assert choice.mixture.names == ("run-1",)
 
 
 def test_greedy_breaks_ties_by_name():
-    """Candidates of one score come in the order of their names, so that the sum has the same bits in any order."""
+    """Candidates with equal scores are ordered by name, so the sum has the same bits in any order of ingredients."""
     pick = plugins.load_function("strategy", "greedy")
     for order in (RUNS, RUNS[::-1], RUNS[2:] + RUNS[:2]):
         mixture = pick(order, testing.FakeTrials(lambda mixture: 0.5)).mixture
@@ -319,14 +319,14 @@ def test_greedy_breaks_ties_by_name():
 
 
 def test_greedy_asks_once_for_each():
-    """n ingredients cost 2 n - 1 scores."""
+    """Greedy needs 2 n - 1 scores for n ingredients."""
     trials = testing.FakeTrials(lambda mixture: 0.5)
     plugins.load_function("strategy", "greedy")(RUNS, trials)
     assert len(trials.asked) == 2 * len(RUNS) - 1
 
 
 def test_a_parameter_of_few_values_has_one_of_them():
-    """What a `Literal` lists is what recipes and the command line may say."""
+    """The choices of a parameter are the values of its `Literal` annotation."""
     function = plugins.load_function("strategy", "greedy")
     assert plugins.choices(plugins.parameters(function)["accept"], function) == (">=", ">")
     function = plugins.load_function("method", "linear")
@@ -334,7 +334,7 @@ def test_a_parameter_of_few_values_has_one_of_them():
 
 
 def test_functions_declare_their_traits():
-    """What a decorator declares is read from the function, which stays itself; others have the defaults."""
+    """Declared traits are read from the function, which the decorator returns; other functions have the defaults."""
     uniform = plugins.load_function("strategy", "uniform")
     assert plugins.strategy_traits(uniform) == plugins.StrategyTraits(scores=False)
     assert plugins.strategy_traits(first) == plugins.StrategyTraits(scores=True, linear_only=False, never_worse=False)
@@ -351,18 +351,18 @@ def test_functions_declare_their_traits():
 
 
 def first_by_name(ingredients, trials):
-    """Take the one that is called first, whatever it scores."""
+    """Take the ingredient whose name sorts first, regardless of its score."""
     return Mixture((min(ingredients, key=lambda item: item.name),), (1.0,))
 
 
 def functions_of(protocol):
-    """The functions that a protocol asks for, without those of its bases."""
+    """The functions that a protocol itself declares, without those of its bases."""
     return {name: value for name, value in vars(protocol).items() if inspect.isfunction(value) and name[0] != "_"}
 
 
 @pytest.mark.parametrize("name", plugins.names("task"))
 def test_a_task_has_what_the_protocol_says(name):
-    """Each constant has the type of `Task`, and each function the parameters, by name and in order."""
+    """Every task has the constants of `Task` with their types, and its functions have the declared parameters."""
     task = plugins.load_module("task", name)
     for constant, kind in typing.get_type_hints(Task).items():
         assert isinstance(getattr(task, constant), typing.get_origin(kind) or kind), constant

@@ -1,4 +1,4 @@
-"""Seeds that numpy, scikit-learn or Trainer refuse are refused before anything is done, everywhere a seed is given."""
+"""Seeds that numpy, scikit-learn or Trainer would refuse are rejected before anything is done, wherever they occur."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ DATA = testing.tiny_texts(20)
 
 @pytest.mark.parametrize("seed", [0, 1, LARGEST, np.int64(7), np.array(3)])
 def test_seeds(seed):
-    """Whole numbers of 32 bits, numpy's as well, are plain numbers then."""
+    """Non-negative integers of 32 bits, including numpy's, are accepted and become plain integers."""
     assert check_seed(seed) == int(seed)
     assert type(check_seed(seed)) is int
 
@@ -38,7 +38,7 @@ def base(tmp_path_factory):
 
 @pytest.mark.parametrize("wrong", WRONG, ids=["-1", "2^32", "1.0", "text", "none", "true", "5000 digits"])
 def test_seeds_that_are_none(wrong, base, tmp_path):
-    """Merges, draws, folds, splits, resamples and tiny models refuse alike."""
+    """Merges, draws, folds, splits, resamples and tiny models reject an invalid seed with the same error."""
     metric, sets = load_metrics("accuracy")[0], {"dataset": DATA, "validation": DATA}
     sweep = {**sets, "space": {"seed": [0]}, "output_dir": tmp_path / "runs"}
     for call in (
@@ -72,7 +72,7 @@ def test_seeds_of_runs(name, wrong):
 
 @pytest.mark.parametrize("what", ["sweep.seed", "sweep.init_seed", "merge.seed"])
 def test_seeds_of_cook_files(what, tmp_path):
-    """They are refused before data is loaded or a model is trained."""
+    """An invalid seed in a cook file is rejected before data is loaded or a model is trained."""
     path = tmp_path / "cook.yaml"
     path.write_text(
         "base_model: nowhere\ndata: {path: nowhere}\nsweep: {space: {seed: [0]}}\nmerge: {strategy: uniform}\n"

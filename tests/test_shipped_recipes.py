@@ -1,4 +1,4 @@
-"""Every recipe that ships loads, and is cooked in a tiny form: its own stages, on made-up data of its own columns."""
+"""Every shipped recipe loads, and can be cooked in a tiny form: all its stages, on made-up data with its columns."""
 
 import subprocess
 import sys
@@ -23,13 +23,13 @@ TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_it_loads(recipe):
-    """It is a valid cook file that says in its first line what it is for."""
+    """A shipped recipe is a valid cook file that starts with a comment."""
     assert load_cook_file(recipe).output_dir
     assert recipe.read_text().startswith("# ")
 
 
 def examples(task, columns, label, rows, seed):
-    """Made-up rows of a task, in the columns that a recipe names."""
+    """Made-up rows of a task, with the columns that a recipe names."""
     if task == "image-classification":
         return testing.tiny_images(rows, seed=seed)
     texts = testing.tiny_texts(rows, seed=seed)
@@ -46,7 +46,7 @@ def examples(task, columns, label, rows, seed):
 
 
 def save_base(task, folder):
-    """A tiny base model for a task, with a head for something else."""
+    """Save a tiny base model for a task, with a head for other classes."""
     if task == "image-classification":
         return testing.save_image_model(testing.tiny_image_model(0, classes=5), folder)
     return testing.save_model_for(plugins.load_module("task", "text-classification"), folder)
@@ -54,7 +54,7 @@ def save_base(task, folder):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
-    """Two steps a run, three runs where it draws them, and every stage that it has: soup, comparison, card."""
+    """A recipe limited to a few runs of two steps goes through all its stages: runs, soup, comparison and card."""
     plan = load_cook_file(recipe)
     overrides = ["sweep.training_args.max_steps=2"]
     overrides += ["sweep.n_runs=3"] if plan.sweep.n_runs else []
@@ -82,7 +82,7 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
 
 
 def test_they_are_listed_and_printed():
-    """`hf-soup recipes` names each with what it is for, and prints one as it is; a name that is none is told."""
+    """`hf-soup recipes` lists all recipes and prints one; an unknown name is an error with the nearest name."""
     listing = run("recipes")
     for recipe in RECIPES:
         assert recipe.stem in listing.stdout
@@ -95,7 +95,7 @@ def test_they_are_listed_and_printed():
 
 
 def test_one_is_cooked_by_its_name(tmp_path, monkeypatch, text_runs):
-    """A name is that of the shipped file, unless a file or a folder in the current folder is called so."""
+    """A shipped recipe is cooked by its name, unless the current folder has a file or folder of that name."""
     monkeypatch.chdir(tmp_path)
     assert [stage.name for stage in plan_cook("digits-vit", output_dir="out").stages][:2] == ["pretrain", "sweep"]
     assert run("cook", "digits-vit", "-o", "out", "--dry-run").returncode == 0
@@ -106,7 +106,7 @@ def test_one_is_cooked_by_its_name(tmp_path, monkeypatch, text_runs):
 
 
 def test_a_built_package_has_them(tmp_path):
-    """What is built for a wheel holds every recipe, in the folder where an installed package looks first."""
+    """A built package contains every recipe, and finds it in its own folder."""
     pytest.importorskip("setuptools")
     command = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)

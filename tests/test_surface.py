@@ -1,4 +1,4 @@
-"""The public names are the documented ones."""
+"""The public names are exactly the documented ones."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ def test_documented_names_are_the_public_ones():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_public_name_is_there_and_explained(name):
-    """Every public name imports, and has a docstring with the sections of Hugging Face's form that it needs."""
+    """Every public name can be imported and has a docstring; that of a function covers its parameters and result."""
     thing = getattr(hf_soup, name)
     text = inspect.getdoc(thing) or ""
     assert text
@@ -34,7 +34,7 @@ def test_public_name_is_there_and_explained(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """What is not public is not there."""
+    """Accessing a name that is not public raises an AttributeError."""
     with pytest.raises(AttributeError, match="no attribute 'blend'"):
         hf_soup.blend  # noqa: B018
 
@@ -51,7 +51,7 @@ def test_every_option_is_documented():
 
 
 def test_every_key_is_documented():
-    """`docs/cook_file.md` and `docs/recipe_file.md` name each key of their files."""
+    """`docs/cook_file.md` and `docs/recipe_file.md` name each key of the files they describe."""
     import dataclasses
 
     from hf_soup import options, types

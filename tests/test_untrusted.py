@@ -1,4 +1,4 @@
-"""Files and messages of strangers."""
+"""Reading untrusted files and showing untrusted messages."""
 
 import os
 
@@ -10,14 +10,14 @@ from hf_soup.untrusted import as_error, one_line, parse_json, read_file, read_js
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\ud800"])
 def test_impossible_path_is_one_error(tmp_path, name):
-    """A path that no file system takes is an error of ours."""
+    """A path that no file system accepts raises an IngredientError."""
     with pytest.raises(IngredientError, match="cannot be read"):
         read_file(f"{tmp_path}/{name}")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_pipes_devices_and_folders_are_refused_at_once(tmp_path):
-    """Reading never waits for a writer, and never ends in a folder."""
+    """Pipes, devices and folders raise an IngredientError without being read."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
         with pytest.raises(IngredientError, match="not a regular file"):
@@ -25,7 +25,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(tmp_path):
 
 
 def test_large_file_is_refused_without_reading(tmp_path):
-    """A sparse file of gigabytes costs nothing."""
+    """A file larger than the limit is refused without being read."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(RecipeError, match="at most 10 are read"):
@@ -34,19 +34,19 @@ def test_large_file_is_refused_without_reading(tmp_path):
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff", b'{"a": ', b"9" * 5000, b""])
 def test_broken_json_names_its_file(text):
-    """Nesting, bytes that are no text and numbers of thousands of digits are one error each."""
+    """Deep nesting, invalid UTF-8, huge numbers and truncated JSON raise a DataError that names the file."""
     with pytest.raises(DataError, match=r"a\.json cannot be read as JSON"):
         parse_json(text, "a.json", error_class=DataError)
 
 
 def test_absent_file_is_told_apart(tmp_path):
-    """Callers decide what an absent file means."""
+    """A missing file raises FileNotFoundError, so that callers can decide what it means."""
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
 
 
 def test_interrupts_pass_and_panics_do_not():
-    """Ctrl-C stays Ctrl-C; what a library in Rust raises becomes an error of ours."""
+    """KeyboardInterrupt passes through, whereas another BaseException, such as a Rust panic, becomes a DataError."""
 
     class Panic(BaseException):
         pass
@@ -58,6 +58,6 @@ def test_interrupts_pass_and_panics_do_not():
 
 
 def test_message_is_one_printable_line():
-    """Neither colours, nor line breaks, nor half characters of others reach a terminal; long text is cut."""
+    """Escape sequences, line breaks and lone surrogates are removed from a message, and a long message is cut."""
     assert one_line("a\x1b[31m\nb\u2028c\ud800") == "a [31m b c"
     assert len(one_line("x" * 10_000)) < 310

@@ -1,4 +1,4 @@
-"""Values come back as they were written or not at all, whatever happens to their file; each trouble is one line."""
+"""The value store returns values as they were written or not at all, and warns once, whatever happens to its file."""
 
 import os
 import random
@@ -20,14 +20,14 @@ KEYS = {f"key-{at}": random.Random(at).randbytes(200 + 900 * at) for at in range
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
-    """No file rests, and of none anything was said."""
+    """Forget which files are being left alone and which warnings have been given."""
     monkeypatch.setattr(value_store, "_told", set())
     monkeypatch.setattr(value_store, "_resting", {})
 
 
 @pytest.fixture
 def store(tmp_path):
-    """With a few values of one page and of several."""
+    """A store with a few values, from less than one page to several pages long."""
     made = ValueStore(tmp_path / "kept" / "values.sqlite", "values")
     for key, value in KEYS.items():
         made.write(key, "kind", "about", value)
@@ -35,7 +35,7 @@ def store(tmp_path):
 
 
 def result_and_warnings(work):
-    """What comes out, and the lines that were said meanwhile."""
+    """The result of a function and the messages of the warnings it gave."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = work()
@@ -44,7 +44,7 @@ def result_and_warnings(work):
 
 
 def use(store):
-    """Every way to use a file: what is read is right, and what is written is there afterwards."""
+    """Use a file in every way, and check that values read are correct and entries match them."""
     for key, value in KEYS.items():
         assert store.read([key]) in ({}, {key: value})
     rows = store.entries()
@@ -54,7 +54,7 @@ def use(store):
 
 
 def test_values_come_back(store):
-    """All of several keys at once; a value takes the place of another in the same step."""
+    """Several keys can be read at once, and a value can replace that of another key in the same step."""
     assert store.read([*KEYS, "other"]) == KEYS
     store.write("whole", "kind", "about", b"new", instead_of="key-3")
     assert store.read(["key-3", "whole"]) == {"whole": b"new"}
@@ -64,14 +64,14 @@ def test_values_come_back(store):
 
 
 def test_nothing_is_made_by_looking(tmp_path):
-    """A file that is not there is not made to find that nothing is in it."""
+    """Reading from a file that does not exist does not create it."""
     store = ValueStore(tmp_path / "kept" / "values.sqlite", "values")
     assert (store.read(["key"]), store.entries(), store.clear()) == ({}, [], 0)
     assert not store.path.parent.exists()
 
 
 def test_flipped_bytes_give_no_error_and_no_other_value(store):
-    """Any byte of the file; at most one line for it, and the file works again."""
+    """With any byte flipped, no wrong value is returned, at most one warning is given and the file works again."""
     whole = store.path.read_bytes()
     places = random.Random(0).sample(range(len(whole)), 160)
     places += [*range(0, 100, 7), len(whole) - 1]
@@ -91,7 +91,7 @@ def _fresh_state():
 
 
 def test_a_changed_value_is_dropped_and_the_others_stay(store):
-    """Its checksum, or that of what is told of it, does not fit any more."""
+    """A value whose checksum, or whose description's checksum, no longer matches is dropped; the others are kept."""
     changes = {
         "key-1": "value = CAST('changed' AS BLOB)",
         "key-2": "value = 5",
@@ -112,7 +112,7 @@ def test_a_changed_value_is_dropped_and_the_others_stay(store):
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_what_is_no_database_is_set_aside(store, content):
-    """With one line, and a new file works."""
+    """A file that is not a database is set aside with one warning, and a new file is used."""
     store.path.write_bytes(content)
     values, lines = result_and_warnings(lambda: use(store))
     assert list(values) == ["key-0"]
@@ -123,7 +123,7 @@ def test_what_is_no_database_is_set_aside(store, content):
 
 
 def test_a_file_of_a_newer_version_is_set_aside_whole(store):
-    """With one line; what it holds is not touched."""
+    """A file of a newer version is set aside unchanged, with one warning."""
     with sqlite3.connect(store.path) as database:
         database.execute(f"PRAGMA user_version = {value_store.VERSION + 1}")
         database.execute("ALTER TABLE kept ADD COLUMN more")
@@ -138,7 +138,7 @@ def test_a_file_of_a_newer_version_is_set_aside_whole(store):
 
 
 def test_an_older_table_is_made_anew_without_a_word(store):
-    """Its values have no checksums and other keys."""
+    """A table of an older version, without checksums and with other keys, is recreated without a warning."""
     store.path.unlink()
     with sqlite3.connect(store.path) as database:
         database.execute("CREATE TABLE kept (key TEXT PRIMARY KEY, kind TEXT, about TEXT, value BLOB, created REAL)")
@@ -164,16 +164,16 @@ def _pipe(path):
 
 @pytest.mark.parametrize("spoil", [_folder, _file_above, _pipe])
 def test_something_else_in_its_place_is_left_alone(store, spoil):
-    """A folder, a pipe, a file where its folder should be: one line, and nothing is kept."""
+    """A folder or a pipe in place of the file, or a file in place of its folder, is left alone; nothing is stored."""
     spoil(store.path)
     values, lines = result_and_warnings(lambda: use(store))
     assert values == {}
-    assert len(lines) == 1 + 1  # `rows` is asked for by the user, and always says why
+    assert len(lines) == 1 + 1  # `entries` is called by the user, and therefore always warns
     assert all("values are not kept in" in line for line in lines)
 
 
 def test_a_full_disk_keeps_what_was_there(store):
-    """Values that do not fit are not kept; one line, and those before can be read."""
+    """On a full disk new values are dropped with one warning, and the existing ones can be read."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size, limit[1]))
     try:
@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_what_was_there(store):
 
 
 def test_a_file_that_may_only_be_read_is_read(store, monkeypatch):
-    """Its values are there; that nothing more is kept is said once."""
+    """The values of a read-only file are returned, and one warning is given that nothing more is stored."""
     connect = sqlite3.connect
 
     def read_only(path, **options):
@@ -200,7 +200,7 @@ def test_a_file_that_may_only_be_read_is_read(store, monkeypatch):
 
 
 def test_a_file_that_stays_locked_is_waited_for_once(store, monkeypatch):
-    """As on a file system whose locks do not work: one line, and no wait at every value."""
+    """A locked file, as on a file system whose locks do not work, is waited for once, with one warning."""
     monkeypatch.setattr(value_store, "PATIENCE", 0.01)
     writer = sqlite3.connect(store.path, isolation_level=None)
     writer.execute("BEGIN EXCLUSIVE")
@@ -214,7 +214,7 @@ def test_a_file_that_stays_locked_is_waited_for_once(store, monkeypatch):
 
 
 def test_several_at_once_find_the_same_damage(store):
-    """Each ends well, and values are kept again."""
+    """Several threads that find the same damage at once all finish, and values are stored again."""
     store.path.write_bytes(b"no database at all" * 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""YAML of strangers: read within bounds, and whatever is wrong is one short error."""
+"""Untrusted YAML is read within limits, and anything invalid raises one short error."""
 
 import time
 import tracemalloc
@@ -54,7 +54,7 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_wrong_is_one_short_error(tmp_path, kind):
-    """In a second and 100 MB, whoever wrote the cook file."""
+    """Invalid YAML raises a short one-line RecipeError within two seconds and 100 MB."""
     text, message = WRONG[kind]
     path = tmp_path / "cook.yaml"
     path.write_text(text)
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_one_short_error(tmp_path, kind):
     [(b"\xff\xfea\0:\0", "UTF-8"), ("ä: 1".encode("latin-1"), "UTF-8"), (b"a: 1\n" * 3_000_000, "at most 10,000,000")],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, message):
-    """UTF-16, Latin-1 and files of many megabytes; a byte order mark is none of the text."""
+    """UTF-16, Latin-1 and very large files raise a RecipeError, whereas a byte order mark is ignored."""
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(RecipeError, match=message):
         read_yaml(tmp_path / "a.yaml")
@@ -86,13 +86,13 @@ def test_what_is_no_text_is_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800", "missing", "."])
 def test_a_path_that_cannot_be_read_is_one_error(tmp_path, name):
-    """Whatever the system says of it."""
+    """A path that cannot be read raises a RecipeError, whatever the operating system reports."""
     with pytest.raises(RecipeError):
         read_yaml(f"{tmp_path}/{name}")
 
 
 def test_values_are_what_they_look_like():
-    """Numbers, words and truth values as before; a time of day is no number, and merged mappings share nothing."""
+    """Values get the expected types; a time of day stays a string, and merged mappings keep their own values."""
     text = "{a: 1e-5, b: 1:30, c: 2020-01-01, d: yes, e: null, f: 0x10, g: '1', h: =, i: .5, j: 1_000, k: -.inf}"
     assert parse_yaml(text, "x") == {
         "a": 1e-5,
@@ -115,7 +115,7 @@ def test_values_are_what_they_look_like():
 
 
 def test_messages_are_short(tmp_path):
-    """A value, a key or an argument of megabytes makes no message of megabytes."""
+    """A value, a key or an argument of megabytes does not make the message long."""
     big = "x" * 5_000_000
     path = tmp_path / "a.yaml"
     for text in (f"output_dir: [{big}]", f"{big}: 1", f"output_dir: out\nmerge: {{{big}: 1}}", f"task: {big}"):
@@ -132,7 +132,7 @@ def test_messages_are_short(tmp_path):
 
 @pytest.mark.parametrize("kind", [*(kind for kind in WRONG if kind != "many values"), "no text"])
 def test_a_card_that_cannot_be_read_is_none(tmp_path, kind):
-    """Metadata of a stranger's card is what it says, or nothing; never an error."""
+    """The metadata of a card with invalid YAML gives a dict, possibly empty, and never raises an error."""
     text = WRONG[kind][0].encode("utf-8", "surrogatepass") if kind in WRONG else b"\xff\xfe"
     (tmp_path / "README.md").write_bytes(b"---\n" + text + b"\n---\n# Card\n")
     assert isinstance(read_card(tmp_path), dict)
@@ -141,7 +141,7 @@ def test_a_card_that_cannot_be_read_is_none(tmp_path, kind):
 
 
 def test_an_ordinary_card_is_read(tmp_path):
-    """Dates, tags and keys that stand twice are in real cards."""
+    """A card with dates, tags and repeated keys, as real cards have, is read."""
     keys = "license: mit\ndate: 2024-01-01\nlicense: apache-2.0\nbase_model: !x a/b\nlanguage:\n- en"
     text = f"---\n{keys}\n---\ntext\n---\n"
     (tmp_path / "README.md").write_text(text, encoding="utf-8-sig")

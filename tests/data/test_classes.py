@@ -1,4 +1,4 @@
-"""A slice of data that is sorted by class lacks classes, and that is said; what can be chance is not."""
+"""A warning is given if data lacks classes, as a slice of sorted data does, but not if this may be due to chance."""
 
 import datasets
 import numpy as np
@@ -20,7 +20,7 @@ NAMES = dict(enumerate(LETTERS))
 
 
 def rows(labels, names=LETTERS):
-    """Examples with these classes."""
+    """Examples with the given classes."""
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=list(names)))
     return datasets.Dataset.from_dict({"text": ["good film"] * len(labels), "label": labels}, features=features)
 
@@ -29,7 +29,7 @@ SORTED = rows(np.repeat(np.arange(7), 60).tolist())
 
 
 def test_the_first_rows_of_sorted_data_lack_classes():
-    """Four of seven classes: the others are named, by the model's names or by the data that the slice was cut from."""
+    """A slice of sorted data is reported with the names of its missing classes, from the model or the uncut data."""
     missing = missing_classes(SORTED.select(range(240)), "label", NAMES)
     assert missing == (("e", "f", "g"), 7, 240)
     assert "4 of 7 classes and none of e, f, g, which 240 rows taken at random would have" in missing.message("train")
@@ -42,20 +42,20 @@ def test_the_first_rows_of_sorted_data_lack_classes():
 
 @pytest.mark.parametrize("n", [3, 10, 40, 420])
 def test_rows_at_random_are_no_such_slice(n):
-    """Of shuffled rows next to nothing is said, however few they are."""
+    """Randomly drawn rows, however few, are almost never reported."""
     parts = [SORTED.shuffle(seed=seed).select(range(n)) for seed in range(20)]
     assert sum(missing_classes(part, "label", NAMES) is not None for part in parts) <= 1
 
 
 def test_classes_that_were_chosen_are_no_slice():
-    """Some classes in random order, as of a model that is to learn the others later."""
+    """Shuffled data that holds only some classes, as for a model that learns the others later, is not reported."""
     chosen = SORTED.shuffle(seed=0).filter(lambda row: row["label"] < 3)
     assert missing_classes(chosen, "label", NAMES) is None
     assert missing_classes(chosen.sort("label"), "label", NAMES).names == ("d", "e", "f", "g")
 
 
 def test_rare_classes_may_be_missing():
-    """Where it is known how rare they are; and two rows of one class say nothing."""
+    """Missing classes are not reported if they are known to be rare, or if there are too few rows to tell."""
     rare = rows([0] * 500 + [1] * 500 + [2, 3]).shuffle(seed=0)
     part = rare.filter(lambda row: row["label"] < 2).select(range(300)).sort("label")
     assert missing_classes(part, "label", NAMES) is not None
@@ -66,7 +66,7 @@ def test_rare_classes_may_be_missing():
 
 
 def test_validation_data_that_is_kept_apart_is_compared_with_the_whole():
-    """What a slice lacks, its parts lack too."""
+    """After a slice is split into training and validation data, the missing classes of both parts are reported."""
     with pytest.warns(SoupWarning, match="kept for it"):
         train, validation = carve(load_data(SORTED, split="train[:240]"))
     assert missing_classes(train, "label", NAMES).names == ("e", "f", "g")
@@ -74,7 +74,7 @@ def test_validation_data_that_is_kept_apart_is_compared_with_the_whole():
 
 
 def test_an_evaluator_says_it_once(tmp_path):
-    """Scores of some classes alone come with a warning, one for each set of examples."""
+    """An evaluator warns about missing classes once for each set of examples."""
     model = testing.tiny_text_model(0, labels=list(LETTERS))
     folder = str(testing.save_text_model(model, tmp_path / "model"))
     evaluator = hf_soup.Evaluator(SORTED.select(range(120)), cache=False).bound(folder, "text-classification")
@@ -85,7 +85,7 @@ def test_an_evaluator_says_it_once(tmp_path):
 
 
 def test_a_sweep_says_it_of_both_sets(tmp_path):
-    """A class without training examples is not learned, and one without validation examples does not select."""
+    """A sweep warns about classes that are missing from the training data or from the validation data."""
     base = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "base")
     given = {"space": {"seed": [0]}, "output_dir": tmp_path / "runs"}
     with pytest.warns(SoupWarning) as notes:
@@ -97,7 +97,7 @@ def test_a_sweep_says_it_of_both_sets(tmp_path):
 
 
 def test_a_sweep_of_named_labels_says_why_one_is_unknown(tmp_path):
-    """The head has the classes of the slice alone, so validation data has strangers; the note before says why."""
+    """If training data lacks classes named by strings, a warning precedes the error about unknown labels."""
     words = SORTED.map(lambda row: {"name": LETTERS[row["label"]]}).remove_columns("label")
     train, validation = load_data(words, split="train[:120]"), words.shuffle(seed=0).select(range(50))
     base = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "base")
@@ -110,7 +110,7 @@ def test_a_sweep_of_named_labels_says_why_one_is_unknown(tmp_path):
 
 
 def test_batchnorm_says_it():
-    """Batches with labels tell which classes they are of; what the model cannot take is one error."""
+    """Missing classes are reported for BatchNorm batches with labels; a batch the model cannot take is an error."""
     small = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic", "num_labels": 7}
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**small))
     batch = {"pixel_values": torch.randn(16, 3, 8, 8), "labels": torch.arange(16) % 2}

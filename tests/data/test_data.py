@@ -1,4 +1,4 @@
-"""From what a user calls data to a data set; what is wrong with it is said with names."""
+"""Loading data from every kind of source, and the errors that name what is wrong with it."""
 
 import datasets
 import numpy as np
@@ -16,14 +16,14 @@ from hf_soup.transforms import TRANSFORMS, apply_transform, shifted_copy
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a file for each split, and one of a longer name."""
+    """A folder with a file for each split, and one whose name ends with that of a split."""
     for name, rows in (("train", 20), ("validation", 10), ("test", 10), ("other_test", 5)):
         testing.tiny_texts(rows, seed=rows + len(name)).to_csv(tmp_path / f"{name}.csv")
     return tmp_path
 
 
 def test_files_are_splits_by_their_whole_name(folder):
-    """`test` is test.csv alone, not other_test.csv as well; slices work as in Hugging Face's own syntax."""
+    """The split `test` is read from test.csv, not from other_test.csv, and slices follow Hugging Face's syntax."""
     assert len(load_data(str(folder), split="test")) == 10
     assert len(load_data(str(folder), split="other_test")) == 5
     assert load_data(str(folder), split="train[5:8]")["text"] == load_data(str(folder), split="train")["text"][5:8]
@@ -32,7 +32,7 @@ def test_files_are_splits_by_their_whole_name(folder):
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_formats(tmp_path, form):
-    """CSV, JSON lines and Parquet hold the same rows."""
+    """CSV, JSON Lines and Parquet files give the same rows."""
     data = testing.tiny_texts(10)
     write = {"csv": data.to_csv, "jsonl": data.to_json, "parquet": data.to_parquet}[form]
     write(tmp_path / f"train.{form}")
@@ -40,7 +40,7 @@ def test_formats(tmp_path, form):
 
 
 def test_functions_and_bunches():
-    """scikit-learn's digits are images with ten classes."""
+    """A function that returns a scikit-learn Bunch, such as `load_digits`, gives images with ten classes."""
     data = load_data("sklearn.datasets:load_digits", split="train[:100]")
     assert len(data) == 100
     assert label_names(data, "label") == [str(n) for n in range(10)]
@@ -59,13 +59,13 @@ def test_functions_and_bunches():
     ],
 )
 def test_data_that_is_not_there(folder, path, split, message):
-    """A split, a function or a repository that is not there is named."""
+    """A missing split, function or repository raises a DataError that names it."""
     with pytest.raises(DataError, match=message):
         load_data(path.format(folder=folder), split=split)
 
 
 def test_columns_are_found_or_asked_for():
-    """One or two text columns are plain; three are not; a misspelt one comes with the nearest."""
+    """One or two text columns are chosen automatically; three, or a misspelt one, raise a DataError."""
     pair = datasets.Dataset.from_dict({"a": ["x"], "b": ["y"], "label": [0]})
     assert choose_columns(pair, None, "label") == ["a", "b"]
     three = pair.add_column("c", ["z"])
@@ -79,7 +79,7 @@ def test_columns_are_found_or_asked_for():
 
 
 def test_labels_are_matched_by_name():
-    """Labels with names go to the model's class of that name; strangers, numbers out of range and gaps are errors."""
+    """Labels with names get the model's class of that name; unknown and missing labels raise a DataError."""
     data = testing.tiny_texts(20)
     assert label_ids(data, "label", {0: "negative", 1: "positive"}).tolist() == data["label"]
     assert label_ids(data, "label", {0: "positive", 1: "negative"}).tolist() == [1 - label for label in data["label"]]
@@ -102,7 +102,7 @@ def test_labels_are_matched_by_name():
 
 @pytest.mark.parametrize("make", [testing.tiny_texts, testing.tiny_images])
 def test_fingerprint_is_of_the_content(make):
-    """The order of rows does not change it; one row less or another row does."""
+    """The fingerprint ignores the order of rows and changes if a row is removed or replaced."""
     data = make(20)
     hashes = hash_content(data)
     assert hash_content(data.select(range(19, -1, -1))).fingerprint == hashes.fingerprint
@@ -126,7 +126,7 @@ def test_transforms_change_the_image_and_nothing_else(name):
 
 
 def test_images_are_told_apart_by_their_pixels(tmp_path):
-    """The same pictures under other names are the same rows; a changed picture is another."""
+    """Images have the same hashes under other file names, and a changed image has another hash."""
     images = testing.tiny_images(4)["image"]
     for split, names in (("train", "abcd"), ("test", "wxyz")):
         for index, name in enumerate(names):
@@ -140,7 +140,7 @@ def test_images_are_told_apart_by_their_pixels(tmp_path):
 
 
 def test_a_shifted_copy_is_always_the_same():
-    """The same shift of the same data has the same fingerprint, and is not the data itself."""
+    """Shifting the same data twice gives the same fingerprint, which differs from that of the data."""
     data = testing.tiny_images(10)
     one, two = (hash_content(shifted_copy(data, "image", {"rotate": 30, "noise": 0.2})) for _ in range(2))
     assert one.fingerprint == two.fingerprint != hash_content(data).fingerprint
@@ -151,7 +151,7 @@ def test_a_shifted_copy_is_always_the_same():
 
 
 def test_classes_that_are_called_by_numbers():
-    """Numbers are names where the model calls its classes so; where they may be places as well, that is an error."""
+    """Numbers are class names if the model's classes are numbers; an ambiguous number raises a DataError."""
     stars = {index: str(index + 1) for index in range(5)}
     labels = [datasets.Dataset.from_dict({"label": values}) for values in ([5, 1], [0, 4], [1, 2])]
     assert label_ids(labels[0], "label", stars).tolist() == [4, 0]
@@ -164,7 +164,7 @@ def test_classes_that_are_called_by_numbers():
 
 
 def test_fewer_class_names_than_a_model_has_classes():
-    """Classes are not counted off where the data lacks some and the model has no names."""
+    """Labels with fewer class names than the model has unnamed classes raise a DataError."""
     features = datasets.Features({"label": datasets.ClassLabel(names=["a", "c"])})
     data = datasets.Dataset.from_dict({"label": [0, 1]}, features=features)
     with pytest.raises(DataError, match="2 classes, and the model has 3 without names"):
@@ -172,7 +172,7 @@ def test_fewer_class_names_than_a_model_has_classes():
 
 
 def test_whole_numbers_that_pandas_wrote_as_floats():
-    """1.0 is class 1; a half is none."""
+    """A label that pandas wrote as 1.0 is class 1, whereas 0.5 raises a DataError."""
     names = {0: "LABEL_0", 1: "LABEL_1"}
     assert label_ids(datasets.Dataset.from_dict({"label": [1.0, 0.0]}), "label", names).tolist() == [1, 0]
     with pytest.raises(DataError, match="whole numbers"):

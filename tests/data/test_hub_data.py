@@ -1,4 +1,4 @@
-"""Data sets of the Hub: read from there, and from nowhere else."""
+"""Data sets on the Hub are read from the Hub only."""
 
 import pytest
 from huggingface_hub import HfApi
@@ -11,7 +11,7 @@ from hf_soup.errors import DataError
 
 @pytest.fixture
 def upload(hub, tmp_path, monkeypatch):
-    """Makes a data set of files, given by their names, and returns its id."""
+    """A function that uploads a data set of the given files and returns its id."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
     def make(files):
@@ -27,7 +27,7 @@ def upload(hub, tmp_path, monkeypatch):
 
 
 def test_words_of_the_hub_stay_words(upload):
-    """Words of CSV files are words, a split `dev` is for validation, and the id may have a scheme."""
+    """Words such as `null` in CSV files stay text, a split named `dev` is used for validation, and hf:// ids work."""
     rows = "text,label\nnull,None\nNA,x\n"
     name = upload({"data/train.csv": rows, "data/dev.csv": rows})
     train, validation = load_training(f"hf://datasets/{name}")
@@ -38,7 +38,7 @@ def test_words_of_the_hub_stay_words(upload):
 
 
 def test_parquet_of_the_hub(upload, tmp_path):
-    """Rows and class names are those of the files."""
+    """A Parquet data set has the rows and class names of its files."""
     testing.tiny_texts(9).to_parquet(tmp_path / "files" / "data" / "train-00000-of-00001.parquet")
     data = load_data(upload({"README.md": "---\nlicense: mit\n---\n# Data"}), split="train")
     assert data["text"][:] == testing.tiny_texts(9)["text"][:]
@@ -47,7 +47,7 @@ def test_parquet_of_the_hub(upload, tmp_path):
 
 @pytest.mark.parametrize("file", ["/etc/hostname", "file:///etc/hostname", "../../../../../../etc/hostname"])
 def test_files_that_a_card_names_elsewhere(upload, file):
-    """A card whose data files are on this machine is refused."""
+    """A card that refers to data files on the local machine raises a DataError."""
     card = f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {file}\n---\n"
     name = upload({"README.md": card, "train.csv": "text,label\na,0\n"})
     for ask in (lambda: load_data(name, split="train"), lambda: split_names(name)):

@@ -1,4 +1,4 @@
-"""Images reach a model as a person sees them, and what does not decode is one error."""
+"""Images reach a model as a viewer would show them, and an image that cannot be decoded raises a DataError."""
 
 import io
 import os
@@ -18,18 +18,18 @@ from hf_soup.tasks.image_classification import load_processing_class
 from hf_soup.transforms import shifted_copy
 
 
-RAMP = np.linspace(0, 255, 64).round().reshape(8, 8)  # every shade from black to white
+RAMP = np.linspace(0, 255, 64).round().reshape(8, 8)  # all shades from black to white
 
 
 def encoded(image, form="PNG", **options):
-    """An image as datasets has it undecoded."""
+    """An image in the undecoded form that datasets uses."""
     content = io.BytesIO()
     image.save(content, form, **options)
     return {"bytes": content.getvalue(), "path": None}
 
 
 def pixels(encoded_image):
-    """What is seen, as numbers."""
+    """The RGB pixels of a decoded image, as integers."""
     return np.asarray(decode_image(encoded_image).convert("RGB")).astype(int)
 
 
@@ -50,13 +50,13 @@ def pixels(encoded_image):
     ],
 )
 def test_deep_and_floating_greys(values, form):
-    """A ramp from black to white is one whatever its numbers are; it is neither all white nor all black."""
+    """A ramp from black to white stays one in every bit depth and number format."""
     seen = pixels(encoded(Image.fromarray(values), form))
     assert np.abs(seen - RAMP[..., None]).max() <= 1
 
 
 def test_a_dark_deep_image_is_dark():
-    """16 bits have a fixed range: what uses little of it is not stretched."""
+    """A dark 16-bit image stays dark, because 16-bit values have a fixed range, and so does a constant float image."""
     dark = np.full((4, 4), 200, dtype=np.uint16)
     assert pixels(encoded(Image.fromarray(dark))).max() == 1
     for constant in (np.nan, -3.0, 0.0, np.inf):
@@ -82,7 +82,7 @@ def transparent(mode):
 
 @pytest.mark.parametrize("mode", ["PNG", "WEBP", "TIFF", "P", "GIF", "RGB"])
 def test_what_is_transparent_lies_on_white(mode):
-    """In whichever way a file says it, and half of it is half."""
+    """Transparent pixels are shown on white, in every format, and half-transparent ones are blended."""
     seen = pixels(transparent(mode))
     assert np.abs(seen[:, :2] - [255, 0, 0]).max() <= 4
     assert seen[:, 2:].min() == 255
@@ -91,7 +91,7 @@ def test_what_is_transparent_lies_on_white(mode):
 
 
 def test_cmyk_and_single_bits():
-    """Inks become colours, as Adobe's inverted JPEG has them too, and single bits black and white."""
+    """CMYK becomes RGB, including Adobe's inverted JPEG, and single bits become black and white."""
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
     for form in ("TIFF", "JPEG"):
         assert np.abs(pixels(encoded(image, form)) - [255, 0, 0]).max() <= 4
@@ -102,7 +102,7 @@ def test_cmyk_and_single_bits():
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", [2, 3, 6, 8])
 def test_exif_orientation(form, orientation):
-    """An image that a camera wrote lying on its side is upright; one with broken EXIF data is shown as it is."""
+    """The EXIF orientation is applied, and broken EXIF data is ignored."""
     shown = Image.new("RGB", (16, 32), "black")
     shown.paste("white", (0, 0, 8, 16))
     stored = {
@@ -120,7 +120,7 @@ def test_exif_orientation(form, orientation):
 
 
 def test_the_first_of_several_frames():
-    """An animation is its first frame."""
+    """Only the first frame of an animation is used."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for form in ("GIF", "PNG", "WEBP", "TIFF"):
         seen = pixels(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
@@ -130,7 +130,7 @@ def test_the_first_of_several_frames():
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA"])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "path"])
 def test_ordinary_images_are_what_they_were(tmp_path, mode, form):
-    """Opaque images of 8 bits have the pixels that datasets gives them."""
+    """Opaque 8-bit images have the same pixels as when datasets decodes them."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4)).astype(np.uint8)
     noise[..., 3] = 255
     image = Image.fromarray(noise).convert("RGB").convert(mode)
@@ -144,7 +144,7 @@ def test_ordinary_images_are_what_they_were(tmp_path, mode, form):
 
 
 def bomb():
-    """A PNG of a few bytes that says it has 100,000 by 100,000 pixels."""
+    """A PNG of a few bytes that claims to have 100,000 by 100,000 pixels."""
     content = encoded(Image.new("L", (1, 1)))["bytes"]
     header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + content[24:29]
     return content[:12] + header + PngImagePlugin._crc32(header).to_bytes(4, "big") + content[33:]
@@ -157,13 +157,13 @@ BROKEN = [bomb(), GOOD[:40], GOOD[: len(GOOD) // 2], b"", b"no image", POSTSCRIP
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_what_does_not_decode(content):
-    """Bombs, cut files, no images, and formats for which PIL runs another program are one error."""
+    """Decompression bombs, truncated files, other content and formats that run another program raise a DataError."""
     with pytest.raises(DataError, match="the image does not decode"):
         decode_image({"bytes": content, "path": None})
 
 
 def test_paths_of_images(tmp_path):
-    """Addresses are not fetched, pipes are not waited for, and nothing at all is no image."""
+    """Addresses, pipes and missing paths raise a DataError without being fetched or waited for."""
     paths = ["https://example.com/a.png", "zip://a.png::b.zip", str(tmp_path / "none.png"), str(tmp_path), None, "\0"]
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.png")
@@ -178,7 +178,7 @@ def test_paths_of_images(tmp_path):
 
 
 def test_damaged_images_are_images_or_one_error():
-    """Bytes that are changed anywhere in files of several formats raise nothing else."""
+    """Changing any byte of an image file, in several formats, raises no error other than a DataError."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8))
     rng = np.random.default_rng(1)
     for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA"):
@@ -194,7 +194,7 @@ def test_damaged_images_are_images_or_one_error():
 
 
 def test_training_and_evaluation_see_the_same(tmp_path):
-    """A deep grey is scored and learned as the ramp that it is, and broken images are counted and named by row."""
+    """A 16-bit image is scored as the equal 8-bit one, and an error counts broken images and names their rows."""
     ramp = Image.fromarray((RAMP * 257).astype(np.uint16))
     same = Image.fromarray(RAMP.astype(np.uint8))
     model = testing.tiny_image_model(0, classes=3)
@@ -215,7 +215,7 @@ def test_training_and_evaluation_see_the_same(tmp_path):
 
 
 def test_shifted_copies_are_of_what_is_seen():
-    """Deep greys and palettes are changed as they are seen; what does not decode, or does not change, stays."""
+    """Deep greys and palettes are shifted as they are shown; images that do not decode or change are left alone."""
     images = [
         encoded(Image.fromarray((RAMP * 257).astype(np.uint16))),
         transparent("P"),

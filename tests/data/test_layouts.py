@@ -1,4 +1,4 @@
-"""Folders of data in the layouts that are usual, and names that lead nowhere."""
+"""The usual layouts of data folders, and names for which no data exists."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PARTS = datasets.DatasetDict(train=TEXTS.select(range(12)), validation=TEXTS.sel
 
 
 def put(folder, files):
-    """Write files of text, or of a data set, into a folder."""
+    """Write files, given as text or as data sets, to a folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def put(folder, files):
 
 
 def shards(split, ending="parquet", folder="data"):
-    """Two files for one split, as the Hub has them."""
+    """Two files for one split, named as on the Hub."""
     half = len(PARTS[split]) // 2
     rows = [PARTS[split].select(range(half)), PARTS[split].select(range(half, len(PARTS[split])))]
     return {f"{folder}/{split}-0000{n}-of-00002.{ending}": part for n, part in enumerate(rows)}
@@ -57,7 +57,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_the_hub(tmp_path, layout):
-    """Each split has its rows, all of them and no others, in their order."""
+    """In each layout, each split has exactly its rows, in order."""
     files = dict(LAYOUTS[layout])
     folder = put(tmp_path, files | {"README.md": "---\nconfigs:\n- data_files: /etc/passwd\n---\n", "run.py": "1/0"})
     if layout == "capitals":
@@ -69,7 +69,7 @@ def test_layouts_of_the_hub(tmp_path, layout):
 
 @pytest.mark.parametrize("splits", [True, False])
 def test_what_save_to_disk_wrote(tmp_path, splits):
-    """Splits, or one data set by itself; nothing of hf_soup's use of it is written there, and new rows are read."""
+    """`save_to_disk` folders are read anew each time, with or without splits, and nothing is written to them."""
     data = PARTS if splits else PARTS["train"]
     for part in (data, data.map(lambda row: {"text": row["text"].upper()})):
         part.save_to_disk(tmp_path / "saved")
@@ -97,7 +97,7 @@ def test_what_save_to_disk_wrote(tmp_path, splits):
     ],
 )
 def test_a_saved_folder_of_a_stranger(tmp_path, file, change, message):
-    """Files outside, kinds that there are not, and wrong types are one error."""
+    """A tampered `save_to_disk` folder with outside files, unknown kinds or wrong types raises a DataError."""
     TEXTS.save_to_disk(tmp_path / "saved")
     TEXTS.save_to_disk(tmp_path / "other")
     os.rename(tmp_path / "other" / "data-00000-of-00001.arrow", tmp_path / "outside.arrow")
@@ -109,14 +109,14 @@ def test_a_saved_folder_of_a_stranger(tmp_path, file, change, message):
 
 
 def test_damaged_arrow_files_are_an_error(tmp_path):
-    """Bytes that are changed or cut anywhere give rows or one error, and never stop the process."""
+    """Arrow files with a changed byte or a cut give rows or a DataError, and never crash the process."""
     TEXTS.save_to_disk(tmp_path)
     file = next(tmp_path.glob("*.arrow"))
     whole = file.read_bytes()
     file.unlink()
     for at in range(0, len(whole), 41):
         for content in (whole[:at], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
-            file.unlink(missing_ok=True)  # what an earlier data set has mapped stays as it is
+            file.unlink(missing_ok=True)  # data that an earlier data set has mapped stays unchanged
             file.write_bytes(content)
             try:
                 hash_content(load_data(str(tmp_path), split="train"))
@@ -138,13 +138,13 @@ def test_damaged_arrow_files_are_an_error(tmp_path):
     ],
 )
 def test_folders_that_are_not_plain(tmp_path, files, split, message):
-    """What is there twice, in part, packed or mixed is an error that names it."""
+    """Ambiguous, incomplete, compressed or mixed files raise a DataError that names them."""
     with pytest.raises(DataError, match=message):
         load_data(put(tmp_path, files), split=split)
 
 
 def test_a_folder_for_each_configuration(tmp_path):
-    """`name` chooses one; a misspelt one comes with the nearest."""
+    """`name` chooses one of several configurations; a misspelt one raises a DataError that lists them."""
     folder = put(tmp_path, {"en/train.csv": PARTS["train"], "de/data/train.csv": PARTS["validation"]})
     assert len(load_data(folder, split="train", name="de")) == len(PARTS["validation"])
     assert split_names(folder, "en") == ["train"]
@@ -153,7 +153,7 @@ def test_a_folder_for_each_configuration(tmp_path):
 
 
 def test_links_out_of_a_folder_are_refused(tmp_path, monkeypatch):
-    """A file or folder of images elsewhere is not read; links within, and those of the Hub's cache, are."""
+    """Links out of a data folder are refused; links within it, and those in the Hub's cache, are followed."""
     outside = tmp_path / "outside"
     put(outside, {"train.csv": TEXTS})
     testing.tiny_images(1)[0]["image"].save(outside / "a.png")
@@ -176,14 +176,14 @@ def test_links_out_of_a_folder_are_refused(tmp_path, monkeypatch):
 
 
 def image_folder(folder, names):
-    """Images of these names, each of another colour."""
+    """Save images with the given names, each in a different colour."""
     for place, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (place, 0, 0)).save(folder / name)
 
 
 def test_each_image_of_a_split_is_a_row(tmp_path):
-    """Classes and files may be called like splits; hidden files are left out."""
+    """Classes and image files may have the names of splits, and hidden files are skipped."""
     names = ["train/test/train-1.png", "train/val/a.PNG", "train/val/test_2.png", "train/val/.hidden.png"]
     image_folder(tmp_path, names)
     data = load_data(str(tmp_path), split="train")
@@ -193,7 +193,7 @@ def test_each_image_of_a_split_is_a_row(tmp_path):
 
 
 def test_metadata_of_images(tmp_path):
-    """Rows are those of the metadata file; images that it lacks are told, and what is elsewhere is refused."""
+    """Rows follow the metadata file; images missing from it cause a warning, and outside paths an error."""
     image_folder(tmp_path / "train", ["a.png", "in/b.png", "c.png"])
     file = tmp_path / "train" / "metadata.csv"
     file.write_text("file_name,label\nin/b.png,NA\na.png,None\n")
@@ -208,7 +208,7 @@ def test_metadata_of_images(tmp_path):
 
 
 def test_images_that_a_file_names_are_not_opened(tmp_path):
-    """A Parquet file that names images elsewhere is refused; images in it are read."""
+    """A Parquet file that refers to images elsewhere raises a DataError; images stored in it are read."""
     image_folder(tmp_path, ["a.png"])
     for path in (str(tmp_path / "a.png"), "https://example.com/a.png"):
         data = datasets.Dataset.from_dict({"image": [path]}, datasets.Features({"image": datasets.Image()}))
@@ -239,7 +239,7 @@ def test_images_that_a_file_names_are_not_opened(tmp_path):
     ],
 )
 def test_a_path_that_leads_nowhere_is_told_at_once(tmp_path, monkeypatch, name, message):
-    """The nearest name that is there is said, and the Hub is not asked."""
+    """A path that does not exist raises a DataError that suggests the nearest name, without asking the Hub."""
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "my_data", {"train/a.csv": TEXTS, "validation.csv": TEXTS})
     (tmp_path / "broken").symlink_to("nothing")
@@ -252,7 +252,7 @@ def test_a_path_that_leads_nowhere_is_told_at_once(tmp_path, monkeypatch, name, 
 
 
 def test_names_of_the_hub_are_asked_for_there(tmp_path, monkeypatch):
-    """A name that is like nothing here, or begins with hf://datasets/, goes to the Hub."""
+    """A name that resembles no local one, or begins with hf://datasets/, is looked up on the Hub."""
     monkeypatch.chdir(tmp_path)
     put(tmp_path, {"squad2/train.csv": TEXTS, "owner/glue/train.csv": TEXTS})
     asked = []
@@ -269,7 +269,7 @@ def test_names_of_the_hub_are_asked_for_there(tmp_path, monkeypatch):
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
-    """`~` is the home folder, in paths and on the command line; paths may be `Path`; anything else is an error."""
+    """`~` is expanded in paths, which may be `Path` objects; anything but a path raises a DataError."""
     monkeypatch.setenv("HOME", str(tmp_path))
     put(tmp_path / "mine", {"train.csv": TEXTS})
     assert len(load_data("~/mine", split="train")) == len(load_data(Path("~/mine"), split="train")) == 20

@@ -1,4 +1,4 @@
-"""A validation split where there is none: stratified, seeded, said; and splits of every kind of data."""
+"""The validation split that is made where none exists, and the splits of every kind of data."""
 
 import datasets
 import pytest
@@ -14,7 +14,7 @@ TEXTS = testing.tiny_texts(200)
 
 
 def test_a_tenth_is_kept_apart_of_each_class_alike():
-    """No row is in both, none is lost, order stays, classes have their shares, and the seed decides."""
+    """The carved split is disjoint, stratified, in order, complete and determined by the seed."""
     with pytest.warns(
         UserWarning, match=r"20 of 200 training examples are kept for it \(stratified by label, seed 3\)"
     ):
@@ -30,7 +30,7 @@ def test_a_tenth_is_kept_apart_of_each_class_alike():
 
 @pytest.mark.parametrize("labels", [["a", "b"] * 50, [0.5] * 100, [[0], [1]] * 50, [*range(99), 0]])
 def test_labels_of_any_kind(labels):
-    """Names are stratified by; numbers, lists and classes with one example are not, and it goes on."""
+    """Carving is stratified by class names; for numbers, lists and classes with one example it is not."""
     data = datasets.Dataset.from_dict({"text": ["x"] * 100, "label": labels})
     with pytest.warns(UserWarning, match="stratified" if labels[0] == "a" else r"it \(seed 0\)"):
         train, validation = carve(data)
@@ -38,13 +38,13 @@ def test_labels_of_any_kind(labels):
 
 
 def test_one_example_cannot_be_divided():
-    """It says so."""
+    """Carving a validation split from a single example raises a DataError."""
     with pytest.raises(DataError, match="both trained and validated"):
         carve(TEXTS.select([0]))
 
 
 def test_a_split_that_is_there_is_taken(tmp_path):
-    """Of a folder, of several sets in memory, and by a slice of the training split."""
+    """An existing validation split is used, from a folder, a DatasetDict or a slice of the training split."""
     for name in ("train", "validation"):
         testing.tiny_texts(30, seed=len(name)).to_csv(tmp_path / f"{name}.csv")
     assert sorted(split_names(str(tmp_path))) == ["train", "validation"]
@@ -60,7 +60,7 @@ def test_a_split_that_is_there_is_taken(tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_folders_of_files(tmp_path, kind):
-    """CSV, JSON lines and Parquet are swept from a folder, whose validation split is carved."""
+    """A sweep on a folder of CSV, JSON Lines or Parquet files carves a validation split."""
     getattr(testing.tiny_texts(60), {"jsonl": "to_json"}.get(kind, f"to_{kind}"))(tmp_path / f"train.{kind}")
     base = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base")
     with pytest.warns(UserWarning, match="6 of 60 training examples"):
@@ -72,7 +72,7 @@ def test_folders_of_files(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["parquet", "folders"])
 def test_images_in_files(tmp_path, kind):
-    """Images in Parquet, and in a folder for each class."""
+    """A sweep reads images from Parquet files and from a folder for each class."""
     images = testing.tiny_images(60)
     if kind == "parquet":
         images.to_parquet(tmp_path / "train.parquet")

@@ -1,4 +1,4 @@
-"""Files of examples are read as they are written, and what is wrong with one is said with its line."""
+"""Files of examples are read as they are written, and errors in them are reported with the line number."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ WORDS = ["null", "NA", "None", "nan", "NaN", "N/A", "", "True", "inf", "#N/A", "
 
 
 def read(tmp_path, name, content):
-    """What a file with this content holds; `content` is text or bytes."""
+    """Load a file with the given text or bytes."""
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return load_data(str(file), split="train")
@@ -29,7 +29,7 @@ def read(tmp_path, name, content):
 
 @pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
 def test_words_stay_words(tmp_path, name, separator):
-    """What pandas takes for missing or for numbers is text, in texts and in classes, and an empty text is empty."""
+    """Words that pandas reads as missing values or numbers stay text, and an empty field is an empty string."""
     lines = [f"{word}{separator}{word or 'x'}" for word in WORDS]
     data = read(tmp_path, name, "\n".join([f"text{separator}label", *lines]) + "\n")
     assert data["text"][:] == WORDS
@@ -51,7 +51,7 @@ def test_words_stay_words(tmp_path, name, separator):
     ],
 )
 def test_columns_of_numbers(tmp_path, written, kind, values):
-    """A column is of numbers if each value is one; zeros in front, and what 64 bits do not hold, are kept as text."""
+    """A column is numeric if all its values are; leading zeros and numbers beyond 64 bits keep it text."""
     data = read(tmp_path, "a.csv", "id,x\n" + "".join(f"a,{value}\n" for value in written))
     assert data.features["x"].dtype == kind
     assert data["x"][:] == values
@@ -99,7 +99,7 @@ def test_columns_of_numbers(tmp_path, written, kind, values):
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
-    """One error names the file, the line and what is there."""
+    """An unreadable file raises a DataError that names the file, the line and the problem."""
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path, name, content)
     assert name in str(caught.value)
@@ -108,14 +108,14 @@ def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize(("name", "content"), [("a.csv", "text,label\ncafé,1\n"), ("a.json", '{"text": "café"}\n')])
 def test_marks_of_byte_order(tmp_path, encoding, name, content):
-    """A byte-order mark is no part of the first name, and says what UTF-16 is."""
+    """A byte-order mark is not part of the first column name, and UTF-16 with a mark is decoded."""
     data = read(tmp_path, name, content.encode(encoding))
     assert data.column_names[0] == "text"
     assert data["text"][:] == ["café"]
 
 
 def test_blank_lines_are_told(tmp_path):
-    """Blank lines between rows are no rows, and a warning counts them; those at the end say nothing."""
+    """Blank lines between rows are skipped and counted in a warning; those at the end are ignored."""
     with pytest.warns(SoupWarning, match="2 blank lines between its rows, which are no rows: line 3, 5"):
         data = read(tmp_path, "a.csv", "text,label\na,0\n\nb,1\n\t\nc,0\n\n\n")
     assert data["text"][:] == ["a", "b", "c"]
@@ -136,12 +136,12 @@ def test_blank_lines_are_told(tmp_path):
     ],
 )
 def test_quotes_of_tsv(tmp_path, content, texts):
-    """Quotes are part of a text in TSV, unless the header is in quotes, or the file is what quoting would write."""
+    """Quotes are part of a TSV text, unless the header is quoted or the file is consistent with a quoting writer."""
     assert read(tmp_path, "a.tsv", content)["text"][:] == texts
 
 
 def test_line_ends_and_long_values(tmp_path):
-    """Line ends of each system end lines, those in quotes stay, and a text may be longer than csv's own limit."""
+    """Line ends of every system are accepted, kept inside quotes, and values may exceed the limit of `csv`."""
     long = "x" * 200_000
     data = read(tmp_path, "a.csv", f'text,label\r\n"a\r\nb",0\r\n{long},1')
     assert data["text"][:] == ["a\r\nb", long]
@@ -149,7 +149,7 @@ def test_line_ends_and_long_values(tmp_path):
 
 
 def test_json_is_read_in_its_forms(tmp_path, monkeypatch):
-    """Lines, a list, and an object with one list of objects; a field that some rows lack is missing there."""
+    """JSON may be lines, a list or an object with one list of objects; a field absent from a row is missing."""
     rows = '{"text": "a", "n": 1}\n{"text": "2020-01-01", "n": 2.5}\n{"n": null, "more": [{"x": 1}]}\n'
     listed = "[" + ", ".join(rows.splitlines()) + "]"
     wanted = [
@@ -157,22 +157,22 @@ def test_json_is_read_in_its_forms(tmp_path, monkeypatch):
         {"text": "2020-01-01", "n": 2.5, "more": None},
         {"text": None, "n": None, "more": [{"x": 1}]},
     ]
-    monkeypatch.setattr(json_files, "ROWS", 1)  # each row by itself comes out as all together
+    monkeypatch.setattr(json_files, "ROWS", 1)  # reading row by row must give the same result
     for content in (rows, listed, f'{{\n"version": "1",\n\n"data": {listed}}}', rows.replace("\n", "\r\n\r\n")):
         assert read(tmp_path, "a.json", content).to_list() == wanted
     rows = read(tmp_path, "a.jsonl", '{"id": 1, "found": [{"x": 1}, {"x": 2}]}\n')
-    assert rows.to_list() == [{"id": 1, "found": [{"x": 1}, {"x": 2}]}]  # a line of .jsonl is a row
+    assert rows.to_list() == [{"id": 1, "found": [{"x": 1}, {"x": 2}]}]  # in a .jsonl file a line is a row
 
 
 def test_kinds_that_change_late_are_named(tmp_path, monkeypatch):
-    """A value of another kind is found in whichever piece of the file it lies."""
+    """A value of another type is reported with its line, even if it is in a later chunk of the file."""
     monkeypatch.setattr(json_files, "ROWS", 2)
     with pytest.raises(DataError, match="line 3: values of another kind"):
         read(tmp_path, "a.jsonl", '{"x": 1}\n{"x": 2}\n{"x": "a"}\n')
 
 
 def test_nothing_old_is_read(tmp_path):
-    """A file that was replaced by another of the same size and time gives its own rows."""
+    """A file replaced by another of the same size and time is read anew."""
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     first.write_text("text,label\nold,0\n")
     second.write_text("text,label\nnew,1\n")
@@ -184,7 +184,7 @@ def test_nothing_old_is_read(tmp_path):
 
 @pytest.mark.parametrize("large", [False, True])
 def test_parquet(tmp_path, monkeypatch, large):
-    """Categories are words, the kinds of columns are kept, and what memory should not hold is read by its content."""
+    """Dictionary-encoded columns are text, features are kept, and changed contents of large files are noticed."""
     monkeypatch.setattr(tables, "LARGE", 0 if large else tables.LARGE)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for word in ("old", "new"):
@@ -199,7 +199,7 @@ def test_parquet(tmp_path, monkeypatch, large):
 
 
 def test_damaged_parquet_is_an_error(tmp_path):
-    """Bytes that are changed or cut anywhere give rows or one error, never another exception."""
+    """Parquet files with a changed byte or a cut give rows or a DataError, never another exception."""
     datasets.Dataset.from_dict({"text": ["word"] * 50, "label": [1] * 50}).to_parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     for at in range(0, len(whole), 37):
@@ -210,7 +210,7 @@ def test_damaged_parquet_is_an_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_pipes_are_not_waited_for(tmp_path):
-    """A pipe that is called like a file of a split is refused."""
+    """A pipe with the name of a split's file raises a DataError without being waited for."""
     os.mkfifo(tmp_path / "train.csv")
     for path in (tmp_path, tmp_path / "train.csv"):
         with pytest.raises(DataError, match=r"train.csv is (not a regular file|neither a file nor a folder)"):
@@ -219,7 +219,7 @@ def test_pipes_are_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("missing", [None, "", " "])
 def test_missing_texts_are_counted(missing):
-    """Some are told once and read as empty; a column without any text is an error."""
+    """Some missing texts cause one warning with their number; a column without any text raises a DataError."""
     data = datasets.Dataset.from_dict({"text": ["a", missing, "b", missing]})
     with pytest.warns(SoupWarning, match=r'2 of 4 rows have no text in the column "text", first row 1'):
         tell_missing_texts(data, ["text"])
@@ -231,5 +231,5 @@ def test_missing_texts_are_counted(missing):
     "content", ['{"text": ["a", "b"], "label": [1, 0]}', '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}']
 )
 def test_json_with_a_list_for_each_column(tmp_path, content):
-    """What pandas writes by default, and `to_dict`, are rows as well."""
+    """JSON with one list or one object per column, as pandas and `to_dict` give, is read as rows."""
     assert read(tmp_path, "a.json", content).to_list() == [{"text": "a", "label": 1}, {"text": "b", "label": 0}]

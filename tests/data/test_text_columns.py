@@ -1,4 +1,4 @@
-"""Which columns of a table are read as texts: known names first, no column that tells the label, no guessing."""
+"""The choice of text columns: well-known names come first, columns that reveal the label are excluded."""
 
 import datasets
 import pytest
@@ -19,7 +19,7 @@ NAMES = [["negative", "positive"][label] for label in LABELS]
 
 
 def table(*names, **columns):
-    """Rows whose labels alternate, with columns of different texts, and those that are given."""
+    """Rows with alternating labels, columns of distinct texts and the given columns."""
     texts = {name: [f"{name} of number {row}" for row in range(N)] for name in names}
     return datasets.Dataset.from_dict({**texts, **columns, "label": LABELS})
 
@@ -27,29 +27,29 @@ def table(*names, **columns):
 @pytest.mark.parametrize("name", ["text", "sentence", "content", "review", "tweet", "Text", "review_body"])
 @pytest.mark.parametrize("beside", ["label_text", "id", "reason", "source", "language", "foo"])
 def test_a_well_known_name_is_the_text(name, beside):
-    """It is read alone, whatever other strings stand before it, and a note names what is not read."""
+    """A column with a well-known name is the only input, and a warning names the column that is not read."""
     data = table(beside, name)
     with pytest.warns(SoupWarning, match=f'models read "{name}", and not "{beside}"'):
         assert choose_columns(data, None, "label") == [name]
-    assert choose_columns(data, None, "label") == [name]  # and is not said again, which would be an error here
+    assert choose_columns(data, None, "label") == [name]  # the warning, which would be an error here, is not repeated
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_pair_is_read_in_its_own_order(pair):
-    """A premise comes before its hypothesis in whatever order the file has them, and nothing need be said."""
+    """A well-known pair is read in its own order, whatever the order of the columns, without a warning."""
     assert choose_columns(table(*pair), None, "label") == list(pair)
     assert choose_columns(table(*pair[::-1]), None, "label") == list(pair)
 
 
 def test_names_are_compared_without_case_and_separators():
-    """`sentence_B` and `Sentence A` are a pair; `text` goes before `Text`."""
+    """Names match regardless of case and separators; an exact match comes first."""
     assert choose_columns(table("sentence_B", "Sentence A"), None, "label") == ["Sentence A", "sentence_B"]
     assert known_groups(["Text", "text"], pairs=True) == [("text",)]
 
 
 @pytest.mark.parametrize("name", ["label_text", "label", "labels", "label-name", "LabelText", "fine_label", "class"])
 def test_what_is_called_like_a_label_is_no_input(name):
-    """Not even as the only column of strings."""
+    """A column with a name like that of a label is not an input, even if it is the only column of strings."""
     data = datasets.Dataset.from_dict({name: NAMES, "target": LABELS})
     with pytest.raises(DataError, match="it tells the label"):
         choose_columns(data, None, "target")
@@ -57,14 +57,14 @@ def test_what_is_called_like_a_label_is_no_input(name):
 
 @pytest.mark.parametrize("name", ["id", "idx", "uid", "guid", "pairID", "doc_id", "tweetId", "Unnamed: 0"])
 def test_ids_are_no_input(name):
-    """By their names, where the text has an unknown one; `idea` and `covid` are no ids."""
+    """Columns with names of ids are not inputs; `idea` and `covid` are not ids."""
     with pytest.warns(SoupWarning, match=r"\(an id\)"):
         assert choose_columns(table(name, "foo"), None, "label") == ["foo"]
     assert why_no_input("idea") is why_no_input("covid") is why_no_input("description") is None
 
 
 def test_codes_number_rows():
-    """Values such as `a-17` or hashes, each another one, are no text beside one."""
+    """Numbered values, hashes and a constant are not chosen as text if there is another text column."""
     for codes in ([f"row-{n}" for n in range(N)], [f"{n:032x}" for n in range(N)], ["web"] * N):
         with pytest.warns(SoupWarning, match='models read "foo"'):
             assert choose_columns(table("foo", bar=codes), None, "label") == ["foo"]
@@ -72,7 +72,7 @@ def test_codes_number_rows():
 
 @pytest.mark.parametrize("finer", [False, True])
 def test_a_column_that_tells_the_label_is_no_input(finer):
-    """The label in other words, and finer classes, under names that say nothing."""
+    """A column that repeats the label in other words, or in finer classes, is not an input."""
     told = [f"{name} {row // 2 % 2}" if finer else name for row, name in enumerate(NAMES)]
     data = table("foo", bar=told)
     assert tells_label(data, "bar", "label")
@@ -81,7 +81,7 @@ def test_a_column_that_tells_the_label_is_no_input(finer):
 
 
 def test_the_label_in_other_words_is_no_input_alone():
-    """A table without a text has none, although there is a column of strings."""
+    """If the only column of strings reveals the label, it is chosen only when it is named explicitly."""
     data = datasets.Dataset.from_dict({"bar": NAMES, "label": LABELS})
     with pytest.raises(DataError, match=r'0 text columns .* Left out: "bar" \(it tells the label\)'):
         choose_columns(data, None, "label")
@@ -89,21 +89,21 @@ def test_the_label_in_other_words_is_no_input_alone():
 
 
 def test_an_answer_that_is_the_label_leaves_the_question():
-    """Of a known pair the half that tells the label is left out."""
+    """The half of a well-known pair that reveals the label is left out."""
     data = table("question", answer=["yes" if label else "no" for label in LABELS])
     with pytest.warns(SoupWarning, match=r'models read "question", and not "answer" \(it tells the label\)'):
         assert choose_columns(data, None, "label") == ["question"]
 
 
 def test_texts_do_not_tell_the_label():
-    """All different, repeated with their label a few times (as duplicates are), or repeated with several labels."""
+    """Distinct texts, a few duplicates and texts repeated with several labels do not reveal the label."""
     assert not tells_label(table("foo"), "foo", "label")
     claims = [f"claim {row // 4}" for row in range(N)]
     by_claim = datasets.Dataset.from_dict({"foo": claims, "label": [row // 4 % 2 for row in range(N)]})
     assert not tells_label(by_claim, "foo", "label")
     premises = table(foo=[f"premise {row // 2}" for row in range(N)])
     assert not tells_label(premises, "foo", "label")
-    assert not tells_label(table(foo=NAMES).select(range(4)), "foo", "label")  # too few rows to know
+    assert not tells_label(table(foo=NAMES).select(range(4)), "foo", "label")  # too few rows to tell
     assert not tells_label(table(foo=["web", "web", "app", "app"] * (N // 4)), "foo", "label")
     hidden = datasets.Dataset.from_dict({"foo": ["web"] * N, "label": [-1] * N})
     assert not tells_label(hidden, "foo", "label")
@@ -114,7 +114,7 @@ def test_texts_do_not_tell_the_label():
     [("foo", "bar"), ("text", "premise", "hypothesis"), ("question", "answer", "context"), ("review", "tweet")],
 )
 def test_what_is_not_plain_is_asked(names):
-    """Two unknown names, or more known ones than go together: the error names what can be chosen, and the argument."""
+    """Several unknown names, or more well-known names than go together, raise a DataError that lists the columns."""
     with pytest.raises(DataError, match="name them in `text_columns`, one or two of them") as error:
         choose_columns(table(*names), None, "label")
     assert all(name in str(error.value) for name in names)
@@ -123,7 +123,7 @@ def test_what_is_not_plain_is_asked(names):
 
 @pytest.mark.parametrize("names", [("a", "b"), ("foo_1", "foo_2"), ("left text b", "left text a")])
 def test_names_alike_are_a_pair(names):
-    """Two columns whose names differ in 1 and 2, or a and b, are read together."""
+    """Two columns whose names differ only in 1 and 2, or in a and b, are a pair."""
     assert choose_columns(table(*names), None, "label") == sorted(names)
 
 
@@ -132,7 +132,7 @@ def test_names_alike_are_a_pair(names):
     [(["label"], "is the label column"), (["text", "text"], "one or two different ones"), (["txt"], "did you mean")],
 )
 def test_columns_that_are_named_wrongly(given, message):
-    """The label is no text, and a text is no pair with itself."""
+    """Choosing the label column, the same column twice or an unknown one raises a DataError."""
     data = table("text").map(lambda row: {"label": str(row["label"])})
     with pytest.raises(DataError, match=message):
         choose_columns(data, given, "label")
@@ -154,7 +154,7 @@ def test_columns_that_are_named_wrongly(given, message):
 )
 @pytest.mark.filterwarnings("ignore:models read")
 def test_tasks_that_write(task, columns, right):
-    """Source and right text have well-known names too."""
+    """The source and target columns of generation tasks have well-known names too."""
     data = datasets.Dataset.from_dict({name: [f"{name} {row}" for row in range(4)] for name in columns})
     module = load_module("task", task)
     label = module.label_column(data, None)
@@ -163,14 +163,14 @@ def test_tasks_that_write(task, columns, right):
 
 @pytest.mark.filterwarnings("ignore:models read")
 def test_words_have_well_known_names():
-    """Of several lists of strings `tokens` are the words, and tags that are strings are not."""
+    """Among lists of strings `tokens` are the words, and string tags are not."""
     rows = {"ner_tags": [["O", "B"]], "lemmas": [["a", "b"]], "tokens": [["A", "b"]], "pos_tags": [["X", "Y"]]}
     data = datasets.Dataset.from_dict(rows)
     assert load_module("task", "token-classification").columns(data, None, "ner_tags") == ["tokens"]
 
 
 def test_keywords_beside_a_text_are_no_words_to_tag():
-    """With one label a row a list of strings does not make it token classification."""
+    """A list of strings does not make a task token classification if there is one label per row."""
     keywords = [["good", "film"]] * N
     assert guess_task(table("text", keywords=keywords)) == "text-classification"
     tags = datasets.Dataset.from_dict({"tokens": keywords, "labels": [[0, 1]] * N})
@@ -178,7 +178,7 @@ def test_keywords_beside_a_text_are_no_words_to_tag():
 
 
 def test_everything_reads_the_same_columns(tmp_path):
-    """Evaluator and sweep choose alike, each says it once, and validation data is read from training's columns."""
+    """Evaluator and sweep choose the same columns, each warns once, and validation uses the training columns."""
     base = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "base")
     data = testing.tiny_texts(N)
     answers = [["no", "yes"][label] for label in data["label"]]
@@ -187,7 +187,7 @@ def test_everything_reads_the_same_columns(tmp_path):
     with pytest.warns(SoupWarning, match='models read "question"') as notes:
         evaluator.bound(str(base), "text-classification")(testing.tiny_text_model(0))
     assert len(notes) == 1
-    few = data.select(range(4))  # of which `answer` cannot be told from a text
+    few = data.select(range(4))  # too few rows to tell that `answer` reveals the label
     assert choose_columns(few, None, "label") == ["question", "answer"]
     with pytest.warns(SoupWarning, match='models read "question"') as notes:
         plan = plan_runs(
@@ -203,6 +203,6 @@ def test_everything_reads_the_same_columns(tmp_path):
 
 @pytest.mark.parametrize("names", [("text", "text2"), ("sentence", "sentence2"), ("text", "hypothesis")])
 def test_second_texts_whose_first_has_no_number(names):
-    """`text` and `text2` are a pair; neither is dropped."""
+    """`text` and `text2` are read as a pair."""
     data = datasets.Dataset.from_dict({names[1]: ["a b", "c d"], names[0]: ["e f", "g h"], "label": [0, 1]})
     assert choose_columns(data, None, "label") == list(names)

@@ -1,4 +1,4 @@
-"""Tables: numbers to the right, text to the left, and no wider than the terminal."""
+"""Tables align numbers to the right and text to the left, and fit the width of the terminal."""
 
 import pytest
 
@@ -15,19 +15,19 @@ LINES = [
 
 @pytest.mark.parametrize("escape", [None, escape_markup])
 def test_columns_of_numbers_are_flush_right(escape):
-    """Signs, units, intervals and unknown cells do not make a text of a number; the first column is text."""
+    """Signs, units, intervals and unknown cells count as numbers; the first column is always text."""
     (table,) = blocks(align(LINES, escape))
     assert table.right == [False, True, True, False, True, True]
 
 
 def test_a_column_with_a_word_is_text():
-    """One word among numbers, or nothing at all."""
+    """A column with a word among its numbers, or without any value, is text."""
     (table,) = blocks(align([["a", "b", "c"], ["1", "2", ""], ["3", "none", ""]]))
     assert table.right == [False, False, False]
 
 
 def test_a_table_that_is_too_wide_has_its_texts_cut():
-    """Long names keep their beginning and end, numbers and short texts stay whole, and so do paragraphs."""
+    """In a table that is too wide, long names are cut in the middle; numbers, short texts and paragraphs are not."""
     name = "runs/learning-rate-0.00003-seed-1/checkpoint-4000"
     lines = [["run", "accuracy", "from"], [name, "0.1234", "start"], ["run-1", "0.5", "start"]]
     text = f"{align(lines)}\n\n{'A sentence that is longer than the terminal is wide. ' * 3}"
@@ -43,7 +43,7 @@ def test_a_table_that_is_too_wide_has_its_texts_cut():
 
 
 def test_a_bar_in_a_name_survives_the_cut():
-    """It is escaped again."""
+    """A vertical bar in a shortened cell is escaped again."""
     lines = [["run", "n"], ["a|b" * 20, "1"]]
     (table,) = blocks(fitted(align(lines), 30))
     assert table.cells[1][0].count("|") > 2
@@ -51,6 +51,6 @@ def test_a_bar_in_a_name_survives_the_cut():
 
 @pytest.mark.parametrize("most", [5, 6, 12])
 def test_a_cut_has_the_length_that_was_asked_for(most):
-    """A short text is whole."""
+    """A text is cut to exactly the requested length; a shorter one is left as it is."""
     assert len(cut_in_the_middle("abcdefghijklmnop", most)) == most
     assert cut_in_the_middle("abc", most) == "abc"

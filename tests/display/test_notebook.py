@@ -1,4 +1,4 @@
-"""A real notebook, run by a real kernel: the last line of a cell shows tables and pictures."""
+"""A real notebook, run by a real kernel, shows tables and pictures for the last line of a cell."""
 
 import nbformat
 from nbclient import NotebookClient
@@ -20,7 +20,7 @@ SHOWN = {
 
 
 def test_the_last_line_of_a_cell_is_shown(tmp_path):
-    """Results as HTML, a picture as a picture although pyplot was never imported; each has a text for terminals."""
+    """Results are shown as HTML, a picture as PNG even if pyplot was never imported, and each also as plain text."""
     cells = [f"from pathlib import Path\nfolder = Path({str(tmp_path)!r}){FIRST}", *SHOWN]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=120).execute()

@@ -1,4 +1,4 @@
-"""Pictures show names as they stand, whatever is in them."""
+"""Pictures show names literally, whatever characters they contain, and stay readable."""
 
 import io
 import warnings
@@ -20,7 +20,7 @@ NAMES = ["$$", r"$x^$ \$y\$ {}%s" + "\ud800\n\x1b\x00", "x" * 5000]
 
 
 def draw(name):
-    """Every picture with one name wherever a name goes."""
+    """Yield every picture, with the same name wherever a name is used."""
     text = {"metric": name, "title": name}
     yield search.plot_search([search.Tried(1, 0.5, "kept", 0.4, 0.6)], where=name, lines={name: 0.5}, **text)
     kinds = ("ingredient", "soup")
@@ -44,9 +44,9 @@ def draw(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_no_formula(name):
-    """Dollar signs, control codes, lone surrogates and very long names are drawn, not parsed."""
+    """Dollar signs, control characters, lone surrogates and very long names are drawn and not parsed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of signs that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         for figure in draw(name):
             figure.set_dpi(30)
             figure.savefig(io.BytesIO(), format="svg")
@@ -55,7 +55,7 @@ def test_a_name_is_no_formula(name):
 
 
 def test_names_keep_their_dollars():
-    """A picture shows the sign itself."""
+    """A picture shows dollar signs literally."""
     figure = plots.plot_scores([plots.Point("a", "$$5", "soup", 0.5, 0.4, 0.6)], metric="m", title="t")
     stream = io.StringIO()
     with_text = {"svg.fonttype": "none"}
@@ -65,7 +65,7 @@ def test_names_keep_their_dollars():
 
 
 def test_long_names_keep_both_ends():
-    """What tells runs apart is at their ends."""
+    """A long name is cut in the middle, because runs often differ only at the end of their names."""
     name = "vit-base-patch16-224-in21k-finetuned-digits-lr3e-4-seed1"
     short = pictures_in_general.shown(name, 24)
     assert len(short) == 24
@@ -75,7 +75,7 @@ def test_long_names_keep_both_ends():
 
 
 def test_every_picture_has_the_same_fonts_whatever_the_user_has_set():
-    """Titles, labels of axes and ticks, of all pictures and under other settings."""
+    """All pictures have the same font sizes, whatever matplotlib settings the user has."""
     titles, labels, ticks = set(), set(), set()
     with matplotlib.rc_context({"font.size": 30, "xtick.labelsize": 30, "axes.labelsize": 30, "figure.titlesize": 30}):
         for figure in draw("a"):
@@ -89,7 +89,7 @@ def test_every_picture_has_the_same_fonts_whatever_the_user_has_set():
 
 
 def test_an_ingredient_far_away_does_not_crush_the_others():
-    """The axis ends near the models to compare; an arrow at its end stands for what lies beyond."""
+    """The axis ends near the models to compare, and an arrow marks an ingredient beyond it."""
     points = [
         plots.Point("test", "a", "ingredient", -60, -60, -60),
         plots.Point("test", "soup", "soup", 1, 0, 2),
@@ -101,7 +101,7 @@ def test_an_ingredient_far_away_does_not_crush_the_others():
 
 
 def test_few_single_models_have_no_line():
-    """A line through three points, two of which it meets nearly always, is no trend."""
+    """A trend line is drawn only if there are enough single models for it to mean something."""
 
     def dashed(models):
         dots = [plots.Dot(f"run-{i}", "ingredient", i, 2 * i) for i in range(models)]
@@ -113,7 +113,7 @@ def test_few_single_models_have_no_line():
 
 
 def test_trials_have_their_names_beside_the_axis():
-    """From top to bottom; of very many trials the numbers stand below it."""
+    """Trials are named on the y-axis from top to bottom; if there are too many, the x-axis numbers them."""
 
     def axes(count):
         tried = [search.Tried(i, 0.5 + i / 1000, "single", name=f"run-{i}") for i in range(count)]
@@ -128,7 +128,7 @@ def test_trials_have_their_names_beside_the_axis():
 
 @pytest.mark.parametrize("runs", [2, 6, 12])
 def test_the_curves_of_a_sweep_are_told_apart(runs):
-    """Each has a colour and a line style of its own, and its name in the legend, the best first."""
+    """Each curve has a unique colour and line style, and the legend lists the names with the best first."""
     lines = [sweep_plot.Line(f"run-{i}", "eval_m", [1, 2], [0.1, 0.1 * i]) for i in range(runs)]
     figure = sweep_plot.plot_sweep([], lines, metric="m", best=f"run-{runs - 1}", title="t")
     curves = figure.get_axes()[1].get_lines()
@@ -139,7 +139,7 @@ def test_the_curves_of_a_sweep_are_told_apart(runs):
 
 @pytest.mark.parametrize("higher", [True, False])
 def test_the_curves_of_many_runs_are_shaded_by_score(higher):
-    """With the best one named, and darker greys where the score is better."""
+    """Of many runs only the best is named, and the others are darker the better they score."""
     lines = [sweep_plot.Line(f"run-{i}", "eval_m", [1, 2], [0.1, 0.1 * i]) for i in range(30)]
     best = "run-29" if higher else "run-0"
     figure = sweep_plot.plot_sweep([], lines, metric="m", best=best, title="t", higher_is_better=higher)

@@ -1,4 +1,4 @@
-"""What verbs return, as a person meets it: a repr of a line, a table when it is printed, and more in a notebook."""
+"""Returned objects have a one-line repr, print as a table and are shown as HTML in a notebook."""
 
 import matplotlib.figure
 import pytest
@@ -14,7 +14,7 @@ DATA, TEST = testing.tiny_texts(24, seed=1), testing.tiny_texts(24, seed=2)
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, text_runs):
-    """One object of each type that a verb returns, by name."""
+    """One object of each type that a public function returns, by name."""
     folder = tmp_path_factory.mktemp("results")
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=DATA)
     saved = soup.save_pretrained(folder / "soup")
@@ -40,7 +40,7 @@ def results(tmp_path_factory, text_runs):
 
 
 def test_a_repr_is_short_and_print_shows_the_table(results):
-    """At the prompt an object is one line; printed it is its table."""
+    """The repr of a result is one short line, and its string is its table."""
     for name, result in results.items():
         assert "\n" not in repr(result), name
         assert len(repr(result)) <= 200, name
@@ -49,7 +49,7 @@ def test_a_repr_is_short_and_print_shows_the_table(results):
 
 
 def test_a_notebook_shows_the_table_and_the_picture(results):
-    """Tables are HTML, names in them are text, and results with a picture show it."""
+    """A notebook shows a result's table as HTML, and its picture if it has one."""
     for name, result in results.items():
         html = result._repr_html_()
         assert "<td" in html or "<p>" in html, name
@@ -57,7 +57,7 @@ def test_a_notebook_shows_the_table_and_the_picture(results):
 
 
 def test_names_of_others_are_text_in_a_notebook(text_runs):
-    """A name cannot be markup."""
+    """Names are escaped in HTML, so they cannot act as markup."""
     named = hf_soup.load_ingredient(text_runs[0], name="<img src=x onerror=alert(1)>")
     html = hf_soup.merge([named, text_runs[1]])._repr_html_()
     assert "<img src=x" not in html
@@ -65,14 +65,14 @@ def test_names_of_others_are_text_in_a_notebook(text_runs):
 
 
 def test_a_picture_shows_itself(results):
-    """As the last line of a cell, without pyplot, which alone teaches Jupyter what a figure is."""
+    """A figure displays itself as PNG in Jupyter without pyplot."""
     figure = results["selection"].plot()
     assert isinstance(figure, matplotlib.figure.Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_public_modules_need_no_import_of_their_own():
-    """As the docs write them."""
+    """Public modules are attributes of hf_soup without an import of their own, as the documentation writes them."""
     assert hf_soup.metrics.load_metric("accuracy") is not None
     assert hf_soup.testing.tiny_texts(3).num_rows == 3
     assert hf_soup.transforms.shifted_copy

@@ -1,4 +1,4 @@
-"""Running statistics of BatchNorm, estimated again: against torch's own, on the batches that Hugging Face has."""
+"""Re-estimated running statistics of BatchNorm equal torch's own, for every form of batch."""
 
 import copy
 
@@ -24,24 +24,24 @@ def model():
 
 
 def batches(count=5):
-    """Images of different brightness, in batches of different size."""
+    """Images of different brightness, in batches of different sizes."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(size, 3, 16, 16, generator=generator) * size + size for size in range(3, 3 + count)]
 
 
 def buffers(model):
-    """All running statistics."""
+    """All running statistics and batch counts of a model."""
     return {name: tensor for name, tensor in model.state_dict().items() if "running" in name or "batches" in name}
 
 
 @pytest.mark.parametrize("kind", ["mapping", "with labels", "tensor", "tuple"])
 def test_statistics_are_those_of_torch(model, kind):
-    """They equal `torch.optim.swa_utils.update_bn` on the same batches, whatever form these have."""
+    """The statistics equal those of `torch.optim.swa_utils.update_bn` on the same batches, in every form of batch."""
     reference = copy.deepcopy(model)
     update_bn(batches(), reference)
     forms = {
         "mapping": lambda x: {"pixel_values": x},
-        "with labels": lambda x: {"pixel_values": x, "labels": torch.full((len(x),), 99)},  # no class of the model
+        "with labels": lambda x: {"pixel_values": x, "labels": torch.full((len(x),), 99)},  # not a class of the model
         "tensor": lambda x: x,
         "tuple": lambda x: (x, torch.zeros(len(x))),
     }
@@ -53,7 +53,7 @@ def test_statistics_are_those_of_torch(model, kind):
 
 
 def test_modes_momenta_and_weights_are_as_before(model):
-    """Nothing but the statistics changes, also when the data breaks in the middle."""
+    """Only the statistics change; training modes, momenta and weights stay, even if the data raises an error."""
     model.resnet.encoder.train()
     layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     layers[0].momentum = 0.3
@@ -73,7 +73,7 @@ def test_modes_momenta_and_weights_are_as_before(model):
 
 
 def test_dropout_stays_out():
-    """Only BatchNorm is put into training mode: what comes before it is as when the model is used."""
+    """Only BatchNorm is put into training mode, so dropout before it has no effect."""
     net = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.BatchNorm1d(3, affine=False))
     net.device = torch.device("cpu")
     hf_soup.update_batchnorm(net, [torch.ones(50, 3)])
@@ -81,7 +81,7 @@ def test_dropout_stays_out():
 
 
 def test_models_without_it_are_left_alone():
-    """The data is not even read."""
+    """A model without BatchNorm is returned without the data being read."""
 
     def untouched():
         raise AssertionError("was read")
@@ -92,7 +92,7 @@ def test_models_without_it_are_left_alone():
 
 
 def test_no_data(model):
-    """Without a batch there is nothing to estimate, and the old statistics stay."""
+    """Without any batch a DataError is raised, and the old statistics are kept."""
     before = {name: tensor.clone() for name, tensor in buffers(model).items()}
     with pytest.raises(DataError, match="there was no batch"):
         hf_soup.update_batchnorm(model, [])
@@ -104,7 +104,7 @@ RESNET = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three ResNets with statistics of their own, and an image processor."""
+    """Three ResNets with different statistics, each saved with an image processor."""
     folder = tmp_path_factory.mktemp("resnet")
     for seed in range(3):
         transformers.set_seed(seed)
@@ -119,7 +119,7 @@ TRAIN = testing.tiny_images(70, seed=1)
 
 
 def reference(model, folder):
-    """Statistics by torch's own function, on all images in the evaluator's batches."""
+    """The statistics that torch's own function computes on all images, in the evaluator's batches."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     evaluator = hf_soup.Evaluator(TRAIN, split="train", processing_class=processor)
     plain = copy.deepcopy(model)
@@ -128,7 +128,7 @@ def reference(model, folder):
 
 
 def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
-    """In memory, on disk and cooked again from the recipe: torch's statistics of the averaged weights on that data."""
+    """A soup has torch's statistics of the averaged weights, in memory, on disk and rebuilt from the recipe."""
     soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
     folder = soup.save_pretrained(tmp_path / "soup")
     with pytest.warns(UserWarning, match="the model has BatchNorm"):
@@ -147,7 +147,7 @@ def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
 
 
 def test_statistics_that_were_changed_or_lost_are_refused(runs, tmp_path):
-    """The file is the one that the recipe was made with and lies beside it, or the soup is not cooked."""
+    """A soup is not rebuilt if the statistics file beside its recipe has changed or is missing."""
     folder = hf_soup.merge(runs, batchnorm_data=TRAIN).save_pretrained(tmp_path / "soup")
     path = folder / "soup_batchnorm.safetensors"
     tensors = load_file(path)
@@ -165,7 +165,7 @@ def test_statistics_that_were_changed_or_lost_are_refused(runs, tmp_path):
 
 
 def test_the_model_that_was_scored_is_the_model_that_is_saved(runs):
-    """Greedy search scores averages with statistics that were estimated again, single models as they are."""
+    """A greedy search scores averages with re-estimated statistics, and single models with their own."""
     seen = {}
 
     def score(model):
@@ -180,26 +180,26 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(runs):
 
 
 def test_comparison_treats_all_averages_alike(runs, tmp_path):
-    """The uniform soup that the comparison adds is estimated again as the given one is."""
+    """The uniform soup that a comparison adds is re-estimated in the same way as the given soup."""
     soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
     test = hf_soup.Evaluator(testing.tiny_images(40, seed=2), split="test", metric="loss")
     found = hf_soup.compare({"mine": soup}, test=test)
     mine, uniform = (next(row for row in found.models if row.name == name) for name in ("mine", "uniform soup"))
     assert mine.scores == uniform.scores
-    saved = soup.save_pretrained(tmp_path / "soup")  # whose data is not at hand any more
+    saved = soup.save_pretrained(tmp_path / "soup")  # saved, so its data is no longer at hand
     options = {"ingredients": runs, "test": test}
     again = hf_soup.compare({"mine": saved}, **options, batchnorm_data=TRAIN)
     assert [row.scores for row in again.models] == [row.scores for row in found.models]
 
 
 def test_models_without_batchnorm_do_not_ask_for_data(text_runs):
-    """Training data is not touched, and the recipe says nothing of it."""
+    """For a model without BatchNorm the training data is not read and the recipe does not mention it."""
     data = testing.tiny_texts(5).remove_columns("text")
     assert hf_soup.merge(text_runs, batchnorm_data=data).recipe.batchnorm is None
 
 
 def test_one_ingredient_keeps_its_statistics(runs):
-    """They were estimated on its own weights."""
+    """A soup of a single ingredient keeps that ingredient's statistics."""
     for options in ({}, {"batchnorm_data": TRAIN}):
         soup = hf_soup.merge(runs[:1], **options)
         assert soup.recipe.batchnorm is None
@@ -208,7 +208,7 @@ def test_one_ingredient_keeps_its_statistics(runs):
 
 
 def test_batches_are_shuffled_and_of_one_size(runs):
-    """Data in order of its classes would give batches of one class each, whose statistics are those of no data."""
+    """The data is shuffled into batches of similar size: batches of a single class would distort the statistics."""
     processor = transformers.AutoImageProcessor.from_pretrained(runs[0], backend="pil")
     net = transformers.ResNetForImageClassification.from_pretrained(runs[0])
     evaluator = hf_soup.Evaluator(TRAIN, processing_class=processor, batch_size=32)
@@ -218,11 +218,11 @@ def test_batches_are_shuffled_and_of_one_size(runs):
     images = torch.cat([batch["pixel_values"] for batch in first])
     in_order = processor(list(TRAIN["image"]), return_tensors="pt")["pixel_values"]
     assert not torch.equal(images[:24], in_order[:24])
-    assert torch.allclose(images.sum(dim=0), in_order.sum(dim=0), atol=1e-4)  # every image once
+    assert torch.allclose(images.sum(dim=0), in_order.sum(dim=0), atol=1e-4)  # every image occurs once
 
 
 def test_images_that_do_not_decode_leave_no_trace(runs):
-    """What stands for them in a batch is not estimated on."""
+    """Placeholders for images that cannot be decoded do not take part in the statistics."""
     images = TRAIN.cast_column("image", datasets.Image(decode=False))
     broken = [{"bytes": b"no image", "path": None} if at == 3 else image for at, image in enumerate(images["image"])]
     data = datasets.Dataset.from_dict({"image": broken, "label": TRAIN["label"][:]}, TRAIN.features)
@@ -234,6 +234,6 @@ def test_images_that_do_not_decode_leave_no_trace(runs):
 
 
 def test_statistics_come_from_examples(runs):
-    """A function is no training data."""
+    """A function as `batchnorm_data` raises a RecipeError."""
     with pytest.raises(RecipeError, match="give a data set as batchnorm_data"):
         hf_soup.merge(runs, batchnorm_data=lambda model: 1.0)

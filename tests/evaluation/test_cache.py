@@ -1,4 +1,4 @@
-"""Scores are kept: nothing is run twice, nothing stale is used, and no file of the cache can break a run."""
+"""The cache avoids running models again, never returns outdated scores and never makes a run fail."""
 
 import json
 import multiprocessing
@@ -22,13 +22,13 @@ from hf_soup.metrics.predictions import Predictions
 
 @pytest.fixture(autouse=True)
 def _empty(tmp_path, monkeypatch):
-    """A file of its own for each test."""
+    """Give each test a cache file of its own."""
     monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "kept" / "scores.sqlite")
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    """How often a model is run."""
+    """A list that grows by one with each run of a model."""
     calls, plain = [], hf_soup.Evaluator.run
     monkeypatch.setattr(hf_soup.Evaluator, "run", lambda *args, **options: calls.append(1) or plain(*args, **options))
     return calls
@@ -36,7 +36,7 @@ def runs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer(text_runs):
-    """That of the tiny models."""
+    """The tokenizer of the tiny models."""
     return transformers.AutoTokenizer.from_pretrained(text_runs[0])
 
 
@@ -49,12 +49,12 @@ def greedy(text_runs, data=DATA, **options):
 
 
 def singles():
-    """How often ingredients alone were run, as far as it is kept; how many soups are depends on who wins."""
+    """The number of cached predictions of single ingredients; that of soups depends on which candidates win."""
     return len([row for row in cache.kept() if row.value_type == "predictions" and " + " not in row.about])
 
 
 def test_a_strategy_runs_again_for_nothing(text_runs, runs):
-    """The second search has the same trials and no forward pass; the comparison runs no ingredient again."""
+    """A second search has the same trials without running a model, and a comparison does not rerun ingredients."""
     first = greedy(text_runs)
     n = len(runs)
     assert n > 5
@@ -62,8 +62,8 @@ def test_a_strategy_runs_again_for_nothing(text_runs, runs):
     assert len(runs) == n
     assert second.recipe.selection == first.recipe.selection
     found = hf_soup.compare(second, test=testing.tiny_texts(30, seed=1), validation=DATA)
-    soups = 1 + (len(second.recipe.names) > 1)  # a soup of one is that one
-    assert len(runs) == n + (3 + soups) + soups  # on test everybody, on validation the soups
+    soups = 1 + (len(second.recipe.names) > 1)  # a soup of a single ingredient is that ingredient
+    assert len(runs) == n + (3 + soups) + soups  # all models on test data, the soups on validation data
     n = len(runs)
     assert hf_soup.compare(second, test=testing.tiny_texts(30, seed=1), validation=DATA) == found
     assert len(runs) == n
@@ -82,7 +82,7 @@ def test_a_strategy_runs_again_for_nothing(text_runs, runs):
     ids=str,
 )
 def test_what_changes_a_score_is_in_its_key(text_runs, runs, change):
-    """Other rows, order, batches, arithmetic or columns: every model is run anew."""
+    """Changing rows, their order, batches, arithmetic, columns or the split makes every model run anew."""
     greedy(text_runs)
     assert singles() == 3
     greedy(text_runs, **change)
@@ -94,7 +94,7 @@ def test_what_changes_a_score_is_in_its_key(text_runs, runs, change):
     [{"metric": "f1"}, {"metric": ["accuracy", "loss"]}, {"higher_is_better": False}, {"select_by": "accuracy"}],
 )
 def test_another_metric_is_another_score_of_the_same_predictions(text_runs, change):
-    """No ingredient is run again for it, and no score is taken for that of another metric."""
+    """Another metric is computed from the cached predictions, without using the score of a different metric."""
     keys = {
         hf_soup.Evaluator(DATA, task="text-classification", **options).key("one", scores=True)
         for options in ({}, change)
@@ -111,7 +111,7 @@ def test_another_metric_is_another_score_of_the_same_predictions(text_runs, chan
 
 
 def test_another_tokenizer_or_model_is_another_score(text_runs, tokenizer, tmp_path):
-    """The key follows the tokenizer's content and the ingredient's files."""
+    """The cache key depends on the tokenizer's content and on the ingredient's files."""
     evaluator = hf_soup.Evaluator(DATA, task="text-classification", processing_class=tokenizer)
     shorter = transformers.AutoTokenizer.from_pretrained(text_runs[0], model_max_length=5)
     keys = {
@@ -129,7 +129,7 @@ def test_another_tokenizer_or_model_is_another_score(text_runs, tokenizer, tmp_p
 
 
 def test_names_of_classes_and_configurations_are_in_the_key(text_runs, tmp_path):
-    """The same numbers under other names, and the same weights with another configuration, are scored anew."""
+    """Renaming the classes of the data, or changing a model's configuration, causes new predictions."""
     folders = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
     greedy(folders)
     names = datasets.ClassLabel(names=["positive", "negative"])
@@ -144,7 +144,7 @@ def test_names_of_classes_and_configurations_are_in_the_key(text_runs, tmp_path)
 
 
 def test_using_a_tokenizer_does_not_change_its_key(tokenizer):
-    """How it was used last is not what it is."""
+    """The cache key of a tokenizer does not depend on the settings of its last call."""
     options = {"task": "text-classification"}
     evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer, **options)
     tokenizer(["a"], truncation=True, padding=True, max_length=4)
@@ -157,7 +157,7 @@ def test_using_a_tokenizer_does_not_change_its_key(tokenizer):
 
 
 def test_data_for_batchnorm_is_in_the_key(tmp_path):
-    """Other order, batches or images that the statistics come from are other scores."""
+    """Data for BatchNorm with another order, batch size or number of images gives other cache keys."""
     folders = []
     for seed in range(2):
         transformers.set_seed(seed)
@@ -182,7 +182,7 @@ def test_data_for_batchnorm_is_in_the_key(tmp_path):
 
 
 def test_functions_are_never_kept(text_runs, runs):
-    """A metric that is a function, a function that scores, and `cache=False` keep no score."""
+    """Scores of a metric that is a function, of a scoring function and with `cache=False` are not cached."""
     for options in ({"metric": lambda said: 0.5}, {"cache": False}):
         greedy(text_runs, **options)
         assert not [row for row in cache.kept() if row.value_type == "score"]
@@ -199,7 +199,7 @@ def test_functions_are_never_kept(text_runs, runs):
 
 
 def test_predictions_come_back_as_they_were(text_runs, tokenizer):
-    """Every field, bit by bit."""
+    """Predictions read from the cache equal those written in every field, bit by bit."""
     said = hf_soup.Evaluator(DATA, processing_class=tokenizer).predict(testing.tiny_text_model(0))
     said = said._replace(texts=("a", "é"), references=("b", ""))
     again, asked = cache._unpack(cache._pack(said, np.array([2, 0])))
@@ -211,7 +211,7 @@ def test_predictions_come_back_as_they_were(text_runs, tokenizer):
 
 
 def test_show_and_clear(text_runs):
-    """What is kept is told with size and date, and goes when it is cleared."""
+    """Cached entries are listed with size and date, and removed when the cache is cleared."""
     greedy(text_runs)
     rows = cache.kept()
     assert {"predictions", "score"} <= {row.value_type for row in rows} <= {"part", "predictions", "score"}
@@ -221,7 +221,7 @@ def test_show_and_clear(text_runs):
 
 
 def test_a_file_that_is_no_database_is_set_aside(text_runs):
-    """With a warning; and the run goes on, with a new one."""
+    """A cache file that is not a database is set aside with a warning, and a new one is used."""
     path = cache.cache_file()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no database at all" * 100)
@@ -232,7 +232,7 @@ def test_a_file_that_is_no_database_is_set_aside(text_runs):
 
 
 def test_without_room_for_a_file_nothing_is_kept_and_nothing_fails(text_runs, tmp_path, monkeypatch):
-    """A folder that cannot be made costs a warning."""
+    """If the cache folder cannot be created, a warning is given and the search works without the cache."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "file" / "scores.sqlite")
     with pytest.warns(UserWarning, match="scores are not kept"):
@@ -248,7 +248,7 @@ def _write(path, start):
 
 
 def test_many_processes_write_at_once():
-    """Nothing is lost and nothing fails."""
+    """Several processes can write at once without errors or lost entries."""
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write, args=(cache.cache_file(), 40 * at)) for at in range(4)]
     for writer in writers:
@@ -260,7 +260,7 @@ def test_many_processes_write_at_once():
 
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
-    """Kill -9 in the middle of writing: what was written before is there, and writing goes on."""
+    """After a writer is killed, the entries written before are intact and writing continues to work."""
     path = cache.cache_file()
     script = (
         "import sys; from pathlib import Path; from hf_soup.evaluation import cache\n"

@@ -1,4 +1,4 @@
-"""Ensembles against doing it by hand."""
+"""Ensembles agree with computations by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hf_soup.metrics.predictions import decisions, losses, probabilities
 
 
 def members(kind="classes", count=4, **options):
-    """Models that differ in what they say of the same examples."""
+    """Models with different predictions for the same examples."""
     first = predictions(kind, **options)
     rng = np.random.default_rng(9)
     noise = [rng.normal(size=first.logits.shape) * (0 if at == 0 else 1) for at in range(count)]
@@ -20,7 +20,7 @@ def members(kind="classes", count=4, **options):
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "values"])
 def test_means_of_logits(kind):
-    """The float64 mean; with weights the weighted one."""
+    """The mean of logits is the float64 mean, weighted if weights are given."""
     each = members(kind)
     exact = np.mean([member.logits.astype(float) for member in each], axis=0)
     assert np.allclose(mean_logits(each).logits, exact, atol=1e-6)
@@ -29,14 +29,14 @@ def test_means_of_logits(kind):
 
 @pytest.mark.parametrize("kind", ["classes", "labels"])
 def test_means_of_probabilities(kind):
-    """What the ensemble's logits stand for are the mean probabilities."""
+    """The probabilities of the ensemble are the mean of the members' probabilities."""
     each = members(kind)
     exact = np.mean([probabilities(member) for member in each], axis=0)
     assert np.allclose(probabilities(mean_probabilities(each)), exact, atol=1e-6)
 
 
 def test_language_models_mix_the_probability_of_the_right_token():
-    """The logarithm of the mean probability, which no mean of logarithms is."""
+    """For tokens, the ensemble's logit is the logarithm of the mean probability, which a mean of logarithms is not."""
     each = members("tokens")
     exact = np.log(np.mean([np.exp(member.logits.astype(float)) for member in each], axis=0))
     assert np.allclose(mean_probabilities(each).logits, exact, atol=1e-6)
@@ -46,7 +46,7 @@ def test_language_models_mix_the_probability_of_the_right_token():
 
 @pytest.mark.parametrize("kind", ["classes", "labels"])
 def test_the_vote_is_the_commonest_choice(kind):
-    """Of classes the most frequent, ties by mean probability; of labels those that more than half give."""
+    """The vote is the most frequent class, with ties decided by mean probability, or the labels a majority gives."""
     each = members(kind, count=3)
     said, mean = np.array([decisions(member) for member in each]), np.mean([probabilities(m) for m in each], axis=0)
     if kind == "labels":
@@ -61,7 +61,7 @@ def test_the_vote_is_the_commonest_choice(kind):
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "values", "tokens"])
 def test_the_mixture_is_as_good_as_its_best_member_where_it_was_fitted(kind):
-    """Weights are shares; no member alone and no equal mixture has a lower loss on the same examples."""
+    """The fitted weights are shares, and no single member or equal mixture has a lower loss on the same examples."""
     each = members(kind, rows=400)
     weights = fit_mixture(each)
     assert weights.sum() == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_the_mixture_is_as_good_as_its_best_member_where_it_was_fitted(kind):
 
 
 def test_the_mixture_finds_the_only_good_member():
-    """Of one model that knows and three that guess, the first gets nearly everything."""
+    """A model with correct predictions gets nearly all the weight against three random ones."""
     first = predictions(rows=500)
     rng = np.random.default_rng(0)
     others = [first._replace(logits=rng.normal(size=first.logits.shape).astype(np.float32) * 4) for _ in range(3)]
@@ -80,7 +80,7 @@ def test_the_mixture_finds_the_only_good_member():
 
 
 def test_members_on_other_examples_are_refused():
-    """Other labels, or the same labels of other rows."""
+    """Members with other labels or other rows raise an EvaluationError."""
     one = predictions()
     for other in (one._replace(labels=one.labels[::-1]), one._replace(rows=one.rows + 1)):
         for combine in (mean_logits, mean_probabilities, majority_vote, fit_mixture):
@@ -89,7 +89,7 @@ def test_members_on_other_examples_are_refused():
 
 
 def test_an_ensemble_costs_what_its_members_cost():
-    """Seconds add up; a probability of 0 stays finite."""
+    """The seconds of the members add up, and a probability of 0 keeps logits finite."""
     each = [member._replace(seconds=2.0) for member in members()]
     assert mean_logits(each).seconds == 8
     sure = [member._replace(logits=member.logits * 1000) for member in each]

@@ -1,4 +1,4 @@
-"""Scores agree with doing it by hand with transformers and scikit-learn."""
+"""Scores agree with computations by hand with transformers and scikit-learn."""
 
 import copy
 import math
@@ -22,12 +22,12 @@ from hf_soup.types import best_of, gain
 
 @pytest.fixture(scope="module")
 def tokenizer(text_runs):
-    """That of the tiny models."""
+    """The tokenizer of the tiny models."""
     return transformers.AutoTokenizer.from_pretrained(text_runs[0])
 
 
 def test_predictions_are_in_the_order_of_the_data(tokenizer):
-    """Sorting by length for speed does not show: logits are those of one example after the other."""
+    """Batches are sorted by length, but predictions are in the order of the data and equal those made one by one."""
     model, data = testing.tiny_text_model(0), testing.tiny_texts(23)
     found = hf_soup.Evaluator(data, processing_class=tokenizer, batch_size=4).predict(model)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_predictions_are_in_the_order_of_the_data(tokenizer):
 
 
 def test_images_are_processed_as_transformers_does(image_runs):
-    """Logits are those of the image processor and the model by hand."""
+    """Predictions for images equal those of the image processor and the model called directly."""
     model, data = testing.tiny_image_model(0), testing.tiny_images(10)
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
     found = hf_soup.Evaluator(data, processing_class=processor, batch_size=3).predict(model)
@@ -68,7 +68,7 @@ def test_metrics_are_those_of_scikit_learn(tokenizer, name, function):
 
 
 def test_pairs_of_texts(tokenizer):
-    """Two text columns are one input with two parts."""
+    """Two text columns are encoded as a pair."""
     data = datasets.Dataset.from_dict({"a": ["good film", "bad"], "b": ["the plot", "a cast"], "label": [0, 1]})
     model = testing.tiny_text_model(0)
     found = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
@@ -78,7 +78,7 @@ def test_pairs_of_texts(tokenizer):
 
 
 def test_what_an_evaluator_refuses(tokenizer):
-    """No rows, an unknown metric or task, no tokenizer: each has its error."""
+    """Empty data, several splits, unknown metrics or tasks, and missing columns raise errors that name the problem."""
     data, model = testing.tiny_texts(5), testing.tiny_text_model(0)
     with pytest.raises(DataError, match="is empty"):
         hf_soup.Evaluator(data.select([]))
@@ -103,7 +103,7 @@ def test_what_an_evaluator_refuses(tokenizer):
     "task", ["text-classification", "token-classification", "text-generation", "text2text-generation"]
 )
 def test_an_image_processor_reads_no_texts(task, image_runs):
-    """Whatever the task of texts, it is told what it was given and what it takes."""
+    """An image processor for a text task raises a DataError that asks for the tokenizer."""
     module = plugins.load_module("task", task)
     data = datasets.Dataset.from_dict(module.EXAMPLE)
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
@@ -116,14 +116,14 @@ def test_an_image_processor_reads_no_texts(task, image_runs):
 
 
 def test_a_processor_of_both_has_the_tokenizer(tokenizer):
-    """Processors of several kinds of data are told which part of them to pass."""
+    """A processor that contains a tokenizer raises a DataError that asks for its `.tokenizer`."""
     both = types.SimpleNamespace(tokenizer=tokenizer)
     with pytest.raises(DataError, match=r"SimpleNamespace is no tokenizer: pass its \.tokenizer"):
         hf_soup.Evaluator(testing.tiny_texts(4), processing_class=both).predict(testing.tiny_text_model(0))
 
 
 def test_an_unknown_problem_type_is_told(tokenizer):
-    """The error names those that transformers knows."""
+    """An unknown `problem_type` raises a DataError that lists those transformers knows."""
     model = testing.tiny_text_model(0)
     model.config.problem_type = "multilabel"
     with pytest.raises(DataError, match=r"problem_type is 'multilabel', .* multi_label_classification, single_l"):
@@ -131,14 +131,14 @@ def test_an_unknown_problem_type_is_told(tokenizer):
 
 
 def test_a_tokenizer_reads_no_images(tokenizer):
-    """It is told what it was given and what it takes."""
+    """A tokenizer for an image task raises a DataError that asks for the image processor."""
     evaluator = hf_soup.Evaluator(testing.tiny_images(4), processing_class=tokenizer)
     with pytest.raises(DataError, match=r"images, and \w+ is no image processor: pass the image processor"):
         evaluator.predict(testing.tiny_image_model(0))
 
 
 def test_scores_compare_themselves():
-    """`beats` knows the direction and ties; scores of two metrics do not compare; NaN is no score."""
+    """`beats` respects direction and ties; scores of different metrics, and NaN, raise an EvaluationError."""
     low, high = hf_soup.Score("loss", 0.1, higher_is_better=False), hf_soup.Score("loss", 0.2, higher_is_better=False)
     assert low.beats(high)
     assert not high.beats(low)
@@ -153,17 +153,17 @@ def test_scores_compare_themselves():
 
 @pytest.mark.parametrize(("higher_is_better", "sign"), [(True, 1), (False, -1)])
 def test_a_gain_is_positive_where_a_score_is_better(higher_is_better, sign):
-    """In the unit and direction of the metric, of scores, of numbers, and of values on resamples."""
+    """A gain is positive for the better score, whether given as scores, numbers or values on resamples."""
     better, worse = (hf_soup.Score("m", value, higher_is_better=higher_is_better) for value in (sign * 0.5, 0.0))
     assert better.gain_over(worse) == 0.5
     assert worse.gain_over(better) == -0.5
     assert gain(sign * np.array([0.5, 0.25]), 0.0, higher_is_better).tolist() == [0.5, 0.25]
-    assert math.copysign(1, gain(0.5, 0.5, higher_is_better)) == 1  # a difference of nothing is no negative zero
+    assert math.copysign(1, gain(0.5, 0.5, higher_is_better)) == 1  # a difference of zero is not negative zero
     assert best_of({"a": 0.0, "b": sign * 0.5, "c": sign * 0.5}, higher_is_better) == "b"
 
 
 def test_several_metrics_and_one_that_selects(tokenizer):
-    """The first selects unless another is named; the values of the others come along, each with its own direction."""
+    """The first metric selects unless another is named, and the other values are reported with it."""
     data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
     first = hf_soup.Evaluator(data, metric=["accuracy", "loss"], processing_class=tokenizer)(model)
     assert (first.metric, first.higher_is_better, set(first.others)) == ("accuracy", True, {"loss"})
@@ -175,7 +175,7 @@ def test_several_metrics_and_one_that_selects(tokenizer):
 
 
 def test_metrics_of_others(tokenizer, tmp_path):
-    """A function as Trainer takes it, an `evaluate.Metric`, several combined, and a script: all score the same."""
+    """A function as for Trainer, an `evaluate.Metric`, a combination and a script give the same score."""
     from hf_soup.metrics.load import load_metric
 
     def share(said):
@@ -203,7 +203,7 @@ def test_metrics_of_others(tokenizer, tmp_path):
 
 
 def test_a_function_of_one_value_keeps_its_direction(tokenizer):
-    """`compute_metrics` that returns {"mae": ...} is selected by mae, lower is better when that is said."""
+    """If `compute_metrics` returns a single value, that value selects in the direction of `higher_is_better`."""
 
     def compute_metrics(said):
         return {"mae": 0.25}
@@ -217,7 +217,7 @@ def test_a_function_of_one_value_keeps_its_direction(tokenizer):
 
 
 def test_functions_get_what_trainer_gives():
-    """Words are padded with -100 to the longest row, as in `Trainer`; values are a column."""
+    """A metric function gets tokens padded with -100 to the longest row, as in `Trainer`, and values as a column."""
     seen = []
     for name in ("token-classification", "regression"):
         task = plugins.load_module("task", name)
@@ -234,10 +234,10 @@ def test_functions_get_what_trainer_gives():
 
 @pytest.mark.filterwarnings("ignore:.*rows have no text")
 def test_texts_without_tokens():
-    """A language model has nothing to score in them; a classifier's are an error that names the row."""
+    """Texts without tokens are skipped by a language model, and raise a DataError with the row for a classifier."""
     model, tokenizer = testing.model_for(plugins.load_module("task", "text-generation"))
     bare = transformers.BertTokenizer(vocab=tokenizer.get_vocab(), model_input_names=["input_ids", "attention_mask"])
-    bare.backend_tokenizer.post_processor = None  # like GPT-2's, which adds nothing
+    bare.backend_tokenizer.post_processor = None  # like that of GPT-2, which adds no tokens
     assert bare("")["input_ids"] == []
     lines = datasets.Dataset.from_dict({"text": ["", "good film", "", *[""] * 9, "the bad plot"]})
     with pytest.warns(hf_soup.SoupWarning, match="11 of 13 rows have no text"):
@@ -250,7 +250,7 @@ def test_texts_without_tokens():
 
 
 def test_images_meet_models_of_small_types(tmp_path):
-    """A bfloat16 ResNet, which does not cast its input itself, is scored and estimated again."""
+    """A bfloat16 ResNet, which does not cast its input, can be scored and its statistics re-estimated."""
     transformers.set_seed(0)
     config = transformers.ResNetConfig(
         embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=3
@@ -263,7 +263,7 @@ def test_images_meet_models_of_small_types(tmp_path):
 
 
 def test_a_classifier_without_padding_token_is_told(tokenizer):
-    """GPT-2 does not know where rows end without one: the error says what to set."""
+    """A GPT-2 classifier without a padding token raises a DataError that says what to set."""
     transformers.set_seed(0)
     config = transformers.GPT2Config(**{**testing.TINY["gpt2"], "pad_token_id": None}, num_labels=2)
     model = transformers.GPT2ForSequenceClassification(config).eval()
@@ -298,14 +298,14 @@ class Same(evaluate.Metric):
     ],
 )
 def test_metrics_that_give_no_score(tokenizer, metric, message):
-    """Several values of which none is named, words, nothing, NaN, a metric of other tasks: each has its error."""
+    """Metrics that return several values, text, nothing or NaN, or suit other tasks, raise an EvaluationError."""
     evaluator = hf_soup.Evaluator(testing.tiny_texts(8), metric=metric, processing_class=tokenizer)
     with pytest.raises(EvaluationError, match=message):
         evaluator(testing.tiny_text_model(0))
 
 
 def test_f1_is_of_two_classes(tokenizer):
-    """With three it would leave one out: the error says what to take."""
+    """`f1` for a model of three classes raises an EvaluationError that suggests f1_macro or f1_micro."""
     model = testing.tiny_text_model(0, labels=("a", "b", "c"))
     data = testing.tiny_texts(8).cast_column("label", datasets.Value("int64"))
     data = data.map(lambda row: {"label": 2})
@@ -317,7 +317,7 @@ def test_f1_is_of_two_classes(tokenizer):
 
 
 def test_arguments_are_checked_before_anything_runs():
-    """Metric, task, type and batch size are refused when the evaluator is made."""
+    """An invalid metric, task, dtype or batch size raises a RecipeError when the evaluator is created."""
     data = testing.tiny_texts(5)
     with pytest.raises(RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
         hf_soup.Evaluator(data, metric="acuracy")
@@ -334,7 +334,7 @@ def test_arguments_are_checked_before_anything_runs():
 
 
 def test_data_that_is_encoded_already(tokenizer):
-    """Token ids need no tokenizer and give the same predictions."""
+    """Data with token ids needs no tokenizer and gives the same predictions."""
     model, data = testing.tiny_text_model(0), testing.tiny_texts(13)
     encoded = data.map(lambda row: dict(tokenizer(row["text"])), remove_columns="text")
     plain = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
@@ -346,7 +346,7 @@ def test_data_that_is_encoded_already(tokenizer):
 
 
 def test_bfloat16_arithmetic_is_near(tokenizer):
-    """Autocast changes the third digit of logits."""
+    """Predictions with bfloat16 autocast differ slightly from those in full precision."""
     model, data = testing.tiny_text_model(0), testing.tiny_texts(9)
     exact, fast = (
         hf_soup.Evaluator(data, processing_class=tokenizer, dtype=dtype).predict(model)
@@ -358,7 +358,7 @@ def test_bfloat16_arithmetic_is_near(tokenizer):
 
 
 class Greedy(torch.nn.Module):
-    """What a model is that cannot take more than some examples at a time."""
+    """A model that runs out of memory on more than a given number of examples."""
 
     def __init__(self, model, most):
         super().__init__()
@@ -366,7 +366,7 @@ class Greedy(torch.nn.Module):
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
 
     def forward(self, input_ids, **inputs):
-        """Refuse too many."""
+        """Run the model, or raise OutOfMemoryError for too many examples."""
         self.sizes.append(len(input_ids))
         if len(input_ids) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -374,7 +374,7 @@ class Greedy(torch.nn.Module):
 
 
 def test_memory_that_runs_out_halves_the_batch(tokenizer):
-    """It says so once for each halving, loses no example, and does not try the size that failed again."""
+    """Running out of memory halves the batch size with a warning, loses no example and is remembered."""
     data = testing.tiny_texts(40)
     evaluator = hf_soup.Evaluator(data, task="text-classification", processing_class=tokenizer, batch_size=16)
     model = Greedy(testing.tiny_text_model(0), 5)
@@ -384,14 +384,14 @@ def test_memory_that_runs_out_halves_the_batch(tokenizer):
         "memory ran out with a batch of 16 examples: continuing with 8.",
         "memory ran out with a batch of 8 examples: continuing with 4.",
     ]
-    assert model.sizes[-12:] == [16, 8, *[4] * 10]  # before them, a few rows tell whether padding matters
+    assert model.sizes[-12:] == [16, 8, *[4] * 10]  # a few rows run first to test for effects of padding
     assert np.allclose(found.logits, evaluator.predict(model.inner).logits, atol=1e-5)
     with pytest.raises(EvaluationError, match=r"memory runs out for one example \(row"), pytest.warns():
         evaluator.predict(Greedy(testing.tiny_text_model(0), 0))
 
 
 def broken_images(rows, broken):
-    """Images of which some are cut off."""
+    """Images, of which the given rows are truncated."""
     data = testing.tiny_images(rows).cast_column("image", datasets.Image(decode=False))
     cut = {"bytes": data[0]["image"]["bytes"][:40], "path": "cat.png"}
     images = [cut if row in broken else image for row, image in enumerate(data["image"])]
@@ -400,7 +400,7 @@ def broken_images(rows, broken):
 
 
 def test_images_that_do_not_decode(image_runs):
-    """Few are named, counted and left out; over 1 % are an error."""
+    """Images that cannot be decoded are counted and skipped with a warning; if over 1 % are, a DataError is raised."""
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
     model = testing.tiny_image_model(0)
     whole = hf_soup.Evaluator(testing.tiny_images(120), processing_class=processor, batch_size=50).predict(model)
@@ -415,7 +415,7 @@ def test_images_that_do_not_decode(image_runs):
 
 
 def run_task(name, data, **options):
-    """The evaluator of one task's tiny model on other data."""
+    """The predictions of a task's tiny model for other data."""
     model, processing_class = testing.model_for(plugins.load_module("task", name))
     return hf_soup.Evaluator(data, processing_class=processing_class, **options).predict(model)
 
@@ -438,13 +438,13 @@ def run_task(name, data, **options):
     ],
 )
 def test_data_that_does_not_fit_the_task(task, columns, message):
-    """Strings where numbers belong, labels out of range, missing columns: each error names the column."""
+    """Data that does not fit its task raises a DataError about the column or values at fault."""
     with pytest.raises(DataError, match=message):
         run_task(task, datasets.Dataset.from_dict(columns))
 
 
 def test_multi_label_takes_lists_names_and_zeros_and_ones():
-    """Three ways to write the same labels."""
+    """Labels given as lists of ids, as names or as zeros and ones are equivalent."""
     names = datasets.List(datasets.ClassLabel(names=["LABEL_0", "LABEL_1", "LABEL_2"]))
     text = datasets.Value("string")
     rows = {"text": ["good", "bad", "a"]}
@@ -459,14 +459,14 @@ def test_multi_label_takes_lists_names_and_zeros_and_ones():
 
 
 def test_words_are_scored_by_their_first_token():
-    """A word of several tokens is one item, and words beyond the model's length are counted in a warning."""
+    """The first token of each word is scored, and words cut off by the maximum length are counted in a warning."""
     data = datasets.Dataset.from_dict({"tokens": [["goodx", "a-b", "film"]], "tags": [[2, 0, 1]]})
     found = run_task("token-classification", data)
     assert found.labels.tolist() == [2, 0, 1]
     model, tokenizer = testing.model_for(plugins.load_module("task", "token-classification"))
     inputs = tokenizer(data["tokens"][0], is_split_into_words=True, return_tensors="pt")
     firsts = [inputs.word_ids(0).index(word) for word in range(3)]
-    assert len(inputs.word_ids(0)) > 3 + 2  # the second word is of several tokens
+    assert len(inputs.word_ids(0)) > 3 + 2  # the second word has several tokens
     with torch.no_grad():
         assert np.allclose(found.logits, model(**inputs).logits[0, firsts], atol=1e-5)
     long = datasets.Dataset.from_dict({"tokens": [["good"] * 20], "tags": [[0] * 19 + [2]]})
@@ -475,7 +475,7 @@ def test_words_are_scored_by_their_first_token():
 
 
 class Seen(evaluate.Metric):
-    """A metric of others, which remembers what it was given."""
+    """A third-party metric that remembers its input."""
 
     def _info(self):
         tags = datasets.Sequence(datasets.Value("string"))
@@ -488,7 +488,7 @@ class Seen(evaluate.Metric):
 
 
 def test_metrics_of_others_get_tags_row_by_row():
-    """As seqeval takes them: the names of the classes, a list for each row."""
+    """A third-party metric gets tags as lists of class names, one per row, as seqeval expects."""
     metric = Seen(keep_in_memory=True)
     task = plugins.load_module("task", "token-classification")
     model, tokenizer = testing.model_for(task)
@@ -499,7 +499,7 @@ def test_metrics_of_others_get_tags_row_by_row():
 
 
 def test_a_language_model_is_scored_token_by_token():
-    """Perplexity is the exponential of the mean loss over all tokens but each text's first."""
+    """Perplexity is the exponential of the mean loss over all tokens except the first of each text."""
     data = datasets.Dataset.from_dict({"text": ["good film", "the very bad plot and a cast"]})
     model, tokenizer = testing.model_for(plugins.load_module("task", "text-generation"))
     total, count = 0.0, 0
@@ -515,7 +515,7 @@ def test_a_language_model_is_scored_token_by_token():
 
 
 def test_tokens_that_come_with_labels_are_scored_where_these_say():
-    """A masked prompt and padding are not scored; a text that has labels besides is an error."""
+    """Tokens are scored where their labels say so, without padding; a label column beside text raises a DataError."""
     model, _ = testing.model_for(plugins.load_module("task", "text-generation"))
     ids, mask = [[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]], [[1] * 5, [1, 1, 1, 0, 0]]
     plain = datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": mask})
@@ -531,7 +531,7 @@ def test_tokens_that_come_with_labels_are_scored_where_these_say():
 
 
 def test_a_model_that_gives_nan_has_no_score(tokenizer):
-    """The first row is named; NaN would count as the first class."""
+    """NaN logits raise an EvaluationError with the first row, since NaN would count as the first class."""
     model = testing.tiny_text_model(0)
     with torch.no_grad():
         model.classifier.bias[1] = torch.nan
@@ -540,7 +540,7 @@ def test_a_model_that_gives_nan_has_no_score(tokenizer):
 
 
 def test_data_may_be_a_path(tokenizer, tmp_path):
-    """A `Path` to a folder or a file, as a string."""
+    """Data may be the path of a folder or of a file, as a `Path` or a string."""
     data = testing.tiny_texts(9)
     data.to_csv(tmp_path / "validation.csv")
     model = testing.tiny_text_model(0)
@@ -550,14 +550,14 @@ def test_data_may_be_a_path(tokenizer, tmp_path):
 
 
 def test_a_loaded_model_brings_its_own_tokenizer(text_runs, tokenizer):
-    """Without a processing class, that of the folder that the model was loaded from is taken."""
+    """Without a processing class, the tokenizer in the folder of the loaded model is used."""
     model, data = transformers.BertForSequenceClassification.from_pretrained(text_runs[0]), testing.tiny_texts(9)
     right = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
     assert np.array_equal(hf_soup.Evaluator(data).predict(model).logits, right.logits)
 
 
 def test_images_in_parquet(image_runs, tmp_path):
-    """A file with encoded images is read as images, by a folder or by itself."""
+    """A Parquet file with encoded images gives the same predictions as the data in memory."""
     data = testing.tiny_images(12)
     data.to_parquet(tmp_path / "validation.parquet")
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
@@ -569,7 +569,7 @@ def test_images_in_parquet(image_runs, tmp_path):
 
 
 def test_our_own_metrics_as_objects_are_themselves(tokenizer):
-    """`load_metric` gives what its name gives, with its direction; what cannot be combined is refused."""
+    """`load_metric` gives the same score as a metric's name; `loss` in `evaluate.combine` raises a RecipeError."""
     from hf_soup.metrics.load import load_metric
 
     data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
@@ -584,7 +584,7 @@ def test_our_own_metrics_as_objects_are_themselves(tokenizer):
 
 
 def test_what_a_model_writes_is_compared_with_texts():
-    """Generation is asked for by a metric of texts or by `generate`; foreign metrics get the texts then."""
+    """A text metric or `generate` makes the model generate texts, which third-party metrics then receive."""
     task = plugins.load_module("task", "text2text-generation")
     model, tokenizer = testing.model_for(task)
     data = testing.example_of(task)
@@ -607,7 +607,7 @@ TEXT = plugins.load_module("task", "text-classification")
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_what_was_used_can_be_copied(tokenizer, resnet_runs, copied):
-    """An evaluator, and a soup with data for BatchNorm, load again in the copy what they have loaded."""
+    """Copies and pickles of an evaluator, or of a soup with data for BatchNorm, give the same results."""
     model, evaluator = testing.tiny_text_model(0), hf_soup.Evaluator(testing.tiny_texts(8), processing_class=tokenizer)
     score = evaluator(model)
     assert copied(evaluator)(model) == score
@@ -616,7 +616,7 @@ def test_what_was_used_can_be_copied(tokenizer, resnet_runs, copied):
 
 
 def test_what_only_a_model_tells_is_said(tokenizer):
-    """Predictions do not say of which task they are."""
+    """`score` on predictions raises a RecipeError if the task was to be inferred from the model."""
     evaluator = hf_soup.Evaluator(testing.tiny_texts(8), processing_class=tokenizer)
     predictions = evaluator.predict(testing.tiny_text_model(0))
     with pytest.raises(RecipeError, match="the task is inferred from a model"):

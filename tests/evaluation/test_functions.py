@@ -1,4 +1,4 @@
-"""An evaluator that is a function of a model: it has a name for what selects, and a direction."""
+"""An evaluator that is a function of a model has a metric name and a direction."""
 
 import datasets
 import pytest
@@ -12,18 +12,18 @@ DATA = testing.tiny_texts(24, seed=5)
 
 
 def size(model):
-    """Two values of a model, of which one is to select."""
+    """Two values of a model, one of which selects."""
     return {"acc": 0.5, "norm": float(model.classifier.weight.detach().norm())}
 
 
 def norms(runs):
-    """Name of each run -> the norm of its classifier."""
+    """Name of each run -> norm of its classifier."""
     return {run.name: size(hf_soup.merge([run]).model)["norm"] for run in runs}
 
 
 @pytest.mark.parametrize(("higher", "pick"), [(True, max), (False, min)])
 def test_the_metric_and_its_direction_are_of_the_evaluator(higher, pick, text_runs):
-    """A pruned soup begins with the best; the greedy one does, too, and a mean of several has a smaller norm."""
+    """`metric` and `higher_is_better` of the evaluator decide which value selects and which run is the best."""
     evaluator = hf_soup.Evaluator(size, metric="norm", higher_is_better=higher)
     model = hf_soup.merge(text_runs[:1]).model
     score = evaluator(model)
@@ -37,7 +37,7 @@ def test_the_metric_and_its_direction_are_of_the_evaluator(higher, pick, text_ru
 
 
 def test_what_is_of_data_is_refused(text_runs):
-    """A function does everything itself."""
+    """For a function, options for data, several metrics or an undecided choice of values raise an error."""
     with pytest.raises(RecipeError, match="batch_size is an option for data"):
         hf_soup.Evaluator(size, batch_size=3)
     with pytest.raises(RecipeError, match="the name of the value that selects"):
@@ -47,7 +47,7 @@ def test_what_is_of_data_is_refused(text_runs):
 
 
 def test_a_dataset_dict_goes_wherever_data_goes(text_runs):
-    """Each place takes its own split."""
+    """A DatasetDict may be passed wherever data is accepted, and each place uses its own split."""
     sets = {"train": 7, "validation": 1, "test": 2}
     data = datasets.DatasetDict({name: testing.tiny_texts(20 + seed, seed=seed) for name, seed in sets.items()})
     assert len(hf_soup.Evaluator(data).dataset) == 21

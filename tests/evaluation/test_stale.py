@@ -1,4 +1,4 @@
-"""Scores are of the content that there is now: other weights or data are never answered with old ones."""
+"""Scores always belong to the current content of weights and data, never to an earlier one."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture(autouse=True)
 def _empty(tmp_path, monkeypatch):
-    """Files of its own for each test, and a process that has read nothing."""
+    """Give each test its own cache files and an empty memory of digests."""
     monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "kept" / "scores.sqlite")
     monkeypatch.setattr(content, "store", lambda: ValueStore(tmp_path / "kept" / "digests.sqlite", "digests"))
     monkeypatch.setattr(content, "_known", {})
@@ -34,7 +34,7 @@ def _empty(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two runs, and other weights of the same size and times."""
+    """Three runs whose weight files have the same size and times."""
     made = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(3)]
     for folder in made:
         os.utime(folder / WEIGHTS, (0, 0))
@@ -42,13 +42,13 @@ def folders(tmp_path):
 
 
 def replace(old, new):
-    """As `cp -p` does."""
+    """Replace a weight file while preserving times, as `cp -p` does."""
     shutil.copy2(new / WEIGHTS, old / WEIGHTS)
     assert os.stat(old / WEIGHTS).st_mtime == 0
 
 
 def greedy(folders, *, cached=True, data=DATA, **options):
-    """The validation losses of the candidates."""
+    """The validation losses of all trials of a greedy search."""
     evaluator = hf_soup.Evaluator(data, metric="loss", cache=cached, **options)
     soup = hf_soup.merge(folders, strategy="greedy", evaluator=evaluator)
     return [trial.score for trial in soup.recipe.selection.trials]
@@ -62,7 +62,7 @@ def compared(folders, *, cached=True):
 
 
 def ties(folders, *, cached=True):
-    """The losses of subsets whose changes from a base model are trimmed."""
+    """The losses of subsets merged by the method ties with the first run as base model."""
     evaluator = hf_soup.Evaluator(DATA, metric="loss", cache=cached)
     options = {"method": "ties", "base_model": folders[0], "strategy": "exhaustive", "evaluator": evaluator}
     soup = hf_soup.merge(folders[1:], **options)
@@ -71,7 +71,7 @@ def ties(folders, *, cached=True):
 
 @pytest.mark.parametrize("scores", [greedy, compared])
 def test_weights_that_were_replaced_are_scored_anew(folders, scores):
-    """By a search and by a comparison, where size and time of change are those of the old file."""
+    """A search and a comparison score replaced weights anew, even if their size and modification time are the same."""
     first = scores(folders[:2])
     replace(folders[0], folders[2])
     again = scores(folders[:2])
@@ -80,7 +80,7 @@ def test_weights_that_were_replaced_are_scored_anew(folders, scores):
 
 
 def test_a_base_model_that_was_replaced_makes_other_soups(folders, tmp_path):
-    """It is no ingredient, and decides all the same."""
+    """A replaced base model changes the scores, although it is not an ingredient."""
     other = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "other")
     os.utime(other / WEIGHTS, (0, 0))
     first = ties(folders)
@@ -91,7 +91,7 @@ def test_a_base_model_that_was_replaced_makes_other_soups(folders, tmp_path):
 
 
 def test_the_same_weights_elsewhere_have_the_same_scores(folders, tmp_path, monkeypatch):
-    """A folder that was moved or copied is not run again."""
+    """A folder that was moved keeps its cached scores."""
     first = greedy(folders[:2])
     (tmp_path / "moved").mkdir()
     moved = [folder.rename(tmp_path / "moved" / folder.name) for folder in folders[:2]]
@@ -100,7 +100,7 @@ def test_the_same_weights_elsewhere_have_the_same_scores(folders, tmp_path, monk
 
 
 def test_weights_that_are_known_are_not_read_for_a_score(folders, monkeypatch):
-    """The digests of all files are kept; a second search by another process reads no weights at all."""
+    """Digests of files are cached, so that a second search in another process reads no weights to find its scores."""
     monkeypatch.setattr(content, "SETTLED", -1.0)
     first = greedy(folders)
     content._known.clear()
@@ -109,13 +109,13 @@ def test_weights_that_are_known_are_not_read_for_a_score(folders, monkeypatch):
 
 
 def test_a_plain_merge_computes_no_digest_of_files(folders, tmp_path, monkeypatch):
-    """It reads weights once."""
+    """A merge without scores computes no digests of files."""
     monkeypatch.setattr(content, "_read", None)
     hf_soup.merge(folders).save_pretrained(tmp_path / "soup")
 
 
 def test_weights_that_change_while_they_are_run_leave_nothing_behind(folders, monkeypatch):
-    """What came out is of neither the old nor the new ones."""
+    """If weights change while they are run, an IngredientError is raised and no score is cached."""
     plain = hf_soup.Evaluator.run
 
     def run(*args, **options):
@@ -130,7 +130,7 @@ def test_weights_that_change_while_they_are_run_leave_nothing_behind(folders, mo
 
 
 def test_a_model_in_memory_is_known_by_what_it_is_now(text_runs):
-    """Trained on between two comparisons, and put back, its predictions are not mixed up."""
+    """A model in memory is identified by its current weights, also when they change and are restored."""
     models = [testing.tiny_text_model(seed) for seed in range(2)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
     test = hf_soup.Evaluator(DATA, metric="loss", processing_class=tokenizer)
@@ -151,13 +151,13 @@ def test_a_model_in_memory_is_known_by_what_it_is_now(text_runs):
 
 
 def test_another_process_may_score_the_same_recipe_between_two_looks(folders, monkeypatch):
-    """What it has kept meanwhile, whole or in part, is not half taken over: nothing is left to run then, or not."""
+    """Entries that another process adds to the cache during a search do not change its scores."""
     plain, others = ModelTrials._job, []
 
     def job(self, mixture, threshold):
         if not others:
             others.append(1)
-            greedy(folders)  # the other process
+            greedy(folders)  # stands for the other process
         return plain(self, mixture, threshold)
 
     expected = greedy(folders, cached=False)
@@ -170,7 +170,7 @@ def test_another_process_may_score_the_same_recipe_between_two_looks(folders, mo
 
 
 def test_image_files_that_change_are_other_data(tmp_path, monkeypatch):
-    """Under a data set that only names them, and with sizes and times as before."""
+    """Changed image files are noticed, even if the data only names them and their size and times are the same."""
     monkeypatch.setattr(rows, "SETTLED", -1.0)
     paths = [str(tmp_path / f"{at}.bmp") for at in range(4)]
     random = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_image_files_that_change_are_other_data(tmp_path, monkeypatch):
 
 
 def test_nothing_is_kept_of_rows_behind_a_function():
-    """What a transform makes of them is not in their hashes."""
+    """Nothing is cached for data with a transform, whose effect the row hashes do not cover."""
     assert hf_soup.Evaluator(DATA).keeps
     changed = hf_soup.Evaluator(DATA.with_transform(lambda batch: batch))
     assert not changed.keeps
@@ -198,7 +198,7 @@ def test_nothing_is_kept_of_rows_behind_a_function():
 
 @pytest.mark.parametrize("kind", ["score", "gradient", "predictions"])
 def test_no_value_is_taken_for_something_that_it_is_not(kind):
-    """Each byte of a packed value changed in turn: what it says is of the right form, or it says nothing."""
+    """Changing any byte of a packed value gives a value of the right form or none at all."""
     said = hf_soup.metrics.predictions.Predictions(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), np.arange(3))
     score = hf_soup.types.Score("accuracy", 0.5, split="validation", n=3)
     cache.keep_score("score", score, "about")

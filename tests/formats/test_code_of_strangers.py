@@ -1,4 +1,4 @@
-"""Nothing that a stranger wrote runs: recipes and cook files call what the package contains, or what is allowed."""
+"""Untrusted recipes and cook files cannot run code of their own, only what the package contains or the user allows."""
 
 import contextlib
 import sys
@@ -58,7 +58,7 @@ SWEEP = {"space": {"learning_rate": [1e-5]}}
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
-    """A folder with a module that leaves a trace when it is imported, and another when it is called."""
+    """A folder with a module that leaves one trace when it is imported and another when its function is called."""
     (tmp_path / "evil_of_a_stranger.py").write_text(EVIL)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def evil(tmp_path, monkeypatch):
 
 
 def cook_file(folder, **parts):
-    """A cook file."""
+    """Write a cook file."""
     path = folder / "cook.yaml"
     path.write_text(yaml.safe_dump({**COOK, **parts}))
     return path
@@ -75,7 +75,7 @@ def cook_file(folder, **parts):
 
 @pytest.fixture
 def soup(evil, text_runs):
-    """The folder of a soup whose recipe names the module beside it as its method."""
+    """The folder of a soup whose recipe gives a function of the module beside it as its method."""
     folder = hf_soup.merge(text_runs[:2], method="median").save_pretrained(evil / "soup")
     (folder / "evil_of_a_stranger.py").write_text(EVIL)
     recipe = folder / "soup_recipe.yaml"
@@ -84,12 +84,12 @@ def soup(evil, text_runs):
 
 
 def traces(folder):
-    """What the module has left."""
+    """The names of the trace files that the module has left."""
     return sorted(path.name for path in folder.rglob("*") if path.name in ("ran", "called"))
 
 
 def test_nothing_of_a_downloaded_folder_runs(soup, evil, text_runs):
-    """Every verb and command that reads a soup's recipe refuses its code, or calls nothing of it."""
+    """Functions and commands that read a soup's recipe either refuse its code or do not call it."""
     for verb in (hf_soup.load_recipe, hf_soup.verify, hf_soup.cook):
         with pytest.raises(RecipeError, match=r"`method` is .* which is code from elsewhere.*allow_code=True"):
             verb(soup)
@@ -107,7 +107,7 @@ def test_nothing_of_a_downloaded_folder_runs(soup, evil, text_runs):
 
 
 def test_code_runs_where_the_user_allows_it(soup, evil):
-    """With `allow_code=True` and `--allow-code` the method is imported from where Python finds it, and called."""
+    """With `allow_code=True` or `--allow-code` the method is imported from the Python path and called."""
     assert run("plan", soup, "--allow-code").returncode == 0
     assert traces(evil) == ["ran"]
     assert not hf_soup.verify(soup, allow_code=True).ok
@@ -135,7 +135,7 @@ def test_code_runs_where_the_user_allows_it(soup, evil):
     ],
 )
 def test_no_code_of_a_cook_file_runs(evil, parts, key):
-    """Methods, strategies, metrics and data functions are refused before anything is imported, by name of the key."""
+    """Methods, strategies, metrics and data functions are refused before any import, with the name of the key."""
     path = cook_file(evil, **parts)
     if "sweep" not in parts:
         path = cook_file(evil, **{**parts, "base_model": None})
@@ -148,7 +148,7 @@ def test_no_code_of_a_cook_file_runs(evil, parts, key):
 
 
 def test_what_is_set_from_outside_needs_the_same_word(evil, text_runs):
-    """`--set` stands for a value of the file, so it is allowed like the file, in a recipe's variation too."""
+    """A value from `--set` or `overrides` needs the same permission as one in the file."""
     path = cook_file(evil, sweep=SWEEP)
     with pytest.raises(RecipeError, match="code from elsewhere"):
         load_cook_file(path, ["data.path=evil_of_a_stranger:texts"])
@@ -166,7 +166,7 @@ def test_what_is_set_from_outside_needs_the_same_word(evil, text_runs):
 
 
 def test_bundled_data_needs_no_word(evil):
-    """scikit-learn's own data sets are known by name; downloads are not, and a file of such a name goes before."""
+    """Data sets bundled with scikit-learn need no permission, and paths with colons are not taken for functions."""
     for path in sorted(BUNDLED):
         assert load_cook_file(cook_file(evil, sweep=SWEEP, data={"path": path})).data.path == path
     assert len(load_data("sklearn.datasets:load_digits", split="train[:9]")) == 9
@@ -186,7 +186,7 @@ def test_bundled_data_needs_no_word(evil):
     ],
 )
 def test_whatever_a_data_function_does_is_one_error(evil, name, message):
-    """Also where it ends the process, takes arguments or is no function."""
+    """A data function that exits, raises, needs arguments or returns something else raises a DataError."""
     for read in (lambda path: load_data(path, split="train"), split_names):
         with (
             contextlib.nullcontext()
@@ -197,7 +197,7 @@ def test_whatever_a_data_function_does_is_one_error(evil, name, message):
 
 
 def test_a_module_that_ends_the_process_is_one_error(evil):
-    """An import may do anything, and is an error of ours."""
+    """A module that exits or fails while it is imported raises a RecipeError."""
     for text, message in (
         ("import sys; sys.exit(4)", r"SystemExit\(4\)"),
         ("a b", "invalid syntax"),
@@ -219,7 +219,7 @@ def test_a_module_that_ends_the_process_is_one_error(evil):
     ],
 )
 def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
-    """Not even where code is allowed: it would come from the Hub."""
+    """A `pretrain` section that asks for a repository's code raises a RecipeError, even if code is allowed."""
     path = cook_file(evil, base_model=None, sweep=SWEEP, pretrain=section)
     with pytest.raises(RecipeError, match="asks for code of a repository"):
         load_cook_file(path, allow_code=True)
@@ -227,21 +227,21 @@ def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
 
 @pytest.mark.parametrize("text", ['"a\\0b"', '"\\e[31m"', '["\\x9b"]', '{"\\a": 1}'])
 def test_a_cook_file_holds_no_control_characters(evil, text):
-    """No path or setting has any."""
+    """A control character anywhere in a cook file raises a RecipeError."""
     (evil / "cook.yaml").write_text(f"output_dir: {text}\ningredients: [a]\n")
     with pytest.raises(RecipeError, match="holds control characters"):
         load_cook_file(evil / "cook.yaml")
 
 
 def test_what_the_user_names_is_called(evil, text_runs):
-    """An argument in Python is the user's own word."""
+    """A method that the user names in a Python call is imported and called without further permission."""
     assert hf_soup.merge(text_runs[:2], method="evil_of_a_stranger:median").model
     assert traces(evil) == ["called", "ran"]
 
 
 @pytest.mark.parametrize("name", ["trackio_space_id", "hub_revision", "use_liger_kernel"])
 def test_settings_that_send_a_run_elsewhere_need_the_same_word(evil, name):
-    """A cook file says neither where reports of a run go, nor whose kernels it takes."""
+    """Training arguments that upload a run or fetch foreign kernels need the same permission in a cook file."""
     sweep = {"space": {"learning_rate": [1e-5]}, "training_args": {name: "stranger/place"}}
     path = cook_file(evil, data={"path": "data"}, sweep=sweep, base_model="base")
     with pytest.raises(RecipeError, match=f"training_args.{name}` sends a run elsewhere"):

@@ -1,4 +1,4 @@
-"""Recipes and cook files: what goes in comes out, and what is misspelt is told."""
+"""Recipes and cook files are read back as they were written, and mistakes in them are reported with their place."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ PLAIN = st.recursive(
     names=st.lists(TEXT, min_size=1, max_size=4, unique=True), weight=NUMBERS, params=PLAIN, seed=st.integers(0, 2**40)
 )
 def test_a_recipe_survives_its_file(tmp_path, names, weight, params, seed):
-    """Any recipe is read back as it was written, to the last bit of its numbers, and has the same fingerprint."""
+    """Any recipe is read back exactly as it was written and has the same fingerprint."""
     recipe = Recipe(
         tuple(Ingredient(name, str(tmp_path / "runs" / str(i)), files={"a": "b"}) for i, name in enumerate(names)),
         {"": (weight,) * len(names), "layer.1": (1.0,) * len(names)},
@@ -63,14 +63,14 @@ def test_a_recipe_survives_its_file(tmp_path, names, weight, params, seed):
 
 
 def test_folders_are_written_relative_or_by_name(tmp_path):
-    """A saved recipe points to its neighbours, so the whole tree can move; a published one holds no path at all."""
+    """A saved recipe refers to folders by relative paths, so that they can move; a published one contains no path."""
     recipe = Recipe((Ingredient("run", str(tmp_path / "runs" / "run")),), (1.0,))
     assert yaml.safe_load(dump_recipe(recipe, tmp_path / "soup"))["ingredients"][0]["source"] == "../runs/run"
     assert str(tmp_path) not in dump_recipe(recipe)
 
 
 def test_fingerprint_is_of_what_decides_the_bytes():
-    """How a recipe was found does not change its fingerprint; weights, method and order do."""
+    """Weights, method, order, dtype and files change the fingerprint; selection and versions do not."""
     items = (Ingredient("a", "a"), Ingredient("b", "b"))
     recipe = Recipe(items, (1, 2))
     found = dataclasses.replace(recipe, selection=Selection("greedy"), versions={"torch": "2"})
@@ -97,7 +97,7 @@ def test_fingerprint_is_of_what_decides_the_bytes():
     ],
 )
 def test_bad_weights(weights, message):
-    """Weights of the wrong length, not finite, all zero or no numbers are told apart."""
+    """Weights of the wrong length, non-finite, all zero or not numeric raise a RecipeError that says which it is."""
     with pytest.raises(RecipeError, match=message):
         Recipe((Ingredient("a", "a"), Ingredient("b", "b")), weights)
 
@@ -119,7 +119,7 @@ def cook_file(tmp_path, text):
 
 
 def test_numbers_are_numbers(tmp_path):
-    """1e-5, which plain YAML reads as a string, is a number; so are 1E+3 and 1.5e-4. A date stays a string."""
+    """1e-5, 1E+3 and 1.5e-4 are numbers, although plain YAML reads 1e-5 as a string; a date stays a string."""
     file = load_cook_file(cook_file(tmp_path, COOK + "pretrain: null\ningredients: []\n"))
     assert file.sweep.space == {"learning_rate": [1e-5, 3e-5]}
     text = COOK.replace("[1e-5, 3e-5]", "[1E+3, 1.5e-4, .5e2]").replace("some/data", "2020-01-01")
@@ -151,7 +151,7 @@ def test_numbers_are_numbers(tmp_path):
     ],
 )
 def test_a_wrong_cook_file_is_told_where(tmp_path, old, new, message):
-    """A wrong key or type is named with its place, and the nearest known key with it."""
+    """An error in a cook file names the key with its place, and suggests the nearest known key."""
     assert old in COOK
     with pytest.raises(RecipeError) as caught:
         load_cook_file(cook_file(tmp_path, COOK.replace(old, new)))
@@ -159,7 +159,7 @@ def test_a_wrong_cook_file_is_told_where(tmp_path, old, new, message):
 
 
 def test_values_can_be_set_from_outside(tmp_path):
-    """`a.b=value` replaces or adds a value of the file, read as YAML, and is checked like the file."""
+    """`a.b=value` replaces or adds a value of the file, is read as YAML and is checked like the file."""
     path = cook_file(tmp_path, COOK)
     file = load_cook_file(path, ["data.path=other", "sweep.n_runs=2", "merge.params={accept: '>'}"])
     assert (file.data.path, file.sweep.n_runs, file.merge.params) == ("other", 2, {"accept": ">"})
@@ -184,7 +184,7 @@ def test_values_can_be_set_from_outside(tmp_path):
     ],
 )
 def test_a_wrong_recipe_is_told_where(tmp_path, change, message):
-    """Unknown keys, other formats and wrong types of a recipe are refused."""
+    """Unknown keys, other formats and wrong types in a recipe raise a RecipeError."""
     path = tmp_path / "soup_recipe.yaml"
     text = dump_recipe(Recipe((Ingredient("a", "a"),), (1,)))
     assert change(text) != text
@@ -206,7 +206,7 @@ dtype: bfloat16
 
 
 def test_a_configuration_of_mergekit_is_recognised(tmp_path):
-    """The error says what the file is and where its settings are translated; of a linear merge also the command."""
+    """A mergekit configuration raises an error that refers to the guide and, for a linear merge, gives the command."""
     path = tmp_path / "mergekit.yaml"
     path.write_text(MERGEKIT)
     with pytest.raises(RecipeError, match=r"a configuration of mergekit .*docs/from_mergekit\.md") as refused:

@@ -1,4 +1,4 @@
-"""The JSON Schema of the recipe file, and recipes of earlier days."""
+"""The JSON Schema of the recipe file, and recipes in earlier formats."""
 
 import copy
 import dataclasses
@@ -22,12 +22,12 @@ OLD = sorted((Path(__file__).parent / "recipes").glob("format_*.yaml"))
 
 
 def valid(recipe):
-    """Whether the schema takes the content of a recipe file."""
+    """Whether the content of a recipe file conforms to the schema."""
     return jsonschema.Draft202012Validator(SCHEMA).is_valid(recipe)
 
 
 def test_the_schema_is_one_and_names_every_key():
-    """It is a JSON Schema itself; keys are those of the classes that are read and written."""
+    """The schema is a valid JSON Schema, and its keys are the fields of the classes that are read and written."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert set(SCHEMA["properties"]) == {"hf_soup_recipe", *(field.name for field in dataclasses.fields(Recipe))}
     for name, cls in (("ingredient", Ingredient), ("trial", Trial)):
@@ -47,7 +47,7 @@ def test_the_schema_is_one_and_names_every_key():
     ],
 )
 def test_recipes_that_we_write_are_valid(tmp_path, text_runs, options):
-    """Whatever a soup is made by, its recipe fits the schema."""
+    """The recipe of every kind of soup conforms to the schema."""
     options = {**options, **({"base_model": text_runs[2]} if "base_model" in options else {})}
     if options.get("evaluator"):
         options["evaluator"] = lambda model: next(model.parameters()).mean().item()
@@ -78,7 +78,7 @@ def test_recipes_that_we_write_are_valid(tmp_path, text_runs, options):
     ],
 )
 def test_what_is_not_valid_is_not_read_either(tmp_path, change):
-    """Schema and reader refuse the same mistakes."""
+    """The schema and the reader reject the same mistakes."""
     recipe = {
         "hf_soup_recipe": 1,
         "ingredients": [{"name": "a", "source": "a"}, {"name": "b", "source": "b"}],
@@ -96,13 +96,13 @@ def test_what_is_not_valid_is_not_read_either(tmp_path, change):
 
 
 def test_there_is_a_recipe_of_every_format():
-    """A new format keeps the files of the old ones here."""
+    """There is an example file for every recipe format up to the current one."""
     assert [path.stem for path in OLD] == [f"format_{number}" for number in range(1, FORMAT + 1)]
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
 def test_recipes_of_earlier_days_stay_readable(path):
-    """A file that an older version wrote says the same today."""
+    """A recipe in an earlier format is read with all its values and keeps its fingerprint when written again."""
     recipe = load_recipe(path)
     assert recipe.names == ("run-2", "bert-run1")
     assert recipe.ingredients[1].source == "user/bert-run1"
@@ -125,7 +125,7 @@ def test_recipes_of_earlier_days_stay_readable(path):
 
 
 def load_recipe_text(text, like):
-    """A recipe from its text, in a folder of its own."""
+    """Load a recipe from its text in a temporary folder."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Recipes that mean harm, or are nonsense: one clear error, or read as text that stays text."""
+"""Malicious or nonsensical recipes raise one clear error, or are read and shown as plain text."""
 
 import contextlib
 import time
@@ -26,7 +26,7 @@ def made(text_runs, tmp_path_factory):
 
 @contextlib.contextmanager
 def forged(folder, change):
-    """The recipe of a soup with other values, as long as it takes."""
+    """Change values of a soup's recipe within the block."""
     path = folder / "soup_recipe.yaml"
     text = path.read_text()
     path.write_text(yaml.safe_dump({**yaml.safe_load(text), **change}))
@@ -64,7 +64,7 @@ def forged(folder, change):
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(made, change):
-    """Names with control codes, files outside of an ingredient, and values of other types."""
+    """Control characters, paths outside an ingredient and values of wrong types raise a short RecipeError."""
     with forged(made, change), pytest.raises(RecipeError) as caught:
         hf_soup.load_recipe(made)
     assert len(str(caught.value)) < 1500
@@ -92,7 +92,7 @@ def test_a_recipe_that_cannot_be_meant_is_refused(made, change):
     ],
 )
 def test_a_recipe_that_cannot_be_cooked_is_told(made, change, tmp_path):
-    """By `cook` and `plan` as one error, and by `verify` as a problem or one."""
+    """`cook` raises a short error for a recipe that cannot be merged, and `verify` reports a problem or an error."""
     with forged(made, change):
         with pytest.raises(hf_soup.SoupError) as caught:
             hf_soup.cook(made, output_dir=tmp_path / "again")
@@ -103,7 +103,7 @@ def test_a_recipe_that_cannot_be_cooked_is_told(made, change, tmp_path):
 
 
 def test_what_a_recipe_says_stays_text(made):
-    """Control codes and markup in what is only shown reach no terminal and break no verb."""
+    """Control characters and markup in displayed values do not reach the terminal and do not break any function."""
     trial = {"tried": ESCAPES, "kept": True, "why": ESCAPES, "score": 0.5, "ingredient": ESCAPES}
     folds = {"k": ESCAPES, "mean": [1], "optimism": 2}
     selection = {"strategy": ESCAPES, "metric": ESCAPES, "why": ESCAPES, "trials": [trial, 7], "folds": folds}
@@ -127,13 +127,13 @@ def test_what_a_recipe_says_stays_text(made):
     "found", [{"folds": {"k": 2, "mean": "x", "optimism": 1}}, {"holdout": {"rows": 1, "score": [1]}}]
 )
 def test_summary_of_nonsense(found):
-    """Numbers that are none are left out."""
+    """The summary of a selection leaves out values that are not numbers."""
     selection = read_selection({"strategy": "greedy", "score": 0.5, **found})
     assert selection.summary == "score 0.5000 on validation."
 
 
 def chain(folder, name, members):
-    """A soup that names others as its ingredients."""
+    """Write a recipe of a soup whose ingredients are other folders."""
     (folder / name).mkdir()
     ingredients = [{"name": f"{name}-{place}", "source": f"../{member}"} for place, member in enumerate(members)]
     recipe = {"hf_soup_recipe": 1, "ingredients": ingredients, "weights": [1] * len(members)}
@@ -141,7 +141,7 @@ def chain(folder, name, members):
 
 
 def test_a_tree_tells_each_model_once(tmp_path):
-    """Ten times ten times ten that name each other are as many lines as there are names, in a moment."""
+    """A tree in which every model has ten ingredients lists each name once, within seconds."""
     for level in range(12):
         for place in range(10):
             chain(tmp_path, f"l{level}-{place}", [f"l{level + 1}-{other}" for other in range(10)])
@@ -156,7 +156,7 @@ def test_a_tree_tells_each_model_once(tmp_path):
 
 
 def test_a_tree_ends(tmp_path, monkeypatch):
-    """Soups that name themselves, chains that are too long, and more models than anybody has."""
+    """A tree ends at cycles, and at its limits of depth and number of models."""
     chain(tmp_path, "odd", ["../<img src=x>", "x" * 300])
     assert {child.note for child in hf_soup.lineage(tmp_path / "odd").children} == {
         "cannot be read: the folder does not exist"
@@ -180,7 +180,7 @@ def test_a_tree_ends(tmp_path, monkeypatch):
     "size", ["-5GB", "0", "0GB", "nanGB", "infGB", "1e400GB", "GB", "", "5", "5XB", "\u0665GB", "9" * 99 + "x"]
 )
 def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
-    """Before anything is scored or written, on the command line and in Python."""
+    """An invalid `max_shard_size` raises an OutputError before anything is written, also on the command line."""
     with pytest.raises(OutputError, match=r"max_shard_size=.* is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
     result = run("merge", *text_runs[:2], "-o", tmp_path / "soup", "--max-shard-size", size)
@@ -190,7 +190,7 @@ def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, float("nan"), True, None, b"5GB", [5]])
 def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
-    """Zero, less, a fraction, a truth value and other types."""
+    """A `max_shard_size` that is not a positive integer or a string raises an OutputError."""
     with pytest.raises(OutputError, match="is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
 
@@ -210,14 +210,14 @@ def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
     ],
 )
 def test_weights_that_cannot_be_summed(weights, message, text_runs):
-    """What is wrong with them is said."""
+    """Weights that cannot be summed raise a RecipeError that gives the reason."""
     with pytest.raises(RecipeError, match=message) as caught:
         hf_soup.merge(text_runs[:2], weights=weights)
     assert len(str(caught.value)) < 500
 
 
 def test_weights_are_relative_within_bounds(text_runs):
-    """Large, small and negative weights that can be summed give what their ratios say."""
+    """Large, small and negative weights give the same soup if their ratios are the same."""
     plain = hf_soup.merge(text_runs[:2], weights=[1, 3]).model.state_dict()
     for weights in ([2**60, 3 * 2**60], [2**-60, 3 * 2**-60], [-1, -3]):
         for name, tensor in hf_soup.merge(text_runs[:2], weights=weights).model.state_dict().items():

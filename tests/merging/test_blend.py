@@ -1,4 +1,4 @@
-"""The kernel's promises, compared with float64 references, over types, orders and scales."""
+"""The precision that merging promises, checked against float64 references for all types, orders and scales."""
 
 import math
 
@@ -24,13 +24,13 @@ SETTINGS = hypothesis.settings(max_examples=60, deadline=None)
 
 
 def checkpoint(index, **tensors):
-    """An opened ingredient in memory."""
+    """A checkpoint in memory."""
     specs = {k: TensorSpec(k, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for k, t in tensors.items()}
     return Checkpoint(Ingredient(f"run-{index}", "memory"), {"architectures": ["Some"]}, specs, None, tensors)
 
 
 def merged(tensors, weights=None, **options):
-    """What a merge makes of one tensor of each ingredient, or of several by name; options are those of `set_up`."""
+    """The result of merging one tensor per ingredient, or several by name; options are those of `set_up`."""
     checkpoints = []
     for index, tensor in enumerate(tensors):
         by_name = tensor if isinstance(tensor, dict) else {"x": tensor}
@@ -41,7 +41,7 @@ def merged(tensors, weights=None, **options):
 
 
 def blended(plan, checkpoints):
-    """The tensors of a soup by name."""
+    """The tensors of a merge by name."""
     tensors = {spec.name: torch.empty(spec.numel, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
 
     def sink(name, start, elements):
@@ -52,7 +52,7 @@ def blended(plan, checkpoints):
 
 
 def random_tensor(seed, dtype, size=257, scale=1.0):
-    """Normal numbers of one type."""
+    """Normally distributed numbers in the given type."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(size, generator=generator, dtype=torch.float64) * scale).to(getattr(torch, dtype))
 
@@ -67,7 +67,7 @@ def half_ulp(x, dtype):
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 72])
 @pytest.mark.parametrize("dtype", [name for name in FLOATS if name != "float64"])
 def test_copies_give_exactly_that_checkpoint(dtype, k):
-    """K copies of one checkpoint give its very bits, for inputs of up to 32 bits."""
+    """Merging copies of a checkpoint gives exactly the same bits, for types of up to 32 bits."""
     x = random_tensor(k, dtype, 5000)
     assert torch.equal(merged([x] * k).view(torch.uint8), x.view(torch.uint8))
 
@@ -75,7 +75,7 @@ def test_copies_give_exactly_that_checkpoint(dtype, k):
 @SETTINGS
 @hypothesis.given(k=st.integers(1, 9), seed=st.integers(0, 10**6), scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e4]))
 def test_float32_is_the_float64_mean_cast(k, seed, scale):
-    """The mean of float32 ingredients is the mean in float64, cast once."""
+    """The mean of float32 ingredients is computed in float64 and cast once."""
     tensors = [random_tensor(seed + i, "float32", scale=scale) for i in range(k)]
     reference = (sum((t.double() for t in tensors), torch.zeros(257, dtype=torch.float64)) / k).float()
     assert torch.equal(merged(tensors), reference)
@@ -89,7 +89,7 @@ def test_float32_is_the_float64_mean_cast(k, seed, scale):
     weighted=st.booleans(),
 )
 def test_error_is_within_the_promise(dtype, k, seed, weighted):
-    """16 bits and fewer: half an output ulp + k 2^-23 sum|w x| / |sum w|; float64: k 2^-52 of the same."""
+    """Errors are at most half an ulp + k 2^-23 sum|w x| / |sum w|, or k 2^-52 of that quotient for float64."""
     tensors = [random_tensor(seed + i, dtype) for i in range(k)]
     draw = torch.Generator().manual_seed(seed)
     weights = (torch.rand(k, generator=draw, dtype=torch.float64) + 0.1).tolist() if weighted else [1.0] * k
@@ -112,31 +112,31 @@ def test_error_is_within_the_promise(dtype, k, seed, weighted):
     order=st.permutations(range(5)), factor=st.sampled_from([1e-3, 0.5, 3.0, 1e6]), dtype=st.sampled_from(FLOATS)
 )
 def test_order_and_scale_of_weights_do_not_matter(order, factor, dtype):
-    """Another order of ingredients, or all weights times a number, changes the result by rounding at most."""
+    """Reordering ingredients or scaling all weights changes the result by rounding errors only."""
     tensors = [random_tensor(i, dtype) for i in range(5)]
     weights = (0.3, 1.0, 2.0, 0.7, 1.1)
     result = merged(tensors, weights).double()
     reordered = merged([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
-    # an ulp of the result where the two sums fall on different sides of the middle between two values
+    # one ulp of the result, if the two sums fall on different sides of the midpoint between two values
     slack = 2 * half_ulp(result, dtype) + 1e-5 * (dtype != "float64") * (MANTISSA[dtype] < 20) + 1e-12
     assert ((result - reordered).abs() <= slack).all()
 
 
 def test_weights_are_relative_unless_told_otherwise():
-    """[2, 1, 1] is the mean with the first counted twice; normalize=False takes weights as they are."""
+    """Weights are relative, as in [2, 1, 1], unless `normalize=False` uses them unchanged."""
     a, b, c = (random_tensor(i, "float32") for i in range(3))
     assert torch.equal(merged([a, b, c], (2, 1, 1)), ((a.double() * 2 + b + c) / 4).float())
     assert torch.equal(merged([a, b], (1, -1), params={"normalize": False}), (a.double() - b).float())
 
 
 def test_negative_weights_extrapolate():
-    """Linear takes negative weights: 2 a - b."""
+    """`linear` accepts negative weights, as in 2 a - b."""
     a, b = random_tensor(0, "float32"), random_tensor(1, "float32")
     assert torch.equal(merged([a, b], (2, -1)), (a.double() * 2 - b).float())
 
 
 def test_weights_that_cancel_are_refused():
-    """A mean divides by the sum of weights, so that may not be zero, nor zero but for rounding."""
+    """Weights that sum to zero, exactly or up to rounding, raise a RecipeError, since a mean divides by the sum."""
     a, b, c = (random_tensor(i, "float32") for i in range(3))
     with pytest.raises(RecipeError, match="sum to zero"):
         merged([a, b], (1, -1))
@@ -145,7 +145,7 @@ def test_weights_that_cancel_are_refused():
 
 
 def test_weight_zero_reads_nothing():
-    """An ingredient of weight 0 is not read, so its NaN does no harm."""
+    """An ingredient with weight 0 is not read, so NaN in it has no effect."""
     a, bad = random_tensor(0, "float32"), torch.full((257,), math.nan)
     assert torch.equal(merged([a, bad], (1, 0)), a)
 
@@ -153,7 +153,7 @@ def test_weight_zero_reads_nothing():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16", "float8_e5m2"])
 def test_nan_and_infinity_name_ingredient_and_tensor(dtype, value):
-    """A diverged run is an error with its name, not a soup of NaN."""
+    """NaN or infinity in an ingredient raises an IngredientError that names the ingredient and the tensor."""
     good = random_tensor(0, dtype)
     bad = good.clone()
     bad[100] = value
@@ -162,13 +162,13 @@ def test_nan_and_infinity_name_ingredient_and_tensor(dtype, value):
 
 
 def test_a_type_that_is_too_narrow_is_refused():
-    """70,000 does not fit into float16: an error, not infinity."""
+    """A value that does not fit into the requested type raises a RecipeError instead of becoming infinity."""
     with pytest.raises(RecipeError, match="does not fit into float16"):
         merged([torch.full((2,), 70000.0)], dtype="float16")
 
 
 def test_integers_are_copied_and_never_averaged():
-    """Equal buffers are copied, counters are taken from the first, others are an error that names them."""
+    """Equal integer buffers are copied, counters come from the first ingredient, and others raise an error."""
     ids = torch.arange(4)
     same = merged([{"x": random_tensor(0, "float32"), "ids": ids}] * 2)
     assert torch.equal(same["ids"], ids)
@@ -191,7 +191,7 @@ def test_integers_are_copied_and_never_averaged():
     ],
 )
 def test_mixed_types_give_the_widest(dtypes, result):
-    """The soup's type holds every value of every ingredient; the sum is as exact as the widest needs."""
+    """The soup's type holds all values of mixed inputs, and the sum is as precise as the widest input needs."""
     a, b = (random_tensor(i, dtype) for i, dtype in enumerate(dtypes))
     soup = merged([a, b])
     assert soup.dtype == getattr(torch, result)
@@ -200,7 +200,7 @@ def test_mixed_types_give_the_widest(dtypes, result):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"])
 def test_float64_is_rounded_once(dtype):
-    """A float64 just beside the middle of two narrow values goes to the nearer one, which two roundings get wrong."""
+    """A float64 value near the midpoint of two narrow values is rounded to the nearer one, without double rounding."""
     wide = {2: torch.int16, 1: torch.int8}[getattr(torch, dtype).itemsize]
     values = torch.arange(2 ** (8 * wide.itemsize - 1)).to(wide).view(getattr(torch, dtype)).double()
     values = values[values.isfinite()].unique()
@@ -217,7 +217,7 @@ LARGE = 2 * PIECE + 77
 @pytest.mark.parametrize("method", ["linear", "median"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_tensors_of_many_pieces(method, dtype):
-    """What is larger than a piece comes out as if it were done at once."""
+    """A tensor larger than a piece gives the same result as one processed at once."""
     tensors = [random_tensor(i, dtype, LARGE) for i in range(3)]
     exact = torch.stack([t.double() for t in tensors])
     exact = exact.mean(dim=0) if method == "linear" else exact.median(dim=0).values
@@ -226,7 +226,7 @@ def test_tensors_of_many_pieces(method, dtype):
 
 
 def test_many_small_tensors_of_many_kinds():
-    """Tensors that are made together are told apart again: types, weights, buffers, empty and large ones in turn."""
+    """Small tensors processed together get their own types, weights and shapes, next to empty and large ones."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(), (0,), (3,), (7, 5), (2, 3, 4), (PIECE,), (PIECE + 1,)]
     kinds = ["float32", "bfloat16", "float64", "float16", "float8_e5m2"]
@@ -249,7 +249,7 @@ def test_many_small_tensors_of_many_kinds():
 
 
 def test_nan_among_small_tensors_names_its_tensor():
-    """Also where tensors are made together, the right one is blamed."""
+    """NaN is attributed to the right tensor when small tensors are processed together."""
     good = {f"layer.{i}": random_tensor(i, "float32", 10) for i in range(20)}
     bad = good | {"layer.13": torch.tensor([1.0] * 9 + [math.nan])}
     with pytest.raises(IngredientError, match=r"'run-1' holds NaN or infinity in layer\.13:"):
@@ -258,7 +258,7 @@ def test_nan_among_small_tensors_names_its_tensor():
 
 @pytest.mark.parametrize("method", ["linear", "median"])
 def test_large_finite_numbers_are_no_infinity(method):
-    """Numbers whose sum over a tensor overflows are finite all the same."""
+    """Large finite values, whose sum over a tensor overflows, are not taken for infinity."""
     big = torch.full((1000,), 3e38)
     assert torch.equal(merged([big, big], method=method), big)
     half = torch.full((1000,), 60000.0, dtype=torch.float16)
@@ -266,7 +266,7 @@ def test_large_finite_numbers_are_no_infinity(method):
 
 
 def test_any_number_of_threads_gives_the_same_bytes():
-    """The result does not depend on which thread makes which piece."""
+    """The result has the same bytes for any number of threads."""
     tensors = [{"x": random_tensor(i, "bfloat16", LARGE), "y": random_tensor(i + 9, "float32", 50)} for i in range(3)]
     before, results = torch.get_num_threads(), []
     try:

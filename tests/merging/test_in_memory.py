@@ -1,4 +1,4 @@
-"""One model that is filled again and again has the bits of one that is made from scratch."""
+"""A model that is refilled repeatedly has the same bits as one that is made from scratch."""
 
 import pytest
 import torch
@@ -16,36 +16,36 @@ from hf_soup.types import Mixture
 
 
 def bert(seed):
-    """Of 32 bits."""
+    """A model in float32."""
     return testing.tiny_text_model(seed)
 
 
 def half(seed):
-    """Of 16 bits, summed in 32."""
+    """A model in bfloat16, which is summed in float32."""
     return testing.tiny_text_model(seed).to(torch.bfloat16)
 
 
 def mixed(seed):
-    """Of one type or the other, so that the type to sum in changes with the ingredients."""
+    """A model in bfloat16 or float32, so that the type of the sum changes with the ingredients."""
     return testing.tiny_text_model(seed).to(torch.bfloat16 if seed % 2 else torch.float32)
 
 
 def tied(seed):
-    """With one tensor under two names."""
+    """A model with one tensor under two names."""
     transformers.set_seed(seed)
     settings = transformers.AutoConfig.for_model("gpt2", **testing.TINY["gpt2"])
     return transformers.GPT2LMHeadModel(settings).eval()
 
 
 def counting(seed):
-    """With BatchNorm, whose counter is a whole number."""
+    """A model with BatchNorm, whose batch counter is an integer."""
     transformers.set_seed(seed)
     settings = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
     return transformers.ResNetForImageClassification(settings).eval()
 
 
 def renamed(seed):
-    """A mixture of experts, which lies on disk otherwise than in memory."""
+    """A mixture of experts, whose tensors have other names on disk than in memory."""
     transformers.set_seed(seed)
     settings = transformers.MixtralConfig(
         vocab_size=20,
@@ -59,7 +59,7 @@ def renamed(seed):
     return transformers.MixtralForCausalLM(settings).eval()
 
 
-# Ingredients and their weights; a greedy search, drops, other weights, modules, one alone, and the same again.
+# Ingredients and weights: a greedy search, removals, other weights, a single ingredient and a repetition.
 SEARCH = [
     {"0": 1},
     {"1": 1},
@@ -78,7 +78,7 @@ SEARCH = [
 
 
 def mixtures(items, modules):
-    """The search above, then one with weights by module."""
+    """The search above, followed by weights by module."""
     by_name = {str(index): item.ingredient for index, item in enumerate(items)}
     for weights in SEARCH:
         yield Mixture([by_name[name] for name in weights], tuple(weights.values()))
@@ -89,7 +89,7 @@ def mixtures(items, modules):
 
 
 def plan_of(setup, indices):
-    """The plan of the equal mean of some candidates, and these."""
+    """The plan of the equal mean of some candidates, with these candidates."""
     chosen = [setup.candidates[index] for index in indices]
     return setup.plan(Mixture.equal([item.ingredient for item in chosen])), chosen
 
@@ -97,7 +97,7 @@ def plan_of(setup, indices):
 @pytest.mark.parametrize("make", [bert, half, mixed, tied, counting, renamed])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_model_that_is_filled_again_is_the_one_made_from_scratch(make, normalize):
-    """After every step of a search each tensor has the bits that the plan gives from scratch."""
+    """After each step of a search, a refilled model has the same bits as one made from scratch."""
     items = open_all([make(seed) for seed in range(4)])
     modules = {"bert": ("classifier", "encoder.layer.1"), "gpt2": ("h.0", "wte"), "resnet": ("classifier", "embedder")}
     modules = modules.get(items[0].config["model_type"], ("lm_head", "embed_tokens"))
@@ -113,7 +113,7 @@ def test_a_model_that_is_filled_again_is_the_one_made_from_scratch(make, normali
 
 
 def test_a_greedy_trial_reads_one_ingredient():
-    """A trial costs one read; one that follows an ingredient that was taken costs that one once more."""
+    """A trial reads one ingredient, or two if it follows a trial whose ingredient was kept."""
     items = open_all([testing.tiny_text_model(seed) for seed in range(8)])
     setup, n_tensors = set_up(items, Agreement()), len(items[0].specs)
     refill, reads = Refill(), []
@@ -125,7 +125,7 @@ def test_a_greedy_trial_reads_one_ingredient():
 
 
 def test_batches_are_as_large_as_asked_for(monkeypatch):
-    """Small batches come first, and do not make the others small."""
+    """`first` gives small batches for its rows only, and the other batches have the requested size."""
     import numpy as np
 
     from hf_soup import Evaluator
@@ -145,18 +145,18 @@ def test_batches_are_as_large_as_asked_for(monkeypatch):
 
 
 def test_only_what_differs_is_made():
-    """Where one module has other weights, no other one is read."""
+    """If only one module's weights change, only tensors of that module are read."""
     items = open_all([testing.tiny_text_model(seed) for seed in range(2)])
     setup, ingredients = set_up(items, Agreement()), [item.ingredient for item in items]
     refill = Refill()
     for rows in ({"": (1, 0), "classifier": (1, 0)}, {"": (1, 0), "classifier": (1, 1)}):
         before = refill.reads
         refill.fill(setup.plan(Mixture(ingredients, rows)), items)
-    assert refill.reads - before == 2 * 2  # weight and bias of two
+    assert refill.reads - before == 2 * 2  # weight and bias of both ingredients
 
 
 def test_an_interrupted_filling_is_never_taken_for_whole(monkeypatch):
-    """After Ctrl-C amid a fill, the next one makes every tensor that may have been touched."""
+    """After an interrupted refill, the next one recomputes every tensor that may have been changed."""
     from hf_soup.merging import refill as refill_module
 
     setup = set_up(open_all([testing.tiny_text_model(seed) for seed in range(4)]), Agreement())

@@ -19,7 +19,7 @@ from hf_soup.metrics.predictions import KINDS, Predictions, decisions, losses, p
 
 
 def by_torchmetrics(name):
-    """A metric of torchmetrics on four classes."""
+    """A metric of torchmetrics for four classes."""
     function = getattr(tm, name)
     return lambda preds: float(function(torch.tensor(probabilities(preds)), torch.tensor(preds.labels), num_classes=4))
 
@@ -56,14 +56,14 @@ REFERENCES = [
     ("name", "kind", "reference"), REFERENCES, ids=lambda value: value if type(value) is str else ""
 )
 def test_metrics_agree_with_the_libraries(name, kind, reference):
-    """To 1e-6, on outputs of every kind that a metric is defined for."""
+    """A built-in metric agrees with a library to 1e-6, for every kind of output it is compared on."""
     predicted = predictions(kind)
     (metric,) = load_metrics(name)
     assert metric.compute(predicted)[name] == pytest.approx(reference(predicted), abs=1e-6)
 
 
 def test_metrics_of_two_classes():
-    """Binary F1 and Brier score are of the second class."""
+    """For two classes, F1 and Brier score are those of the second class."""
     predicted = predictions(classes=2)
     f1 = sk.f1_score(predicted.labels, predicted.logits.argmax(1))
     brier = sk.brier_score_loss(predicted.labels, probabilities(predicted)[:, 1])
@@ -73,7 +73,7 @@ def test_metrics_of_two_classes():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_is_an_evaluate_metric_too(name):
-    """`compute` of the `evaluate.Metric` gives what the evaluator computes."""
+    """`compute` of the `evaluate.Metric` agrees with the metric that the evaluator computes."""
     metric, built_in = load_metric(name), BUILT_IN[name]
     kind = "tags" if built_in.takes == "tags" else built_in.kinds[0]
     predicted = predictions(kind, classes=2 if name == "f1" else 4)
@@ -87,7 +87,7 @@ def test_each_is_an_evaluate_metric_too(name):
 
 
 def test_every_kind_has_metrics_and_every_other_is_refused():
-    """No metric is computed on outputs that it is not defined for."""
+    """A metric on outputs of a kind for which it is not defined raises an EvaluationError."""
     for name, built_in in BUILT_IN.items():
         for kind in set(KINDS) - set(built_in.kinds):
             with pytest.raises(EvaluationError, match=f"{name} is not defined for a model of {kind}"):
@@ -96,7 +96,7 @@ def test_every_kind_has_metrics_and_every_other_is_refused():
 
 
 def test_every_task_has_a_metric_of_its_kind():
-    """A task's own metric, and `loss`, are defined for what it gives."""
+    """A task's own metric, and `loss`, are defined for the kind of output that the task gives."""
     for name in plugins.names("task"):
         task = plugins.load_module("task", name)
         assert task.KIND in BUILT_IN[task.METRIC].kinds
@@ -104,7 +104,7 @@ def test_every_task_has_a_metric_of_its_kind():
 
 
 def test_an_unknown_metric_is_told_with_the_ways():
-    """The built-in ones, functions, scripts and the network are named."""
+    """An unknown metric raises a RecipeError that names the nearest metric, all built-in ones and the alternatives."""
     for load in (load_metric, load_metrics):
         with pytest.raises(
             RecipeError, match=r'"f1_makro"; did you mean "f1_macro"\? Known: accuracy.*EvalPrediction'
@@ -113,7 +113,7 @@ def test_an_unknown_metric_is_told_with_the_ways():
 
 
 def test_decisions_and_losses_of_each_kind():
-    """Shapes are those of the labels; a language model decides nothing."""
+    """Decisions and losses have the shape of labels and rows; kinds without them raise an EvaluationError."""
     for kind in KINDS[:3]:
         predicted = predictions(kind)
         assert decisions(predicted).shape == predicted.labels.shape
@@ -125,7 +125,7 @@ def test_decisions_and_losses_of_each_kind():
 
 
 def test_rows_are_taken_whole():
-    """All items of a row go together, as often as the row is asked for."""
+    """`take` copies all items of a row, as often as the row is requested."""
     predicted = predictions("tags", rows=12)._replace(rows=np.repeat([0, 2, 3], [5, 3, 4]))
     taken = predicted.take(np.array([3, 0, 3]))
     assert taken.rows.tolist() == [0] * 4 + [1] * 5 + [2] * 4
@@ -133,7 +133,7 @@ def test_rows_are_taken_whole():
 
 
 def test_calibration_errors_agree_with_torchmetrics():
-    """Expected and maximum error of 15 bins of equal width."""
+    """The expected and maximum calibration errors of 15 equal-width bins agree with torchmetrics."""
     for seed in range(5):
         predicted = predictions(seed=seed)
         p, right = torch.tensor(probabilities(predicted)), torch.tensor(predicted.labels)
@@ -147,19 +147,19 @@ def test_calibration_errors_agree_with_torchmetrics():
 
 
 def test_bins_of_equal_mass_hold_equally_many():
-    """Each has a fifteenth of the examples, give or take one; the error is their mean gap."""
+    """Equal-mass bins have nearly equal numbers of examples, and the error is their mean gap."""
     predicted = predictions(rows=300)
     bins = reliability(probabilities(predicted), predicted.labels, by="mass")
     assert set(bins.count) <= {19, 20, 21}
     confidence = np.sort(probabilities(predicted).max(1))
     assert bins.confidence @ bins.count == pytest.approx(confidence.sum())
     assert bins.error == pytest.approx(np.abs(bins.accuracy - bins.confidence) @ bins.count / 300)
-    sure = predicted._replace(logits=np.full((300, 4), 0.0, dtype=np.float32))  # one confidence for all
+    sure = predicted._replace(logits=np.full((300, 4), 0.0, dtype=np.float32))  # equal confidence everywhere
     assert reliability(probabilities(sure), sure.labels, by="mass").count.sum() == 300
 
 
 def test_a_model_that_is_as_sure_as_right_has_no_error():
-    """Confidence 0.75 and three of four right: no gap. Confidence 1 and one of two right: a gap of a half."""
+    """A confidence of 0.75 with three of four right has no error; a confidence of 1 with one of two right has 0.5."""
     logits = np.log(np.array([[0.75, 0.25]] * 4, dtype=np.float32))
     fair = Predictions(logits, np.array([0, 0, 0, 1]), np.arange(4))
     assert calibrate(fair).ece == pytest.approx(0, abs=1e-6)
@@ -169,7 +169,7 @@ def test_a_model_that_is_as_sure_as_right_has_no_error():
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_was_put_in_is_found(temperature):
-    """Labels drawn from the model's own probabilities want its logits unscaled; scaled logits want them back."""
+    """Fitting recovers the factor by which the logits were scaled relative to those the labels were drawn from."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20_000, 3)) * 2
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

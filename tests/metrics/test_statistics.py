@@ -1,4 +1,4 @@
-"""Intervals and tests against closed forms, scipy, statsmodels and doing it one resample at a time."""
+"""Intervals and tests compared with closed forms, other metrics and exact recomputation on resamples."""
 
 import math
 
@@ -22,7 +22,7 @@ SUMS = [
 
 @pytest.mark.parametrize(("name", "kind"), SUMS)
 def test_sums_over_examples_give_the_metric(name, kind):
-    """Of all examples, and of resamples that repeat and leave out whole examples: what the metric says of them."""
+    """On all examples and on resamples of whole examples, the sums give the value of the metric."""
     predicted = predictions(kind, classes=2 if name == "f1" else 4)
     (metric,), sums = load_metrics(name), metric_sums(name, predicted)
     assert sums.value(sums.columns.sum(axis=0)) == pytest.approx(metric.compute(predicted)[name], abs=1e-9)
@@ -34,7 +34,7 @@ def test_sums_over_examples_give_the_metric(name, kind):
 
 
 def test_accuracy_has_the_normal_interval():
-    """On many examples the bootstrap interval of a share is that of the normal distribution, and it is repeatable."""
+    """With many examples the bootstrap interval of accuracy is the normal one, and it is reproducible."""
     predicted = predictions(rows=3000)
     (metric,) = load_metrics("accuracy")
     (spread,) = resampled(metric, "accuracy", [predicted])
@@ -47,7 +47,7 @@ def test_accuracy_has_the_normal_interval():
 
 
 def test_resamples_are_shared_so_differences_are_paired():
-    """The difference of a model to itself is 0 in every resample; to one that differs on one example it is tiny."""
+    """Resamples are shared, so a model has no difference from itself and little from one with one changed example."""
     predicted, (metric,) = predictions(rows=500), load_metrics("accuracy")
     logits = predicted.logits.copy()
     wrong = int(np.flatnonzero(logits.argmax(1) == predicted.labels)[0])
@@ -59,7 +59,7 @@ def test_resamples_are_shared_so_differences_are_paired():
 
 
 def test_words_are_resampled_with_their_text():
-    """Words of one text are right together here, so the interval is as wide as that of the texts, not of the words."""
+    """Words are resampled with their text: ten equal copies of each item give the interval of the texts."""
     texts, (metric,) = predictions(rows=200), load_metrics("accuracy")
     words = texts._replace(
         logits=np.repeat(texts.logits, 10, axis=0),
@@ -71,7 +71,7 @@ def test_words_are_resampled_with_their_text():
 
 
 def test_other_metrics_are_asked_again_and_again():
-    """A metric that is no sum has an interval from 200 resamples, paired as well, near that of the sums."""
+    """A metric that is not a sum uses fewer resamples, also paired, and has an interval close to that of sums."""
     values = predictions("values", rows=400)
     (spearman,), (pearson,) = load_metrics("spearmanr"), load_metrics("pearsonr")
     spread = resampled(spearman, "spearmanr", [values, values])
@@ -94,7 +94,7 @@ def test_other_metrics_are_asked_again_and_again():
     ("both", "first", "second", "none"), [(50, 12, 3, 20), (50, 0, 0, 3), (0, 5, 6, 0), (9, 1, 0, 2)]
 )
 def test_mcnemar_is_the_exact_test(both, first, second, none):
-    """Twice the tail of a fair coin over the examples on which only one is right."""
+    """The p-value is twice the tail of a fair coin over the examples on which exactly one model is right."""
     a = np.repeat([True, True, False, False], [both, first, second, none])
     b = np.repeat([True, False, True, False], [both, first, second, none])
     n = first + second
@@ -104,7 +104,7 @@ def test_mcnemar_is_the_exact_test(both, first, second, none):
 
 
 def test_a_function_that_fails_on_some_resamples_still_has_an_interval():
-    """A resample that lacks a class is left out, whatever the function raises."""
+    """Resamples on which a metric function fails are excluded from the interval."""
     predicted = predictions(rows=30, classes=2)
     predicted = predicted._replace(labels=np.r_[np.ones(2, dtype=int), np.zeros(28, dtype=int)])
 
@@ -122,7 +122,7 @@ def test_a_function_that_fails_on_some_resamples_still_has_an_interval():
 
 @pytest.mark.parametrize("rows", [40, 400])
 def test_the_interval_of_ece_holds_its_estimate(rows):
-    """Resamples of a well-calibrated model are noisier than it, so their errors lie above; the interval does not."""
+    """The interval of the calibration error contains its estimate, although resamples have larger errors."""
     rng = np.random.default_rng(0)
     p = rng.uniform(0.5, 1, size=rows)
     labels = (rng.random(rows) > p).astype(int)
@@ -135,7 +135,7 @@ def test_the_interval_of_ece_holds_its_estimate(rows):
 
 
 def test_a_resample_without_a_class_is_no_crash():
-    """Metrics that are not defined on a resample leave it out of the interval."""
+    """Resamples on which a metric is not defined do not prevent an interval."""
     predicted = predictions(rows=3, classes=2)._replace(labels=np.array([0, 1, 1]))
     for name in ("f1", "f1_macro", "matthews_correlation"):
         (metric,) = load_metrics(name)

@@ -1,4 +1,4 @@
-"""A card names what a soup comes from: its ingredients, or what those were fine-tuned from, and nothing private."""
+"""A card names the base models of a soup: its ingredients, or the models they were fine-tuned from, if not private."""
 
 import json
 import re
@@ -21,7 +21,7 @@ COMMIT = "c" * 40
 
 
 def put(repo_id, folder, *, private=False):
-    """A model on the Hub; its id."""
+    """Upload a model to the Hub and return its id."""
     HfApi().create_repo(repo_id, private=private)
     HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     return repo_id
@@ -34,19 +34,19 @@ def card_of(folder):
 
 
 def say(folder, base_model):
-    """Put a card with a `base_model` into a folder."""
+    """Write a card with a `base_model` to a folder."""
     (folder / "README.md").write_text(f"---\nbase_model: {json.dumps(base_model)}\n---\n# Run\n")
     return folder
 
 
 @pytest.fixture
 def run(tmp_path, text_runs):
-    """A local run of which nothing says where it comes from."""
+    """A local run without any record of its base model."""
     return shutil.copytree(text_runs[0], tmp_path / "runs" / "run-0")
 
 
 def found(*folders, base_model=None):
-    """What is found of local runs."""
+    """The base models found for local runs."""
     checkpoints = open_all(list(folders))
     recipe = Recipe(tuple(item.ingredient for item in checkpoints), (1,) * len(folders), base_model=base_model)
     return find_bases(recipe, checkpoints)
@@ -67,13 +67,13 @@ def found(*folders, base_model=None):
     ],
 )
 def test_the_card_of_a_run_says_it(run, named, bases):
-    """One id or a list of them; paths, branches and anything else are none."""
+    """`base_model` in a run's card counts as one Hub id or a list of them; paths and other values do not count."""
     say(run, named)
     assert found(run) == [bases]
 
 
 def test_a_path_that_looks_like_an_id_is_none(run, monkeypatch, tmp_path):
-    """`models/bert` is a folder where it is one: here, beside the card, or above it."""
+    """A name such as `models/bert` is not a Hub id if such a folder exists here, beside the run or above it."""
     say(run, "models/bert")
     assert found(run) == [("models/bert",)]
     for place in (run / "models" / "bert", run.parent / "models" / "bert", tmp_path / "elsewhere" / "models" / "bert"):
@@ -84,7 +84,7 @@ def test_a_path_that_looks_like_an_id_is_none(run, monkeypatch, tmp_path):
 
 
 def test_a_folder_of_the_name_of_a_model_is_none(run, monkeypatch, tmp_path):
-    """A name without an owner is that of a folder where there is one beside the run or above it."""
+    """A name without an owner is not a Hub id if a folder of that name lies beside the run."""
     say(run, "gpt2")
     assert found(run) == [("gpt2",)]
     (run.parent / "gpt2").mkdir()
@@ -104,7 +104,7 @@ def test_a_folder_of_the_name_of_a_model_is_none(run, monkeypatch, tmp_path):
     ],
 )
 def test_a_configuration_says_it(run, name, bases):
-    """A name without an owner is taken from a configuration if it is of a family that the Hub has so."""
+    """A name without an owner in a configuration counts if the Hub has a model family with such names."""
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "_name_or_path": name}))
     assert found(run) == [bases]
@@ -117,13 +117,13 @@ def test_a_configuration_says_it(run, name, bases):
         ({"base_model": "a/b@v1", "base_commit": COMMIT}, ("a/b",)),
         ({"base_model": "a/b/folder@v1", "base_commit": COMMIT}, ("a/b",)),
         ({"base_model": "gpt2", "base_commit": COMMIT}, ("gpt2",)),
-        ({"base_model": "a/b", "base_commit": None}, ()),  # the name of a folder
+        ({"base_model": "a/b", "base_commit": None}, ()),  # name of a folder
         ({}, ()),
         ([1], ()),
     ],
 )
 def test_the_record_of_a_run_says_it(run, record, bases):
-    """`run.json` beside the weights, or one folder up from a checkpoint; a commit says that it is on the Hub."""
+    """A `run.json` with a commit, beside the weights or one folder above a checkpoint, names the base model."""
     (run / "run.json").write_text(json.dumps(record))
     checkpoint = shutil.copytree(run, run / "checkpoint-7", ignore=shutil.ignore_patterns("run.json"))
     assert found(run, checkpoint) == [bases, bases]
@@ -132,7 +132,7 @@ def test_the_record_of_a_run_says_it(run, record, bases):
 
 
 def test_the_card_comes_before_the_record(run):
-    """The first that names a repository counts: card, record, start of the sweep, recipe, configuration."""
+    """The order of precedence is card, record, start of the sweep, recipe, configuration."""
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "_name_or_path": "from/config"}))
     assert found(run) == [("from/config",)]
@@ -141,7 +141,7 @@ def test_the_card_comes_before_the_record(run):
     start = shutil.copytree(run, run.parent / "start")
     say(start, "from/start")
     assert found(run, base_model=Ingredient("start", str(start))) == [("from/start",)]
-    assert found(run) == [("from/config",)]  # a folder of that name alone is no sweep
+    assert found(run) == [("from/config",)]  # a folder named `start` alone does not make a sweep
     (run / "run.json").write_text(json.dumps({"base_model": "run-9", "base_commit": None}))
     assert found(run, base_model=base) == [("from/start",)]
     (run / "run.json").write_text(json.dumps({"base_model": "from/record", "base_commit": COMMIT}))
@@ -151,7 +151,7 @@ def test_the_card_comes_before_the_record(run):
 
 
 def test_where_nothing_is_known_the_card_says_so(tmp_path, run):
-    """Folders and models in memory without any trace: no `base_model`, and a sentence."""
+    """For ingredients of unknown origin, the card has no `base_model` and says that it is not known."""
     folder = hf_soup.merge([run, testing.tiny_text_model(1)]).save_pretrained(tmp_path / "soup")
     data, body = card_of(folder)
     assert "base_model" not in data
@@ -160,7 +160,7 @@ def test_where_nothing_is_known_the_card_says_so(tmp_path, run):
 
 
 def test_a_sweep_of_a_folder_says_what_that_was_fine_tuned_from(tmp_path, run):
-    """transformers keeps `_name_or_path` neither in the start nor in the runs, so the cards say it."""
+    """A sweep of a folder keeps its `_name_or_path` in the cards, since transformers drops it from configurations."""
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "_name_or_path": "google/bert-y"}))
     options = {"space": {"seed": [0, 1]}, "training_args": {"max_steps": 1}, "validation": testing.tiny_texts(10)}
@@ -181,7 +181,7 @@ def swept(hub, tmp_path, text_runs):
 
 
 def test_a_soup_of_local_runs_stands_below_their_base(hub, tmp_path, swept):
-    """Saved or pushed, of runs or with the sweep's start as base model: metadata and text name the base on the Hub."""
+    """A soup of local runs, saved or pushed, names their base model on the Hub in metadata and text."""
     base, runs = swept
     for number, options in enumerate(({}, {"method": "ties"})):
         soup = hf_soup.merge(runs, **options)
@@ -199,7 +199,7 @@ def test_a_soup_of_local_runs_stands_below_their_base(hub, tmp_path, swept):
 
 
 def test_a_sweep_of_local_weights_keeps_their_base(tmp_path, text_runs):
-    """A folder whose card names its base is the start of a sweep: runs, start and soup name that base."""
+    """A sweep that starts from a folder with a base model in its card passes it on to runs, start and soup."""
     mine = say(shutil.copytree(text_runs[0], tmp_path / "mine"), "a/base")
     data = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 1}}
     runs = hf_soup.sweep(mine, testing.tiny_texts(30), space={"seed": [0]}, output_dir=tmp_path / "sweep", **data)
@@ -213,7 +213,7 @@ def test_a_sweep_of_local_weights_keeps_their_base(tmp_path, text_runs):
 
 
 def test_runs_of_a_folder_do_not_name_a_private_base(hub, tmp_path, text_runs):
-    """What the folder was fine-tuned from is private, so the pushed runs, whose cards name it, are private too."""
+    """If a sweep starts from a folder with a private base model, the pushed runs are private too."""
     secret = put(f"{hub.user}/{tmp_path.name}-secret", text_runs[2], private=True)
     mine = say(shutil.copytree(text_runs[0], tmp_path / "mine"), secret)
     data = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 1}, "space": {"seed": [0]}}
@@ -224,7 +224,7 @@ def test_runs_of_a_folder_do_not_name_a_private_base(hub, tmp_path, text_runs):
 
 
 def test_local_and_published_ingredients(hub, tmp_path, text_runs, run):
-    """In the order of the ingredients: a repository for itself, a folder by what it comes from, each once."""
+    """Published ingredients are listed as they are, local ones by their base models, in order and only once."""
     other = put(f"{hub.user}/{tmp_path.name}-other", text_runs[1])
     base = put(f"{hub.user}/{tmp_path.name}-base", text_runs[2])
     say(run, [base, other])
@@ -236,7 +236,7 @@ def test_local_and_published_ingredients(hub, tmp_path, text_runs, run):
 
 
 def test_a_private_base_is_not_named_in_public(hub, tmp_path, text_runs, run):
-    """In no file of a public soup, unless it is asked for; a private soup names it, and so does a folder here."""
+    """No file of a public soup names a private base model unless requested; private soups and local folders do."""
     secret = put(f"{hub.user}/{tmp_path.name}-secret", text_runs[2], private=True)
     base = put(f"{hub.user}/{tmp_path.name}-base", text_runs[1])
     say(run, [secret, base])
@@ -258,7 +258,7 @@ def test_a_private_base_is_not_named_in_public(hub, tmp_path, text_runs, run):
 
 
 def test_a_private_ingredient_is_followed_to_a_public_base(hub, tmp_path, text_runs, run):
-    """The run is not named, its public base is; a base that is not on the Hub is not either."""
+    """A private ingredient is not named, but its public base model is; an unknown base model is not named either."""
     base = put(f"{hub.user}/{tmp_path.name}-base", text_runs[1])
     hidden = put(f"{hub.user}/{tmp_path.name}-hidden", say(run, [base, "nobody/knows-it"]), private=True)
     with pytest.warns(hf_soup.SoupWarning, match="is not named"):

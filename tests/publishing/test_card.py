@@ -1,4 +1,4 @@
-"""The card says what happened, and nothing from elsewhere breaks it."""
+"""The model card states what happened, and untrusted names and values cannot break it."""
 
 import re
 from importlib.resources import files
@@ -28,7 +28,7 @@ VERSIONS = {"hf_soup": "0"}
 
 
 def compared(name="greedy soup", *, value=-0.02, low=-0.03, high=-0.01, role="soup", single="a"):
-    """A comparison with one soup and one ingredient."""
+    """A comparison with one soup and one single model."""
     sure = {"single": Difference(value, low, high, 0.04)}
     found = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
     scores = {part: {"accuracy": score} for part, score in found.items()}
@@ -41,14 +41,14 @@ def compared(name="greedy soup", *, value=-0.02, low=-0.03, high=-0.01, role="so
 
 
 def parts(card):
-    """Metadata, and the text as HTML and as it stands."""
+    """The metadata of a card, and its text as HTML and as Markdown."""
     _, front, body = card.split("---\n", 2)
     html = markdown_it.MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table").render(body)
     return yaml.safe_load(front), html, body
 
 
 def test_the_template_shows_only_what_there_is():
-    """Jinja shows nothing for a name that it does not know, so a wrong one would be a gap in every card."""
+    """Every name in the template exists, since Jinja silently renders an unknown name as nothing."""
     text = (files("hf_soup.publishing") / "templates" / "card.md").read_text(encoding="utf-8")
     tree = jinja2.Environment().parse(text)
     named = {node.attr for node in tree.find_all(jinja2.nodes.Getattr) if getattr(node.node, "name", "") == "card"}
@@ -59,7 +59,7 @@ def test_the_template_shows_only_what_there_is():
 
 
 def test_metadata_is_yaml_and_text_is_the_recipe():
-    """The front matter parses; the recipe in the body is the recipe, without the folder it came from."""
+    """The front matter is valid YAML, and the recipe in the text has the weights but no local paths."""
     card = render_card(Recipe(TWO, (1, 2), versions=VERSIONS), CONFIG)
     data, html, body = parts(card)
     assert data["base_model"] == ["me/b"]
@@ -78,7 +78,7 @@ def test_metadata_is_yaml_and_text_is_the_recipe():
 
 
 def test_weights_of_each_module_have_a_column():
-    """Ingredients with commit and weight, per module if so."""
+    """The table of ingredients shows commits and weights, with a column for each module that has its own."""
     rows = {"": (1, 2), "classifier": (1, 0)}
     _, html, _ = parts(render_card(Recipe(TWO, rows, versions=VERSIONS), CONFIG))
     assert "<th>weight of the rest</th>" in re.sub(r' style="[^"]*"', "", html)
@@ -89,7 +89,7 @@ def test_weights_of_each_module_have_a_column():
 
 
 def test_scores_are_in_text_and_metadata_also_when_worse():
-    """A soup that is worse says so; its test score is in the model index, its validation score is not."""
+    """The scores of a soup are shown even if they are worse; only its test score is in the model index."""
     recipe = Recipe(TWO, (1, 1), selection=Selection("greedy"), versions=VERSIONS)
     data, html, _ = parts(render_card(recipe, CONFIG, compared(), repo_id="me/soup"))
     (result,) = data["model-index"][0]["results"]
@@ -116,7 +116,7 @@ def test_scores_are_in_text_and_metadata_also_when_worse():
     ],
 )
 def test_the_score_is_that_of_this_soup(strategy, comparison, known):
-    """A comparison has rows of others too; the one of another soup is not taken for it."""
+    """The score of the model index is that of the soup itself, not of another model in the comparison."""
     selection = Selection(strategy) if strategy else None
     recipe = Recipe(TWO, (1, 1), selection=selection, versions=VERSIONS)
     data, _, body = parts(render_card(recipe, CONFIG, comparison))
@@ -125,7 +125,7 @@ def test_the_score_is_that_of_this_soup(strategy, comparison, known):
 
 
 def test_licences_and_languages_are_those_of_the_ingredients():
-    """What agrees is metadata; what differs is shown, and none is set."""
+    """Licence, languages and data sets common to all ingredients become metadata; other licences are only listed."""
     recipe = Recipe(TWO, (1, 1), versions=VERSIONS)
     agreed = Facts(License("mit"), {}, ("en",), ("glue",))
     data, _, body = parts(render_card(recipe, CONFIG, facts=agreed))
@@ -137,7 +137,7 @@ def test_licences_and_languages_are_those_of_the_ingredients():
 
 
 def test_names_from_elsewhere_are_only_text():
-    """A name with links, HTML, fences and pipes renders as that text: no link, no image, no further cell."""
+    """Markup in names renders as plain text, without links, images or additional cells."""
     trials = (Trial(EVIL, True, EVIL, score=0.5, ingredient=EVIL),)
     selection = Selection("greedy", metric=EVIL, split=EVIL, dataset=DataDescription(rows=1), trials=trials)
     base = Ingredient(f"{EVIL} base", "private")
@@ -163,7 +163,7 @@ def test_names_from_elsewhere_are_only_text():
 
 
 def test_other_values_from_elsewhere_are_only_text():
-    """Numbers that are none, commits that are none, and methods with markup; lone surrogates can be written."""
+    """Invalid numbers and commits, and methods with markup, render as plain text; lone surrogates can be written."""
     html_of = "<img src=x onerror=alert(1)>"
     items = (Ingredient("a", "me/a", html_of), Ingredient("b", html_of, "c" * 40), Ingredient("c", "a/b", "HEAD"))
     batchnorm = BatchNormRecord(DataDescription(rows=html_of), file="x.safetensors")
@@ -182,19 +182,19 @@ def test_other_values_from_elsewhere_are_only_text():
 
 @pytest.mark.parametrize("config", [{"architectures": {}}, {"architectures": [[1]]}, {"architectures": [None]}, {}])
 def test_a_config_of_other_types_has_a_card(config):
-    """The class that it does not name is a model."""
+    """A configuration with values of unexpected types yields a card that speaks of a model."""
     assert "# Model soup of 2 a model models" in render_card(Recipe(TWO, (1, 1), versions=VERSIONS), config)
 
 
 def test_escape():
-    """Every character that Markdown reads is escaped; line breaks become spaces; addresses are no links."""
+    """Characters with a meaning in Markdown are escaped, line breaks become spaces, and addresses are not links."""
     assert escape("a|b\nc`d") == "a\\|b c\\`d"
     assert escape("&lt;b&gt; $$x$$") == "\\&lt;b\\&gt; \\$\\$x\\$\\$"
     assert escape("http://x www.y WWW.z") == "http:\\//x www\\.y www\\.z"
 
 
 def test_what_cannot_be_cooked_again_is_said():
-    """Ingredients in memory, private ones, and folders of one machine."""
+    """The card says why a soup cannot be rebuilt: ingredients in memory, private ones or local folders."""
     for source, told in (("memory", "came from memory"), ("private", "private and not named"), ("runs/x", "folder")):
         recipe = Recipe((Ingredient("x", source), TWO[1]), (1, 1), versions=VERSIONS)
         assert told in parts(render_card(recipe, CONFIG))[2]
@@ -202,7 +202,7 @@ def test_what_cannot_be_cooked_again_is_said():
 
 
 def test_a_benchmark_needs_a_score():
-    """The file for a leaderboard has the score on the test set."""
+    """The file for a leaderboard holds the score on the test set."""
     recipe = Recipe(TWO, (1, 1), selection=Selection("greedy"), versions=VERSIONS)
     (entry,) = yaml.safe_load(evaluation_results(compared(), recipe, "nyu-mll/glue:sst2"))
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"}
@@ -212,7 +212,7 @@ def test_a_benchmark_needs_a_score():
 
 @pytest.mark.parametrize("task", names("task"))
 def test_the_code_of_every_card_runs(tmp_path, monkeypatch, capsys, task):
-    """What the card says on how to use a model is run as it stands, beside the model."""
+    """The usage example of a card runs unchanged, for every task."""
     monkeypatch.chdir(tmp_path)
     module = load_module("task", task)
     model, processing_class = testing.model_for(module)
@@ -227,7 +227,7 @@ def test_the_code_of_every_card_runs(tmp_path, monkeypatch, capsys, task):
 
 
 def test_a_model_without_a_task_has_code_too():
-    """What no task fits is loaded by its class."""
+    """A model that fits no task is loaded by its class in the usage example, or else by AutoModel."""
     body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["BertForMaskedLM"]}))[2]
     assert 'BertForMaskedLM.from_pretrained("FOLDER_OR_HUB_ID")' in body
     data, _, body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["Unheard"]}))
@@ -236,7 +236,7 @@ def test_a_model_without_a_task_has_code_too():
 
 
 def test_a_sentence_is_of_this_soup():
-    """Where a comparison has several soups, the one that is published is spoken of."""
+    """If a comparison has several soups, the card quotes the sentence about the published one."""
     scores = {"test": {"accuracy": Interval(0.75, 0.7, 0.8)}}
     models = (ModelScores("greedy soup", "soup", scores, 1, 1), ModelScores("uniform soup", "uniform", scores, 1, 1))
     summary = "The greedy soup of 2 is better.\nThe uniform soup of 2 is worse."
@@ -246,7 +246,7 @@ def test_a_sentence_is_of_this_soup():
 
 
 def test_a_link_leads_to_a_commit_alone():
-    """A revision or a source that is neither commit nor id is text."""
+    """Only a repository at a valid commit becomes a link; other revisions and sources do not."""
     base = Ingredient("base", "a/b", "x) [evil](javascript:alert(1)")
     odd = Ingredient("odd", "no id at all", "y")
     _, html, _ = parts(render_card(Recipe((*TWO, odd), (1, 1, 1), base_model=base, versions=VERSIONS), CONFIG))

@@ -1,4 +1,4 @@
-"""Ingredients from the Hub and soups to it, through the real client and a real server on loopback."""
+"""Ingredients from the Hub and soups pushed to it, with the real client and a local server."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from hf_soup.errors import EvaluationError, IncompatibleError, IngredientError, 
 
 @pytest.fixture
 def published(hub, text_runs, tmp_path):
-    """Two runs on the Hub, under names that belong to one test; the second has a tag with other weights."""
+    """Two runs on the Hub with ids of this test; a tag of the second keeps its weights, which main has replaced."""
     ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(2)]
     for repo_id, run in zip(ids, text_runs[:2], strict=True):
         create_repo(repo_id)
@@ -32,12 +32,12 @@ def published(hub, text_runs, tmp_path):
 
 
 def whole_downloads(exchanges):
-    """Weight files that the CDN gave from beginning to end."""
+    """The weight files that the CDN served completely."""
     return [e for e in exchanges if (e.origin, e.method, e.range) == ("cdn", "GET", None) and e.sent > 50_000]
 
 
 def test_hub_ids_give_the_soup_of_the_folders(tmp_path, hub, published, text_runs):
-    """`user/run` and `user/run@tag` are the folders that were pushed; commits and sha256 are recorded."""
+    """A merge of `user/run` and `user/run@tag` equals that of the pushed folders, and records commits and digests."""
     soup = hf_soup.merge([published[0], f"{published[1]}@v1"])
     folder = soup.save_pretrained(tmp_path / "soup")
     local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
@@ -50,8 +50,8 @@ def test_hub_ids_give_the_soup_of_the_folders(tmp_path, hub, published, text_run
 
 
 def test_weights_are_fetched_when_they_are_needed(hub, published, text_runs, tmp_path):
-    """A check and a merge read headers by range; a plan that cannot work costs no download; pouring fetches."""
-    for index, repo_id in enumerate(published):  # content that no other test has brought into the cache
+    """Checks and merges read headers by range requests, and weights are downloaded only when they are needed."""
+    for index, repo_id in enumerate(published):  # content that no other test has put into the cache
         state = testing.tiny_text_model(100 + index)
         upload_folder(repo_id=repo_id, folder_path=testing.save_text_model(state, tmp_path / str(index)))
     before = len(hub.log)
@@ -65,7 +65,7 @@ def test_weights_are_fetched_when_they_are_needed(hub, published, text_runs, tmp
 
 
 def test_integer_buffers_of_the_hub_are_compared_when_they_are_here(hub, bros_runs, tmp_path):
-    """Whole numbers that differ are refused where they are read, since the check had headers only."""
+    """Integer buffers that differ raise an error when they are read, because the check has only read headers."""
     ids = []
     for index in range(2):
         folder = shutil.copytree(bros_runs[index], tmp_path / f"run-{index}")
@@ -83,7 +83,7 @@ def test_integer_buffers_of_the_hub_are_compared_when_they_are_here(hub, bros_ru
 
 @pytest.fixture
 def nested(hub, text_runs, tmp_path):
-    """One repository with two runs in subfolders, the second in shards, and a tag that has the first alone."""
+    """A repository with two runs in subfolders, the second in shards, and a tag at which only the first exists."""
     repo_id = f"{hub.user}/{tmp_path.name}-nested"
     create_repo(repo_id)
     upload_folder(repo_id=repo_id, folder_path=text_runs[0], path_in_repo="runs/a")
@@ -98,7 +98,7 @@ def nested(hub, text_runs, tmp_path):
 
 
 def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
-    """`user/runs/a@tag` is the folder in the repository, in shards or not; the recipe cooks again, also offline."""
+    """Subfolders of a repository can be merged, with tags and shards, and the recipe can be rebuilt, even offline."""
     soup = hf_soup.merge([f"{nested}/runs/a@first", f"{nested}/runs/b"])
     folder = soup.save_pretrained(tmp_path / "soup")
     local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
@@ -111,7 +111,7 @@ def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
     assert (again / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
     card = (folder / "README.md").read_text()
-    assert f"- {nested}\n" in card.split("---")[1]  # the Hub knows repositories, not folders in them
+    assert f"- {nested}\n" in card.split("---")[1]  # the Hub lists repositories, not folders in them
     with pytest.raises(IngredientError, match="runs/b does not exist at first"):
         hf_soup.merge([f"{nested}/runs/b@first"])
     code = "import sys, hf_soup; hf_soup.cook(sys.argv[1], output_dir=sys.argv[2])"
@@ -121,7 +121,7 @@ def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
 
 
 def test_a_trainers_repository_is_its_best_or_last_checkpoint(tmp_path, hub, text_runs):
-    """A repository with checkpoints of a Trainer alone is resolved as such a folder is, also offline and again."""
+    """A repository with only Trainer checkpoints is resolved to the best or last one, also offline."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     create_repo(repo_id)
     for step, run in zip((2, 10), text_runs[:2], strict=True):
@@ -148,7 +148,7 @@ def test_a_trainers_repository_is_its_best_or_last_checkpoint(tmp_path, hub, tex
 
 
 def test_pickles_on_the_hub(tmp_path, hub, text_runs):
-    """A repository that has pickles alone is refused, or read when allowed; its sha256 is recorded."""
+    """A repository with only pickles is refused, or read with `allow_pickle=True` and recorded with its digest."""
     folder = shutil.copytree(text_runs[0], tmp_path / "old")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -183,7 +183,7 @@ def test_pickles_on_the_hub(tmp_path, hub, text_runs):
     ],
 )
 def test_a_hostile_repository(hub, text_runs, tmp_path, header):
-    """Whatever a header on the Hub says, it is refused before anything is fetched."""
+    """A malicious safetensors header on the Hub raises an IngredientError."""
     folder = shutil.copytree(text_runs[0], tmp_path / "run")
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     repo_id = f"{hub.user}/{tmp_path.name}"[:90]
@@ -194,7 +194,7 @@ def test_a_hostile_repository(hub, text_runs, tmp_path, header):
 
 
 def test_a_long_header_on_the_hub(hub, text_runs, tmp_path):
-    """A header that is longer than what is asked for at first is fetched in two parts."""
+    """A header longer than the first request is read with a second one."""
     folder = shutil.copytree(text_runs[0], tmp_path / "run")
     state = {f"{'x' * 900}.{index}": torch.zeros(2) for index in range(200)}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -205,13 +205,13 @@ def test_a_long_header_on_the_hub(hub, text_runs, tmp_path):
 
 
 def test_a_deep_check_fetches(hub, published):
-    """The shallow check of repositories fetches no weights, the deep one does."""
+    """A deep check of repositories downloads their weights and compares them."""
     relation = hf_soup.check(published, deep=True).relation
     assert abs(relation.body) < 0.2
 
 
 def test_without_network_the_cache_is_enough(tmp_path, published):
-    """What was fetched once is merged again offline, to the same bytes, at the same commits."""
+    """Ingredients in the cache are merged offline to the same bytes and with the same commits."""
     folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
     code = "import sys, hf_soup; hf_soup.merge(sys.argv[2:]).save_pretrained(sys.argv[1])"
     command = [sys.executable, "-c", code, str(tmp_path / "offline"), *published]
@@ -222,7 +222,7 @@ def test_without_network_the_cache_is_enough(tmp_path, published):
 
 
 def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
-    """A recipe pins commits: after a push of other weights to main it still makes the same bytes."""
+    """A recipe pins commits, so a later commit to an ingredient does not change the rebuilt soup."""
     folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
     HfApi().upload_file(repo_id=published[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
@@ -241,13 +241,13 @@ def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
     ],
 )
 def test_what_is_not_there_is_said(hub, published, name, message):
-    """Unknown repositories, revisions and folders are told apart."""
+    """Missing repositories, revisions and folders raise different IngredientErrors."""
     with pytest.raises(IngredientError, match=message):
         hf_soup.merge([name.format(user=hub.user, run=published[0])])
 
 
 def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
-    """It is compared with what went into it, and the rows that its selection has seen may not report."""
+    """A soup on the Hub is compared with its ingredients; data used for its selection is refused as a test set."""
     repo_id, validation = f"{published[0]}-soup", testing.tiny_texts(20)
     soup = hf_soup.merge(published, strategy="greedy", evaluator=validation)
     soup.push_to_hub(repo_id)
@@ -259,7 +259,7 @@ def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
 
 
 def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
-    """A pushed soup loads by its id, came in one commit, and holds no path of the machine that made it."""
+    """A pushed soup loads by its id, is a single commit and contains no local paths or tokens."""
     repo_id = f"{hub.user}/pushed-soup"
     testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
     evaluator = hf_soup.Evaluator(str(tmp_path))
@@ -267,7 +267,7 @@ def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
     soup.push_to_hub(repo_id, private=True, commit_message="First soup")
     titles = [commit.title for commit in hub.store.repositories[repo_id].commits.values()]
     assert titles.count("First soup") == 1
-    assert len(titles) == 2  # and the first commit of every repository
+    assert len(titles) == 2  # the other is the initial commit of the repository
     files = HfApi().list_repo_files(repo_id)
     assert {"model.safetensors", "config.json", "soup_recipe.yaml", "README.md", "tokenizer.json"} <= set(files)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(repo_id)
@@ -281,7 +281,7 @@ def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
 
 
 def test_a_soup_of_soups_from_the_hub(tmp_path, hub, text_runs):
-    """A pushed soup is an ingredient like any other."""
+    """A pushed soup can be an ingredient of another soup."""
     repo_id = f"{hub.user}/inner-soup"
     hf_soup.merge(text_runs[:2]).push_to_hub(repo_id)
     folder = hf_soup.merge([repo_id, text_runs[2]], weights=[2, 1]).save_pretrained(tmp_path / "soup")
@@ -291,7 +291,7 @@ def test_a_soup_of_soups_from_the_hub(tmp_path, hub, text_runs):
 
 
 def test_a_second_push_leaves_nothing_of_the_first(hub, text_runs):
-    """Shards take the place of the one file, which transformers would otherwise load under the new card."""
+    """Shards replace the single weight file of an earlier push, which transformers would load otherwise."""
     repo_id = f"{hub.user}/twice"
     hf_soup.merge(text_runs).push_to_hub(repo_id)
     hf_soup.merge(text_runs[:2]).push_to_hub(repo_id, max_shard_size="20KB")
@@ -301,11 +301,11 @@ def test_a_second_push_leaves_nothing_of_the_first(hub, text_runs):
     model = transformers.AutoModelForSequenceClassification.from_pretrained(repo_id)
     reference = hf_soup.merge(text_runs[:2]).model.state_dict()
     assert all(torch.equal(tensor, reference[name]) for name, tensor in model.state_dict().items())
-    assert hf_soup.merge([repo_id]).model  # shards are ingredients like any other
+    assert hf_soup.merge([repo_id]).model  # shards can be merged like a single file
 
 
 def test_a_reference_without_revision_is_pinned(tmp_path, published):
-    """An `Ingredient` or a hand-written recipe that names a Hub id alone gets its commit."""
+    """An `Ingredient`, or a hand-written recipe, with a Hub id but no revision is pinned to a commit."""
     soup = hf_soup.merge([hf_soup.Ingredient("one", published[0]), hf_soup.Ingredient("two", published[1])])
     assert soup.recipe.names == ("one", "two")
     assert all(len(item.revision) == 40 for item in soup.recipe.ingredients)
@@ -319,7 +319,7 @@ def test_a_reference_without_revision_is_pinned(tmp_path, published):
 
 
 def test_a_hub_that_does_not_answer_is_told(tmp_path, text_runs):
-    """No server at the address is an error of ours, for a merge as for a push."""
+    """An unreachable Hub raises an IngredientError for a merge and an OutputError for a push."""
     code = """
 import sys, hf_soup
 for act in (lambda: hf_soup.merge(["nobody/model"]), lambda: hf_soup.merge(sys.argv[1:]).push_to_hub("nobody/model")):
@@ -335,13 +335,13 @@ for act in (lambda: hf_soup.merge(["nobody/model"]), lambda: hf_soup.merge(sys.a
 
 
 def test_a_push_without_rights_is_told(hub, text_runs):
-    """A refused push says that one has to be logged in."""
+    """A push without permission raises an OutputError that suggests logging in."""
     with pytest.raises(OutputError, match="hf auth login"):
         hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/x", token="hf_wrong")
 
 
 def test_card_metadata_names_the_ingredients(tmp_path, published):
-    """The card's metadata has the conventions of a merged model, with the ingredients' ids."""
+    """The metadata of a card follows the conventions for merged models and lists the ingredients' ids."""
     from huggingface_hub import ModelCard
 
     folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
@@ -355,7 +355,7 @@ def test_card_metadata_names_the_ingredients(tmp_path, published):
 
 
 def test_many_runs_are_asked_for_once_and_fetched_below_one_bar(hub, tmp_path, capfd):
-    """Each revision is resolved once, nothing is fetched twice nor without need, and one bar shows all weights."""
+    """Each revision is resolved once, no file is fetched twice or needlessly, and one bar shows all weights."""
     ids = []
     for seed in range(6):
         folder = testing.save_text_model(testing.tiny_text_model(300 + seed), tmp_path / f"run-{seed}")
@@ -382,7 +382,7 @@ def test_many_runs_are_asked_for_once_and_fetched_below_one_bar(hub, tmp_path, c
 
 
 def test_a_repository_that_cannot_be_averaged_costs_no_weights(hub, tmp_path, text_runs, image_runs):
-    """The shallow check comes before any weights, whichever of many repositories is the wrong one."""
+    """Repositories that cannot be averaged are rejected before any weights are downloaded."""
     ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(2)]
     for repo_id, folder in zip(ids, (text_runs[0], image_runs[0]), strict=True):
         create_repo(repo_id)

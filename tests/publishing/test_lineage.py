@@ -1,4 +1,4 @@
-"""The family tree of a soup."""
+"""The lineage of a soup."""
 
 import pytest
 from huggingface_hub import HfApi
@@ -9,7 +9,7 @@ from hf_soup.errors import IngredientError
 
 
 def put(repo_id, folder, card=None):
-    """A model on the Hub."""
+    """Upload a model to the Hub, optionally with a card."""
     HfApi().create_repo(repo_id)
     HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     if card:
@@ -18,7 +18,7 @@ def put(repo_id, folder, card=None):
 
 @pytest.fixture
 def family(hub, text_runs, tmp_path):
-    """A base model, two runs of it, their soup, and a soup of that and a folder; the name of all."""
+    """The common name of a base model, two runs, their soup, and a soup of that soup and a folder."""
     name = f"{hub.user}/{tmp_path.name}"
     put(f"{name}-base", text_runs[2])
     for index in range(2):
@@ -29,7 +29,7 @@ def family(hub, text_runs, tmp_path):
 
 
 def test_a_soup_of_soups_is_followed_to_the_bases(family):
-    """Ingredients with their weights, the soup within with its own, and the base that their cards name; no weights."""
+    """The lineage of a soup of soups contains all ingredients with their weights, down to their base models."""
     found = hf_soup.lineage(f"{family}-outer")
     inner, folder = found.children
     assert (found.role, found.note) == ("soup", "weighted soup, linear")
@@ -48,14 +48,14 @@ def test_a_soup_of_soups_is_followed_to_the_bases(family):
 
 
 def test_no_weights_are_fetched(hub, family):
-    """Recipes and cards are enough."""
+    """Lineage reads recipes and cards, but downloads no weights."""
     before = len(hub.log)
     hf_soup.lineage(f"{family}-outer")
     assert [line for line in hub.log[before:] if line.origin == "cdn"] == []
 
 
 def test_the_commit_of_the_recipe_counts(family, text_runs):
-    """An ingredient is looked at as it was when the soup was made, whatever its branch is now."""
+    """Ingredients are read at the commits in the recipe, not at the current state of their branches."""
     HfApi().upload_file(
         repo_id=f"{family}-run-0", path_or_fileobj=b"---\nbase_model: a/b\n---\n", path_in_repo="README.md"
     )
@@ -64,7 +64,7 @@ def test_the_commit_of_the_recipe_counts(family, text_runs):
 
 
 def test_what_is_gone_private_or_in_memory_is_said(family, hub, tmp_path):
-    """The tree goes on beside it."""
+    """Ingredients that are gone or were in memory get a note, and the rest of the tree is complete."""
     HfApi().delete_repo(f"{family}-run-0")
     found = hf_soup.lineage(f"{family}-inner")
     assert found.children[0].note.startswith("cannot be read")
@@ -74,7 +74,7 @@ def test_what_is_gone_private_or_in_memory_is_said(family, hub, tmp_path):
 
 
 def test_a_circle_ends(hub, tmp_path, text_runs):
-    """Cards that name each other as their base are told as such."""
+    """Cards that name each other as base models end with a note instead of a loop."""
     name = f"{hub.user}/{tmp_path.name}"
     put(f"{name}-a", text_runs[0], f"---\nbase_model: {name}-b\n---\n")
     put(f"{name}-b", text_runs[0], f"---\nbase_model: {name}-a\n---\n")
@@ -83,14 +83,14 @@ def test_a_circle_ends(hub, tmp_path, text_runs):
 
 
 def test_a_model_that_is_no_soup_has_its_base(family):
-    """A tree of a single model is what its card says."""
+    """The lineage of a model that is not a soup consists of the base model in its card."""
     found = hf_soup.lineage(f"{family}-run-1")
     assert found.role == "ingredient"
     assert [child.name for child in found.children] == [f"{family}-base"]
 
 
 def test_what_is_not_there_is_an_error(hub, tmp_path):
-    """Neither a folder nor a repository."""
+    """A name that is neither a folder nor a repository raises an IngredientError."""
     with pytest.raises(IngredientError, match="neither a folder here nor a model on the Hub"):
         hf_soup.lineage(f"{hub.user}/{tmp_path.name}-nothing")
     with pytest.raises(IngredientError, match="neither a folder here nor a Hub id"):

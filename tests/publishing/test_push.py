@@ -1,4 +1,4 @@
-"""What a pushed soup says of itself and of others: names, licences, branches, tags, benchmarks, runs of a sweep."""
+"""Pushing soups: private names, licences, branches, tags, benchmarks, and runs of a sweep."""
 
 import json
 import re
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the card sets no licence")
 
 
 def put(hub, name, folder, *, private=False, card=None):
-    """A run on the Hub; its id."""
+    """Upload a run to the Hub and return its id."""
     repo_id = f"{hub.user}/{name}"
     HfApi().create_repo(repo_id, private=private)
     HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
@@ -29,14 +29,14 @@ def put(hub, name, folder, *, private=False, card=None):
 
 
 def texts(repo_id):
-    """Every text file of a repository by name."""
+    """The text files of a repository by name."""
     names = [name for name in HfApi().list_repo_files(repo_id) if re.search(r"\.(md|json|yaml|txt|jinja)$", name)]
     return {name: Path(hf_hub_download(repo_id, name)).read_text() for name in names}
 
 
 @pytest.fixture
 def secret(hub, text_runs, tmp_path):
-    """A public and a private run, both in a soup that was chosen and compared."""
+    """A compared soup chosen among a public and a private run, and the ids of the two."""
     name = tmp_path.name
     ids = [put(hub, f"{name}-open", text_runs[0]), put(hub, f"{name}-secret", text_runs[1], private=True)]
     soup = hf_soup.merge(ids, strategy="greedy", accept=">", evaluator=testing.tiny_texts(20))
@@ -45,7 +45,7 @@ def secret(hub, text_runs, tmp_path):
 
 
 def test_private_ingredients_are_not_named_in_public(hub, secret, tmp_path):
-    """Neither name nor id of a private run is in any file of a public soup, also if the strategy left it out."""
+    """A public soup does not name a private run in any file, even if the strategy has rejected it."""
     soup, (shown, hidden) = secret
     repo_id = f"{hub.user}/{tmp_path.name}-soup"
     with pytest.warns(UserWarning, match="secret private: what is private is not named"):
@@ -62,7 +62,7 @@ def test_private_ingredients_are_not_named_in_public(hub, secret, tmp_path):
 
 
 def test_verifying_what_is_private_names_it(hub, text_runs, tmp_path):
-    """The recipe keeps the digest of the private weights, and says that nobody else can cook it."""
+    """A recipe keeps the digests of private weights, and verifying it reports that an ingredient is private."""
     ids = [put(hub, f"{tmp_path.name}-{i}", run, private=i == 1) for i, run in enumerate(text_runs[:2])]
     with pytest.warns(UserWarning, match="is not named"):
         hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup")
@@ -76,7 +76,7 @@ def test_verifying_what_is_private_names_it(hub, text_runs, tmp_path):
 
 @pytest.mark.parametrize("how", [{"name_private": True}, {"private": True}])
 def test_private_ingredients_are_named_where_asked_or_in_private(hub, text_runs, tmp_path, how):
-    """`name_private=True` names them; a private soup does, too."""
+    """Private ingredients are named with `name_private=True` and in private soups."""
     ids = [put(hub, f"{tmp_path.name}-{i}", run, private=i == 1) for i, run in enumerate(text_runs[:2])]
     hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup", **how)
     assert [item.source for item in hf_soup.load_recipe(f"{ids[0]}-soup").ingredients] == ids
@@ -87,7 +87,7 @@ CARD = "---\nlicense: {}\nlanguage:\n- en\n- de\ndatasets:\n- glue\n{}---\n\n# R
 
 
 def test_what_ingredients_agree_on_is_taken_over(hub, text_runs, tmp_path):
-    """Licence, languages and data sets that all cards have are those of the soup."""
+    """Licence, languages and data sets common to all cards become those of the soup."""
     cards = [CARD.format("mit", ""), "---\nlicense: mit\nlanguage: en\ndatasets: [glue, imdb]\n---\n"]
     ids = [put(hub, f"{tmp_path.name}-{i}", text_runs[i], card=card) for i, card in enumerate(cards)]
     hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup")
@@ -98,12 +98,12 @@ def test_what_ingredients_agree_on_is_taken_over(hub, text_runs, tmp_path):
 @pytest.mark.filterwarnings("default:the card sets no licence")
 @pytest.mark.parametrize("other", [CARD.format("apache-2.0", ""), None, "---\nlicense: [1, {a: b}]\n---\n"])
 def test_licences_that_differ_are_shown_and_none_is_set(hub, text_runs, tmp_path, other):
-    """Also where one is not stated, or is no licence: the user is told, the card lists them."""
+    """If licences differ or one is missing or invalid, a warning is given, none is set and the card lists them."""
     ids = [
         put(hub, f"{tmp_path.name}-0", text_runs[0], card=CARD.format("mit", "")),
         put(hub, f"{tmp_path.name}-1", text_runs[1]),
     ]
-    if other is not None:  # past the Hub, which would refuse the last one
+    if other is not None:  # written past the Hub, which would refuse the last one
         store = hub.store.repositories[ids[1]]
         files = store.resolve("main").files
         files["README.md"] = type(files["config.json"])(other.encode())
@@ -116,7 +116,7 @@ def test_licences_that_differ_are_shown_and_none_is_set(hub, text_runs, tmp_path
 
 
 def test_a_licence_of_ones_own(hub, text_runs, tmp_path):
-    """`other` with the same name and link is taken over with both; other names are other licences."""
+    """A licence `other` is adopted with its name and link if these agree."""
     more = "license_name: soup-1.0\nlicense_link: LICENSE\n"
     ids = [put(hub, f"{tmp_path.name}-{i}", text_runs[i], card=CARD.format("other", more)) for i in range(2)]
     hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup")
@@ -125,7 +125,7 @@ def test_a_licence_of_ones_own(hub, text_runs, tmp_path):
 
 
 def test_a_pull_request(hub, text_runs, tmp_path):
-    """`create_pr=True` leaves the branch as it is and has the whole soup in the request."""
+    """`create_pr=True` leaves the branch unchanged and puts the soup into a pull request."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id)
     done = hf_soup.merge(text_runs).push_to_hub(repo_id, create_pr=True, commit_description="Why.")
@@ -134,7 +134,7 @@ def test_a_pull_request(hub, text_runs, tmp_path):
 
 
 def test_a_branch_that_is_not_there_is_made(hub, text_runs, tmp_path):
-    """`revision` names a branch; main stays as it is, and the soup loads from the branch."""
+    """`revision` creates a branch if necessary and leaves main unchanged; the soup loads from the branch."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     hf_soup.merge(text_runs).push_to_hub(repo_id, revision="try", tags="mine", include_plots=False)
     assert HfApi().list_repo_files(repo_id) == [".gitattributes"]
@@ -143,7 +143,7 @@ def test_a_branch_that_is_not_there_is_made(hub, text_runs, tmp_path):
 
 
 def test_pictures_are_there_unless_left_out(hub, text_runs, tmp_path):
-    """The search and the comparison have pictures that the card shows; `include_plots=False` deletes old ones too."""
+    """Pictures of search and comparison are pushed; `include_plots=False` omits them and deletes earlier ones."""
     repo_id, validation = f"{hub.user}/{tmp_path.name}", testing.tiny_texts(20)
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=validation)
     soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(30, seed=1), validation=validation)
@@ -158,7 +158,7 @@ def test_pictures_are_there_unless_left_out(hub, text_runs, tmp_path):
 
 
 def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
-    """`.eval_results/` has the test score of a benchmark that is named; without test score or task it is an error."""
+    """`benchmark` adds the test score to `.eval_results/`; without a test score or a task a DataError is raised."""
     repo_id, validation = f"{hub.user}/{tmp_path.name}", testing.tiny_texts(20)
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=validation)
     with pytest.raises(DataError, match="no test score"):
@@ -177,7 +177,7 @@ def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
 
 
 def test_a_push_of_a_sweep_points_to_its_repositories(hub, tmp_path, text_runs):
-    """Runs that were pushed are named by their repositories, so that anybody can verify; changed ones are not."""
+    """Ingredients that are pushed runs of a sweep are named by their repositories, unless their weights differ."""
     data = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     given = {"space": {"seed": [0, 1]}, "output_dir": tmp_path / tmp_path.name, **data}
     runs = hf_soup.sweep(text_runs[0], testing.tiny_texts(40), push_runs=True, **given)
@@ -197,7 +197,7 @@ def test_a_push_of_a_sweep_points_to_its_repositories(hub, tmp_path, text_runs):
         assert str(tmp_path) not in "".join(texts(run_id).values())
     assert "start of the sweep" in ModelCard.load(f"{hub.user}/{tmp_path.name}-start").text
     pushed = (runs[1].folder / "pushed.json").read_text()
-    (runs[1].folder / "pushed.json").write_text(pushed.replace("run-1", "run-0"))  # which has other weights
+    (runs[1].folder / "pushed.json").write_text(pushed.replace("run-1", "run-0"))  # run-0 has other weights
     assert [item.source for item in _pushed(soup, f"{repo_id}-2").ingredients] == [ids[0], "elsewhere"]
 
 
@@ -207,7 +207,7 @@ def _pushed(soup, repo_id):
 
 
 def test_a_repository_of_something_else_is_not_overwritten_by_a_run(hub, tmp_path, text_runs):
-    """The name of a run's repository may be taken: it is told before anything is trained."""
+    """If the repository of a run has other content, an OutputError is raised before any training."""
     put(hub, f"{tmp_path.name}-start", text_runs[1])
     with pytest.raises(OutputError, match=r"has something else than .* push_runs another prefix"):
         hf_soup.sweep(
@@ -223,7 +223,7 @@ def test_a_repository_of_something_else_is_not_overwritten_by_a_run(hub, tmp_pat
 
 
 def test_what_an_older_soup_left_is_gone(hub, text_runs, image_runs, tmp_path):
-    """A soup of images over one of texts leaves no tokenizer behind; files of other people stay."""
+    """A push deletes files of an earlier soup, such as its tokenizer, but no other files."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     hf_soup.merge(text_runs).push_to_hub(repo_id)
     HfApi().upload_file(repo_id=repo_id, path_or_fileobj=b"mine", path_in_repo="notes.txt")
@@ -234,7 +234,7 @@ def test_what_an_older_soup_left_is_gone(hub, text_runs, image_runs, tmp_path):
 
 
 def _forge(soup, old, new):
-    """Put another recipe over the one of a soup on the Hub."""
+    """Replace text in the recipe of a soup on the Hub."""
     text = Path(hf_hub_download(soup, "soup_recipe.yaml")).read_text()
     assert old in text
     forged = text.replace(old, new).encode()
@@ -243,7 +243,7 @@ def _forge(soup, old, new):
 
 @pytest.mark.parametrize("source", ["../../x", "/etc", "~", "models/prod", "run-0"])
 def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path, monkeypatch, source):
-    """A published recipe with a path as a source reads nothing here, also where there is a folder of that name."""
+    """A published recipe whose source is a path does not read local files, even if the path exists."""
     repo_id = f"{hub.user}/{tmp_path.name}"[:90]
     hf_soup.merge(text_runs).push_to_hub(repo_id)
     _forge(repo_id, "source: run-0", f"source: '{source}'")
@@ -267,7 +267,7 @@ def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path,
     ],
 )
 def test_a_recipe_of_a_stranger_runs_nothing(hub, text_runs, tmp_path, old, new, message):
-    """Code, links and bombs in a published recipe are refused where it is read."""
+    """Code, invalid revisions and YAML bombs in a published recipe raise a RecipeError."""
     run = put(hub, f"{tmp_path.name}-run", text_runs[0])
     hf_soup.merge([run]).push_to_hub(f"{run}-soup")
     _forge(f"{run}-soup", old, new)
@@ -277,7 +277,7 @@ def test_a_recipe_of_a_stranger_runs_nothing(hub, text_runs, tmp_path, old, new,
 
 
 def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_path):
-    """Also where it is a run of a sweep that was pushed, and has a folder here."""
+    """A private candidate that was rejected is not named, even if it is a pushed run with a local folder."""
     folders = [shutil.copytree(run, tmp_path / f"mine-{index}") for index, run in enumerate(text_runs)]
     ids = [put(hub, f"{tmp_path.name}-mine-{i}", f, private=i == 2) for i, f in enumerate(folders)]
     for repo_id, folder in zip(ids, folders, strict=True):
@@ -296,7 +296,7 @@ def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_
 
 
 def test_redaction_hides_ids_wherever_they_are():
-    """In folders of a repository, behind an address or a class, in sentences; no key of a comparison changes."""
+    """Redaction removes ids in paths, addresses, class references and sentences; keys of a comparison stay."""
     from hf_soup.comparison.comparison import Comparison, Difference, ModelScores
     from hf_soup.metrics.statistics import Interval
     from hf_soup.publishing.facts import License, gather_facts
@@ -330,7 +330,7 @@ def test_redaction_hides_ids_wherever_they_are():
 
 
 def test_an_empty_redaction_changes_nothing(text_runs):
-    """A recipe, a comparison, a file and a sentence are what they were."""
+    """An empty redaction leaves recipes, comparisons, files and sentences unchanged."""
     from hf_soup.comparison.comparison import Comparison, ModelScores
     from hf_soup.metrics.statistics import Interval
     from hf_soup.publishing.redaction import Redaction
@@ -348,7 +348,7 @@ def test_an_empty_redaction_changes_nothing(text_runs):
 
 
 def test_a_licence_can_be_set(hub, text_runs, tmp_path):
-    """`license=` is that of the card, whatever ingredients say; what the Hub would refuse of theirs is left out."""
+    """`license=` overrides the licences of the ingredients, and metadata that the Hub would refuse is omitted."""
     odd = "---\nlicense: MIT\nlanguage: English\ndatasets: ['my data / x']\n---\n"
     ids = [put(hub, f"{tmp_path.name}-{i}", text_runs[i]) for i in range(2)]
     for repo_id in ids:
@@ -362,7 +362,7 @@ def test_a_licence_can_be_set(hub, text_runs, tmp_path):
 
 
 def test_a_score_of_an_older_soup_is_gone(hub, text_runs, tmp_path):
-    """The file for a leaderboard is of the weights beside it, or not there."""
+    """A push without a benchmark deletes the leaderboard file of an earlier soup."""
     repo_id, validation = f"{hub.user}/{tmp_path.name}", testing.tiny_texts(20)
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=validation)
     soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(30, seed=1), validation=validation)
@@ -372,14 +372,14 @@ def test_a_score_of_an_older_soup_is_gone(hub, text_runs, tmp_path):
 
 
 def test_a_pull_request_is_against_main(hub, text_runs, tmp_path):
-    """With a branch as well it is refused before anything is made."""
+    """`create_pr=True` with a revision raises an OutputError before a repository is created."""
     with pytest.raises(OutputError, match="either create_pr=True or a revision"):
         hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/{tmp_path.name}", create_pr=True, revision="dev")
     assert f"{hub.user}/{tmp_path.name}" not in hub.store.repositories
 
 
 def test_runs_of_a_private_base_are_private(hub, text_runs, tmp_path):
-    """Their cards name it, so they are private unless that is said."""
+    """Pushed runs of a private base model, which their cards name, are private unless `private=False`."""
     base = put(hub, f"{tmp_path.name}-base", text_runs[0], private=True)
     given = {"space": {"seed": [0]}, "push_runs": True, "training_args": {"max_steps": 1}}
     given["validation"] = testing.tiny_texts(20, seed=1)
@@ -392,7 +392,7 @@ def test_runs_of_a_private_base_are_private(hub, text_runs, tmp_path):
 
 
 def test_an_analysis_goes_with_the_card(hub, text_runs, tmp_path):
-    """`soup.analysis` is told in the card and beside it; the next soup leaves none; private models keep it out."""
+    """An analysis is pushed with the card, deleted by a push without one, and omitted if it names private models."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     soup = hf_soup.merge(text_runs)
     soup.analysis = hf_soup.analyze(text_runs)

@@ -1,7 +1,7 @@
-"""A trial that is stopped changes no selection: random answers, items, batches, parts, ties and resumed searches.
+"""Early rejection never changes a selection, for random answers, items, batches, subsets, ties and resumed searches.
 
-What is expected is counted here: whole runs scored by hand, and for each trial the first item after which even a run
-that is right from there on would miss the threshold.
+The expected results are computed here by brute force: mixtures are scored in full, and each trial may stop at the
+first item after which it would miss the threshold even if all remaining items were right.
 """
 
 import zlib
@@ -33,26 +33,26 @@ SEARCHES = ["greedy", "greedy_best_first", "pruned", "exhaustive", "diverse"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_models():
-    """The model of a mixture is the mixture itself, which the evaluator below knows how to run."""
+    """Use the mixture itself as its model, which the evaluator below can run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ModelMaker, "model", lambda self, mixture: mixture)
         yield
 
 
 class Answers:
-    """What mixtures are right on: names, weights and a seed decide. A row has one item, or any number of items."""
+    """Answers determined by the names and weights of a mixture and a seed; rows may have any number of items."""
 
     def __init__(self, seed, rows, items):
         self.seed, self.rows = seed, rows
         self.row_of = np.sort(np.random.default_rng(seed).integers(rows, size=items)) if items else np.arange(rows)
 
     def right(self, mixture):
-        """Item by item, whether a mixture is right."""
+        """Whether a mixture is right on each item."""
         rng = np.random.default_rng([self.seed, zlib.crc32(repr((mixture.names, mixture.weights_by_module)).encode())])
         return rng.random(len(self.row_of)) < rng.choice([0.3, 0.6, 0.9])
 
     def predictions(self, mixture, rows):
-        """Those on some rows, which are in the order of the data."""
+        """The predictions on some rows, in the order of the data."""
         chosen = np.isin(self.row_of, rows)
         right = self.right(mixture)[chosen]
         logits = np.stack([~right, right], axis=1).astype(np.float32)
@@ -60,7 +60,7 @@ class Answers:
 
 
 class MadeUp(Evaluator):
-    """Runs mixtures over rows in batches of one size, and writes down which rows it ran."""
+    """An evaluator that runs mixtures in batches of a fixed size and records the rows of each batch."""
 
     def __init__(self, answers, size):
         rows = {"text": ["x"] * answers.rows, "label": [1] * answers.rows}
@@ -69,7 +69,7 @@ class MadeUp(Evaluator):
         self.__dict__.update(answers=answers, size=size, batches={})
 
     def run(self, model, *, first=None, done=None, enough=None):
-        """As an evaluator does with a model."""
+        """Run a mixture as an evaluator runs a model."""
         order = [] if first is None else first.tolist()
         order += [row for row in range(self.answers.rows) if row not in order]
         waiting = [row for row in order if done is None or row not in done]
@@ -84,12 +84,12 @@ class MadeUp(Evaluator):
         return Outputs(self.answers.predictions(model, ran), np.array(ran), not waiting)
 
     def ran(self):
-        """How many rows were run, of all mixtures together."""
+        """The number of rows run, over all mixtures."""
         return sum(len(batch) for batches in self.batches.values() for batch in batches)
 
 
 class Call(NamedTuple):
-    """What trials were asked, what they answered, and how many batches of the mixture had been run before."""
+    """A question to the trials, the answer, and how many batches of the mixture had been run before and after it."""
 
     mixture: Mixture
     threshold: Threshold | None
@@ -99,16 +99,16 @@ class Call(NamedTuple):
 
 
 class Watched(ModelTrials):
-    """Trials that write down what they are asked and what they answer."""
+    """Trials that record their questions and answers."""
 
     calls: list[Call]
 
     def score(self, mixture, beat=None):
-        """One mixture."""
+        """Score one mixture."""
         return self.map([mixture], beat)[0]
 
     def map(self, mixtures, beat=None):
-        """Several."""
+        """Score several mixtures and record the calls."""
         before = [self._count(mixture) for mixture in mixtures]
         answers = super().map(mixtures, beat)
         for mixture, count, answer in zip(mixtures, before, answers, strict=True):
@@ -120,30 +120,30 @@ class Watched(ModelTrials):
 
 
 class Whole:
-    """Trials by hand: every mixture is run on every row that counts, and its score is the share of right items."""
+    """Trials by brute force: a mixture is run on all rows, and its score is the share of right items."""
 
     def __init__(self, answers, rows):
         self.answers, self.rows = answers, rows
 
     def score(self, mixture, beat=None):
-        """The share, whatever it has to beat."""
+        """Return the share of right items, regardless of the threshold."""
         right = self.answers.right(mixture)[np.isin(self.answers.row_of, self.rows)].tolist()
         return Score("accuracy", sum(right) / len(right), split="validation")
 
     def map(self, mixtures, beat=None):
-        """One after the other."""
+        """Score the mixtures one after another."""
         return [self.score(mixture) for mixture in mixtures]
 
     def logits(self, ingredient):
-        """Of an ingredient alone."""
+        """Return the predictions of a single ingredient."""
         return self.answers.predictions(Mixture.equal([ingredient]), self.rows)
 
     def difference(self, mixture, other):
-        """Not known."""
+        """Return `None`: the difference is not known."""
 
 
 def trials_of(answers, names, size, *, stop_early=True):
-    """Trials whose models are made up, and the ingredients."""
+    """Trials with made-up models, and their ingredients."""
     candidates = tuple(Checkpoint(Ingredient(name, name), {}, {}) for name in names)
     report = CheckReport(tuple(names), "", 0, 0, 0, (), (), (), ())
     setup = MergeSetup(candidates, Agreement(), report, bind_averaging("linear", {}), "linear", {})
@@ -153,15 +153,15 @@ def trials_of(answers, names, size, *, stop_early=True):
 
 
 def reached(right, n, threshold):
-    """Whether `right` of `n` are enough, in whole numbers: within the tolerance, or better than the threshold."""
+    """Whether `right` of `n` items reach the threshold, in exact arithmetic."""
     share, best = Fraction(right, n), Fraction(round(threshold.score.value * n), n)
     tolerance = Fraction(str(threshold.tolerance))
     return share >= best - tolerance if threshold.ties or tolerance else share > best
 
 
 def first_hopeless(right, threshold):
-    """After how many items a trial may stop, right or wrong in the order in which they are run: as soon as it misses
-    the threshold even if all that remain are right. `None` if there is no such item.
+    """The number of items after which a trial may stop, because it misses the threshold even if all remaining items
+    are right, or `None` if there is no such number. `right` is in the order in which items are run.
     """
     n = len(right)
     for count in range(n + 1):
@@ -171,14 +171,14 @@ def first_hopeless(right, threshold):
 
 
 def check_call(call, trials, answers, rows):
-    """One answer is what brute force says, and it took no more batches than it needed."""
+    """Check that an answer agrees with brute force and took no more batches than necessary."""
     batches = trials._evaluator.batches.get((call.mixture.names, call.mixture.weights), [])[: call.batches_after]
     right, n = answers.right(call.mixture), int(np.isin(answers.row_of, rows).sum())
     in_turn = [right[answers.row_of == row].tolist() if row in rows else [] for batch in batches for row in batch]
     items = [item for of_row in in_turn for item in of_row]
     hopeless = None
     if call.threshold is not None and trials._stop_early:
-        unknown = [True] * (n - len(items))  # which were not run, so that they decide nothing
+        unknown = [True] * (n - len(items))  # items that were not run and do not affect the decision
         hopeless = first_hopeless(items + unknown, call.threshold)
     if hopeless is None:
         assert len(items) == n
@@ -205,8 +205,8 @@ def check_call(call, trials, answers, rows):
 def test_the_selection_is_that_of_the_full_search(
     strategy, seed, rows, several, size, k, accept, tolerance, in_subset
 ):
-    """Mixture and kept trials are those of whole runs by hand, each trial ends where brute force says, a stopped trial
-    could not have been kept, and nothing is run twice.
+    """The mixture and kept trials are those of a full search, each trial ends where brute force says, no stopped trial
+    could have been kept, and no row is run twice.
     """
     answers = Answers(seed, rows, rows + seed % 5 if several else 0)
     subset = np.random.default_rng(seed).permutation(rows)[: max(1, rows // 2)] if in_subset else np.arange(rows)
@@ -223,7 +223,7 @@ def test_the_selection_is_that_of_the_full_search(
         ran[stop_early] = trials._evaluator.ran()
         assert isinstance(choices[stop_early], Choice)
         assert search(ingredients, searched, **options) == choices[stop_early]
-        assert trials._evaluator.ran() == ran[stop_early]  # and nothing is run for it
+        assert trials._evaluator.ran() == ran[stop_early]  # repeating the search runs nothing
         for batches in trials._evaluator.batches.values():
             rows_run = [row for batch in batches for row in batch]
             assert len(set(rows_run)) == len(rows_run)
@@ -248,7 +248,7 @@ def test_the_selection_is_that_of_the_full_search(
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), rows=st.integers(2, 12), sizes=st.tuples(st.integers(1, 5), st.integers(1, 5)))
 def test_what_a_trial_says_does_not_depend_on_batches_or_on_what_was_run_before(seed, rows, sizes):
-    """The same bound after the same item, whatever the batches, also when all is known or part of it."""
+    """The answer to a trial does not depend on the batch size or on what was run before."""
     answers, results = Answers(seed, rows, 0), set()
     for size, before in ((sizes[0], None), (sizes[1], None), (sizes[0], "whole"), (sizes[1], "another threshold")):
         trials, ingredients = trials_of(answers, ["a", "b", "c"], size)

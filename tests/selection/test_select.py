@@ -1,4 +1,4 @@
-"""What a choice is worth, why it came out as it did, and how it is shown."""
+"""The reason, the references, the validation and the display of a selection."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ BASE = Ingredient("start", "runs/start")
 
 
 class Paired(FakeTrials):
-    """Trials by a table of names joined by +, without `run-`, whose differences have intervals of one half width."""
+    """Trials that score by a table of joined names and give differences intervals of a fixed half width."""
 
     def __init__(self, table, half=None, **settings):
         super().__init__(lambda recipe: table["+".join(recipe.names).replace("run-", "")], **settings)
         self.half = half
 
     def difference(self, recipe, other):
-        """The difference of the scores, more or less."""
+        """The interval around the difference of the scores."""
         if self.half is None:
             return None
         between = self._value(recipe) - self._value(other)
@@ -32,27 +32,27 @@ class Paired(FakeTrials):
 
 
 def chosen(name, trials, count=3, **params):
-    """The selection of a strategy over the first runs."""
+    """The selection of a strategy among the first runs."""
     return select(strategy(name, **params), RUNS[:count], trials)[1]
 
 
 def strategy(name, **params):
-    """A strategy by name."""
+    """A strategy found by its name."""
     return Strategy(name, plugins.load_function("strategy", name), params, {})
 
 
 def mirrored(table, sign):
-    """A table of scores, or with -1 of losses that are as good."""
+    """A table of scores, or with sign -1 of equivalent losses."""
     return {key: sign * value for key, value in table.items()}
 
 
-# --- why
+# --- reason
 
 KEPT = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.92, "0+1+2": 0.85, "0+2": 0.8}
 
 
 def test_why_of_one_ingredient():
-    """Where there was no choice, the sentence says so."""
+    """The reason says that there was only one ingredient."""
     assert chosen("greedy", Paired({"0": 0.5}), 1).why == "There was one ingredient: the soup is run-0."
 
 
@@ -77,7 +77,7 @@ def test_why_of_one_ingredient():
     ],
 )
 def test_why_of_a_better_soup(sign, half, end):
-    """How many are inside, by how much the soup is better than the best alone, and whether that can be told."""
+    """The reason gives the number of ingredients, the gain over the best one, and whether it is significant."""
     why = chosen("greedy", Paired(mirrored(KEPT, sign), half, higher_is_better=sign == 1)).why
     who = "2 of 3 ingredients are in the soup; it is better than the best single ingredient, run-0"
     assert why == f"{who} ({sign * 0.9:.4f}) by 0.0200{end}"
@@ -85,7 +85,7 @@ def test_why_of_a_better_soup(sign, half, end):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_why_of_a_worse_soup(sign):
-    """A soup that nobody checked may be worse, and the sentence says so, whichever way the metric goes."""
+    """The reason says that a soup is worse than the best ingredient, whichever direction the metric has."""
     trials = Paired(mirrored(KEPT, sign), higher_is_better=sign == 1)
     why = chosen("performance", trials, scheme="rank").why
     who = "3 of 3 ingredients are in the soup; it is worse than the best single ingredient, run-0"
@@ -93,13 +93,13 @@ def test_why_of_a_worse_soup(sign):
 
 
 def test_why_of_a_soup_that_is_as_good():
-    """A tie is told as such, without an interval."""
+    """The reason reports a tie without an interval."""
     why = chosen("greedy", Paired({"0": 0.9, "1": 0.8, "0+1": 0.9}, half=0.01), 2).why
     assert why == "2 of 2 ingredients are in the soup; it is as good as the best single ingredient, run-0 (0.9000)."
 
 
 def test_why_of_a_point_on_the_way():
-    """Of a way from a base model the sentence says which point is best."""
+    """The reason of an interpolation names the best point."""
     table = {"0": 0.9, "1": 0.8, "0+1+start": 0.95, "0+1": 0.85}
     why = chosen("interpolate", Paired(table), 2, base=BASE, alphas=[0.25, 1]).why
     who = "The best point on the way from the base model is alpha 0.25; it is better than the best single ingredient"
@@ -120,7 +120,7 @@ def test_why_of_a_point_on_the_way():
     ],
 )
 def test_why_only_one_was_kept(halfway, half, reason, sign):
-    """Barrier, noise, nothing added or a cost: what halfway to the next best says, and the interval around it."""
+    """The reason for a single ingredient is a barrier, noise, no gain or a cost, judged by the halfway point."""
     table = mirrored({"0": 0.9, "1": 0.8, "0+1": halfway}, sign)
     why = chosen("greedy", Paired(table, half, higher_is_better=sign == 1), 2).why
     said = f"halfway to run-1, made_up is {sign * halfway:.4f} against {sign * 0.9:.4f}"
@@ -148,7 +148,7 @@ def test_why_only_one_was_kept(halfway, half, reason, sign):
     ids=["of an older version", "rows of others", "no list at all", "a score that is none"],
 )
 def test_a_selection_that_others_wrote_breaks_nothing(selection):
-    """What cannot be read is left out."""
+    """Unreadable parts of a selection are ignored."""
     found = read_selection(selection)
     assert found.strategy == "greedy"
     assert found.table().startswith("greedy, by score on validation")
@@ -156,14 +156,14 @@ def test_a_selection_that_others_wrote_breaks_nothing(selection):
 
 
 def test_a_barrier_is_one_to_all():
-    """If somebody lies on this side of it, a barrier is not the reason."""
+    """A barrier is the reason only if it separates the best ingredient from all the others that are examined."""
     table = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.3, "0+2": 0.75, "0+1+2": 0.1}
     assert "cost more than they bring" in chosen("greedy", Paired(table)).why
     assert "the 2 next best lie across a barrier" in chosen("greedy", Paired(table | {"0+2": 0.2})).why
 
 
 def test_the_reason_costs_few_soups():
-    """Of many ingredients only the way to the three best others is looked at."""
+    """To find the reason, only the three next best ingredients are examined."""
     trials = FakeTrials(lambda recipe: 1.0 - int(recipe.names[0][-1]) / 10 if len(recipe.names) == 1 else 0.0)
     find = plugins.load_function("strategy", "greedy")
     find(RUNS, trials)
@@ -173,12 +173,12 @@ def test_the_reason_costs_few_soups():
     assert after == [("run-0", f"run-{index}") for index in range(1, 4)]
 
 
-# --- reference
+# --- references
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_references_are_what_a_soup_is_compared_with(sign):
-    """The best alone, the uniform soup best first and the ensemble are scored beside what was chosen."""
+    """The best ingredient, the uniform soup and the ensemble are scored as references."""
     table = {"1": 0.9, "0": 0.8, "2": 0.7, "1+0": 0.92, "1+0+2": 0.85}
     trials = Paired(mirrored(table, sign), higher_is_better=sign == 1)
     trials.ensemble = lambda recipe: Score("made_up", sign * (0.97 if recipe.names[0] == "run-1" else 0.0))
@@ -192,7 +192,7 @@ def test_references_are_what_a_soup_is_compared_with(sign):
 
 
 def test_references_that_there_are():
-    """What has no ensemble has the others, and one ingredient has no soup."""
+    """References that do not exist, such as an ensemble without examples, are left out."""
 
     def no_examples(recipe):
         raise EvaluationError("a function of a model has no examples")
@@ -204,7 +204,7 @@ def test_references_that_there_are():
 
 
 def test_what_chose_nothing_has_no_reason():
-    """A strategy that scores nothing has a score, and neither reference nor reason."""
+    """A strategy that scores nothing has a score, but neither references nor a reason."""
     selection = chosen("weighted", Paired(KEPT), weights=[2, 1, 1])
     assert (selection.score, selection.trials, selection.reference, selection.why) == (0.85, (), {}, "")
 
@@ -213,7 +213,7 @@ def test_what_chose_nothing_has_no_reason():
 
 
 class OfExamples(FakeTrials):
-    """Trials on some rows of a table of who is right where; parts are remembered."""
+    """Trials on rows of a table of right and wrong answers that record the subsets requested."""
 
     def __init__(self, table, rows=None, parts=None, *, sign=1):
         self.table, self.parts = table, [] if parts is None else parts
@@ -222,18 +222,18 @@ class OfExamples(FakeTrials):
         self.sign = sign
 
     def value(self, recipe):
-        """The share of digits 1 of the first ingredient; of a loss the share of digits 0."""
+        """The share of ones of the first ingredient, or of zeros if lower is better."""
         digits = np.array([int(digit) for digit in self.table[recipe.names[0]]])[self.rows]
         return float((digits == (self.sign == 1)).mean())
 
     def subset(self, examples):
-        """Those rows of these."""
+        """Trials on some of these rows."""
         self.parts.append(self.rows[examples])
         return OfExamples(self.table, self.rows[examples], self.parts, sign=self.sign)
 
 
 def best(ingredients, trials):
-    """The best alone, the first of equals."""
+    """The best single ingredient, the first one in a tie."""
     scores = [trials.score(Mixture.equal([item])).rank_key for item in ingredients]
     return Mixture.equal([ingredients[scores.index(max(scores))]])
 
@@ -243,7 +243,7 @@ BEST = Strategy("best", best, {}, {})
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_folds_show_how_much_a_choice_flatters(sign):
-    """Three that are right once each: the choice scores 1/3 on what it saw and nothing on what was left out."""
+    """Folds reveal optimism: three ingredients, each right once, score 1/3 when chosen and 0 on the fold left out."""
     trials = OfExamples({"run-0": "100", "run-1": "010", "run-2": "001"}, sign=sign)
     _, selection = select(BEST, RUNS[:3], trials, folds=3)
     unseen = 0.0 if sign == 1 else 1.0
@@ -253,7 +253,7 @@ def test_folds_show_how_much_a_choice_flatters(sign):
 
 @pytest.mark.parametrize(("n", "folds"), [(10, 2), (10, 3), (7, 7)])
 def test_folds_part_the_examples(n, folds):
-    """Each of K searches sees all folds but one, and is scored on that one; the folds are even and hold everyone."""
+    """Each search sees all folds but one and is scored on that one; even folds cover all examples."""
     trials = OfExamples({"run-0": "1" * n, "run-1": "0" * n})
     _, selection = select(BEST, RUNS[:2], trials, folds=folds, seed=5)
     searched, judged = trials.parts[::2], trials.parts[1::2]
@@ -269,7 +269,7 @@ def test_folds_part_the_examples(n, folds):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_holdout_is_not_searched(sign):
-    """What is held back is scored once by the result, and everything else is told of the rest."""
+    """Examples that are held out are used only for the final score, and all other results refer to the rest."""
     table = {"run-0": "1101000110", "run-1": "1111111110"}
     trials = OfExamples(table, sign=sign)
     _, selection = select(BEST, RUNS[:2], trials, holdout=0.3, seed=2)
@@ -285,7 +285,7 @@ def test_a_holdout_is_not_searched(sign):
 
 
 def test_folds_are_of_what_is_not_held_back():
-    """With both, no fold has an example of the part that is held back."""
+    """With a holdout and folds, the folds do not contain examples that are held out."""
     trials = OfExamples({"run-0": "1" * 10, "run-1": "0" * 10})
     select(BEST, RUNS[:2], trials, holdout=0.3, folds=7)
     back = set(trials.parts[1])
@@ -295,7 +295,7 @@ def test_folds_are_of_what_is_not_held_back():
 
 @pytest.mark.parametrize("asked", [{"folds": 1}, {"folds": 0}, {"folds": 11}, {"holdout": 0.3, "folds": 8}])
 def test_folds_have_examples(asked):
-    """One fold, and more folds than there are examples, are refused before anything is scored."""
+    """One fold, or more folds than examples, raises a RecipeError before anything is scored."""
     trials = OfExamples({"run-0": "1" * 10})
     with pytest.raises(RecipeError, match=f"folds is {asked['folds']}; it has to be from 2 to (10|7)"):
         select(BEST, RUNS[:1], trials, **asked)
@@ -304,22 +304,22 @@ def test_folds_have_examples(asked):
 
 @pytest.mark.parametrize("holdout", [0, 1, 0.01, -0.5, 1.5])
 def test_a_holdout_leaves_both_sides_something(holdout):
-    """A part that is nothing, or everything, is refused."""
+    """A holdout that leaves no examples on either side raises a RecipeError."""
     with pytest.raises(RecipeError, match=r"holdout is .*: of 10 examples some are needed to select by"):
         select(BEST, RUNS[:1], OfExamples({"run-0": "1" * 10}), holdout=holdout)
 
 
-# --- shown
+# --- display
 
 
 def selection_of(trials, **more):
-    """A selection as a recipe has it."""
+    """A selection read from a recipe."""
     told = {"strategy": "greedy", "metric": "accuracy", "score": 0.92, "trials": trials, **more}
     return read_selection(told)
 
 
 def many(count, ingredients=1):
-    """Rows of a long search: ingredients alone, then soups, of which every tenth was kept."""
+    """Rows of a long search: single ingredients, then soups of which every tenth was kept."""
     alone = [
         {"tried": f"run-{i}", "kept": i == 0, "why": "", "score": 0.5, "ingredient": f"run-{i}"}
         for i in range(ingredients)
@@ -330,12 +330,12 @@ def many(count, ingredients=1):
 
 
 def lines_of(table):
-    """Names in the first column of a table, below its head."""
+    """The names in the first column of a table, without its header."""
     return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
 
 
 def test_a_table_has_every_trial_and_the_result():
-    """Every row of a search is there with what is known of it, and below it scores, reason, folds and holdout."""
+    """A table has a row for every trial, followed by scores, reason, folds and holdout."""
     _, selection = select(strategy("greedy"), RUNS[:3], Paired(KEPT, 0.01), folds=3, holdout=0.2)
     table = selection.table()
     assert table.startswith("greedy, by made_up on validation (100 examples)\n\n| tried ")
@@ -356,7 +356,7 @@ def test_a_table_has_every_trial_and_the_result():
 
 
 def test_a_long_table_is_shortened():
-    """Of 200 trials 60 are shown: all ingredients and all that were kept, then the last ones, and how many are not."""
+    """A table shows at most 60 of 200 trials: ingredients, kept ones and the last of the others."""
     selection = selection_of(many(200, ingredients=4))
     shown = lines_of(selection.table())
     assert len(shown) == 60
@@ -369,13 +369,13 @@ def test_a_long_table_is_shortened():
 
 
 def test_a_table_of_many_ingredients_is_shortened():
-    """Where ingredients and what was kept fill a table alone, nothing else is shown."""
+    """If ingredients and kept trials fill the table, no other trials are shown."""
     selection = selection_of(many(500, ingredients=60))
     assert len(lines_of(selection.table())) == sum(row.kept or row.ingredient is not None for row in selection.trials)
 
 
 def test_a_selection_reads_what_it_knows():
-    """Keys of a later version are ignored, in a row and beside it; what nobody chose has no selection."""
+    """Unknown keys are ignored when a selection is read, and an empty one gives `None`."""
     row = {"tried": "run-0", "kept": True, "why": "best", "score": 0.9, "ingredient": "run-0", "colour": "red"}
     selection = selection_of([row], invented=1, dataset={"rows": 40, "fingerprint": "x"})
     assert selection.trials == (Trial("run-0", True, "best", 0.9, ingredient="run-0"),)
@@ -385,7 +385,7 @@ def test_a_selection_reads_what_it_knows():
 
 
 def test_scores_are_those_of_ingredients_alone():
-    """Each ingredient that was scored alone has its score, in the direction of the metric."""
+    """`scores` has the scores of single ingredients, with the direction of the metric."""
     rows = [
         {"tried": "run-1", "kept": True, "why": "", "score": 0.9, "ingredient": "run-1"},
         {"tried": "run-0", "kept": False, "why": "", "score": 0.8, "ingredient": "run-0"},
@@ -400,13 +400,13 @@ def test_scores_are_those_of_ingredients_alone():
 
 
 def test_what_was_not_scored_shows_no_number():
-    """A selection without trials or score is its title alone."""
+    """A selection without trials and score shows only its title."""
     assert Selection("weighted", metric="accuracy").table() == "weighted, by accuracy on validation"
     assert Selection("weighted").summary == ""
 
 
 def test_a_function_that_names_no_split_scores_on_validation(text_runs):
-    """The table names what the user calls it everywhere else."""
+    """If an evaluator function returns a score without a split, the split is `validation`."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: hf_soup.Score("mine", 0.5))
     assert "by mine on validation" in soup.selection.table()
     assert soup.selection.split == "validation"

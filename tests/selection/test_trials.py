@@ -1,4 +1,4 @@
-"""What strategies are told of models: the same with and without early rejection, kept, resumed, saved as scored."""
+"""Trials with real models: early rejection, caching, resuming, gradients, and saved soups as they were scored."""
 
 import copy
 import itertools
@@ -38,7 +38,7 @@ from hf_soup.types import Mixture, Rejected, Score, Threshold
 
 
 DATA = testing.tiny_texts(60, seed=3)
-CHEAP = {  # strategy -> parameters that keep it short
+CHEAP = {  # strategy -> parameters that keep it fast
     "learned": {"epochs": 1, "train_batch_size": 24},
     "search": {"budget": 8},
     "interpolate": {"alphas": [0, 0.5, 1]},
@@ -49,25 +49,25 @@ CHOOSING = [name for name in plugins.names("strategy") if plugins.chooses(name)]
 
 @pytest.fixture(autouse=True)
 def _empty(tmp_path, monkeypatch):
-    """A cache of its own for each test."""
+    """Give each test a cache of its own."""
     monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "kept" / "scores.sqlite")
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A base model with the tokenizer that goes with it."""
+    """A base model with its tokenizer."""
     return testing.save_text_model(testing.tiny_text_model(0), tmp_path_factory.mktemp("start") / "start")
 
 
 @pytest.fixture(scope="module")
 def runs(start, tmp_path_factory):
-    """Four models near it, one further away."""
+    """Four models near the base model, every second one further away."""
     folder, base = tmp_path_factory.mktemp("runs"), testing.tiny_text_model(0)
     return [testing.save_text_model(moved(base, seed), folder / f"run-{seed}") for seed in range(4)]
 
 
 def moved(base, seed, size=0.05):
-    """A copy with noise on every weight."""
+    """A copy of a model with noise on every weight."""
     torch.manual_seed(seed + 100)
     model = copy.deepcopy(base)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def moved(base, seed, size=0.05):
 
 
 def trials_of(runs, evaluator, *, params=None, align_labels=False, stop_early=True):
-    """Trials as a merge makes them."""
+    """Trials as a merge creates them."""
     items = open_all(runs)
     setup = set_up(items, agree(items, take_from=None, align_labels=align_labels), params=params)
     with ModelTrials(setup, bind_evaluator(evaluator, items), stop_early=stop_early) as trials:
@@ -85,18 +85,18 @@ def trials_of(runs, evaluator, *, params=None, align_labels=False, stop_early=Tr
 
 
 def ingredients(runs):
-    """What a strategy gets."""
+    """The ingredients as a strategy gets them."""
     return [item.ingredient for item in open_all(runs)]
 
 
 def singles(runs):
-    """Each of them alone."""
+    """The mixtures of single ingredients."""
     return [Mixture.equal([item]) for item in ingredients(runs)]
 
 
 @pytest.fixture
 def runs_of_models(monkeypatch):
-    """What every run of a model gave, in order."""
+    """The outputs of every run of a model, in order."""
     outputs, run = [], hf_soup.Evaluator.run
 
     def spy(self, model, **options):
@@ -108,15 +108,15 @@ def runs_of_models(monkeypatch):
 
 
 def soup_by(strategy, runs, start, **options):
-    """A soup by some strategy with few trials."""
+    """A soup by the given strategy with few trials."""
     given = {"base_model": start} if strategy == "interpolate" else {}
     return hf_soup.merge(runs, strategy=strategy, evaluator=DATA, **given, **CHEAP.get(strategy, {}), **options)
 
 
 @pytest.mark.parametrize("strategy", CHOOSING)
 def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, start, tmp_path, monkeypatch):
-    """The last trial's tensors in memory, the saved file and the recipe cooked again are the same bits; a plain loop
-    gives them but for rounding, and a model of the same score; and the same strategy again runs no model.
+    """The scored tensors, the saved file and the rebuilt soup have the same bits; a plain loop gives nearly the same,
+    and a model with the same score; and repeating the strategy runs no model.
     """
     seen, run = {}, hf_soup.Evaluator.run
 
@@ -147,7 +147,7 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, st
 
 @pytest.mark.parametrize("strategy", CHOOSING)
 def test_every_strategy_says_what_it_tried(strategy, runs, start):
-    """Rows for each ingredient alone and for each trial, the number of trials, and a sentence."""
+    """A selection lists every ingredient, has a reason, references and a score, and can be plotted."""
     selection = soup_by(strategy, runs, start).selection
     assert sorted(selection.scores) == ["run-0", "run-1", "run-2", "run-3"]
     assert selection.why
@@ -161,7 +161,7 @@ def test_every_strategy_says_what_it_tried(strategy, runs, start):
 
 
 def test_a_base_model_called_like_an_ingredient_is_not_one(runs, start, tmp_path):
-    """Scored and saved is the ingredient, whatever the base model of the method is called."""
+    """A base model with the same name as an ingredient is not confused with it."""
     other = testing.save_text_model(moved(testing.tiny_text_model(0), 77, size=0.5), tmp_path / "run-0")
     for strategy in ("greedy", "interpolate"):
         options = {"method": "ties"} if strategy == "greedy" else {"alphas": [0.5, 1]}
@@ -174,7 +174,7 @@ def test_a_base_model_called_like_an_ingredient_is_not_one(runs, start, tmp_path
 
 
 def test_a_base_model_with_labels_in_another_order_is_refused(runs, start, tmp_path):
-    """Its head would be blended with that of other classes; where the odd one is an ingredient, it is aligned."""
+    """A base model with other label order raises an IncompatibleError; an ingredient with one can be aligned."""
     model = transformers_model(start)
     model.config.id2label = {0: "positive", 1: "negative"}
     model.config.label2id = {"positive": 0, "negative": 1}
@@ -186,7 +186,7 @@ def test_a_base_model_with_labels_in_another_order_is_refused(runs, start, tmp_p
 
 
 def test_configurations_that_differ_are_each_their_own(runs, tmp_path):
-    """Scored is the model with the configuration that it is saved with, in whatever order they come."""
+    """Ingredients with different configurations are each scored with their own, in any order."""
     folder = shutil.copytree(runs[1], tmp_path / "other")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
@@ -207,7 +207,7 @@ def test_configurations_that_differ_are_each_their_own(runs, tmp_path):
 
 
 def test_a_soup_on_the_way_does_not_replace_its_base_model(runs, start, tmp_path):
-    """The base model is an ingredient, which no soup may overwrite."""
+    """A soup cannot be saved over its base model, which is one of its ingredients."""
     base = shutil.copytree(start, tmp_path / "base")
     options = {"strategy": "interpolate", "evaluator": DATA, "base_model": base, "alphas": [0.5]}
     with pytest.raises(OutputError):
@@ -219,7 +219,7 @@ def test_a_soup_on_the_way_does_not_replace_its_base_model(runs, start, tmp_path
     "strategy", ["greedy", "greedy_best_first", "pruned", "exhaustive", "layerwise", "performance"]
 )
 def test_strategies_go_with_every_method(strategy, method, runs, start):
-    """Who goes in does not depend on how tensors combine; the selection names both."""
+    """Strategies work with every method, and the recipe records the method."""
     soup = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=start, **method)
     assert soup.recipe.method == method.get("method", "linear")
     assert soup.model.num_parameters() > 0
@@ -228,8 +228,8 @@ def test_strategies_go_with_every_method(strategy, method, runs, start):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("strategy", ["greedy", "greedy_best_first", "pruned", "exhaustive", "layerwise", "diverse"])
 def test_early_rejection_changes_nothing(strategy, seed, runs, runs_of_models):
-    """With real models the mixture is that of a search by hand, the same with and without it, and fewer examples are
-    run.
+    """With real models the mixture is that of a search by hand, with and without early rejection, which runs no more
+    examples.
     """
     data = testing.tiny_texts(50, seed=seed)
     search = plugins.load_function("strategy", strategy)
@@ -246,7 +246,7 @@ def test_early_rejection_changes_nothing(strategy, seed, runs, runs_of_models):
 
 
 def test_a_trial_stops_when_it_cannot_reach_its_threshold(runs, runs_of_models):
-    """It says how many can be right at most, after how many: for a threshold of all, from the first wrong row on."""
+    """A trial whose threshold requires all rows stops at the first wrong row and reports a bound and a count."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
     trials.map(singles(runs))
     mixture = Mixture.equal(ingredients(runs))
@@ -260,11 +260,11 @@ def test_a_trial_stops_when_it_cannot_reach_its_threshold(runs, runs_of_models):
     full = trials.score(mixture)
     assert full.value == right.mean() <= result.right / result.n
     assert full.n == 60
-    assert trials.score(mixture, beat=Threshold(Score("accuracy", 1.0))) == result  # also when all is known
+    assert trials.score(mixture, beat=Threshold(Score("accuracy", 1.0))) == result  # even if all answers are known
 
 
 def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs, runs_of_models):
-    """Rows that most ingredients get wrong are run first, and the batches stay for the whole search."""
+    """Rows that most ingredients get wrong are run first, in the same batches whatever the order of ingredients."""
     wrong = sum((~right_rows(single, DATA)).astype(int) for single in singles(runs))
     orders = []
     for chosen in (runs, runs[::-1]):
@@ -273,7 +273,7 @@ def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs, runs_o
         trials.score(Mixture.equal(sorted(ingredients(chosen), key=lambda item: item.name)))
         rows_run = runs_of_models[-1].rows
         hard = rows_run[: (wrong > 0).sum()]
-        windows = [wrong[hard[at : at + 4]] for at in range(0, len(hard), 4)]  # of half a batch, sorted by length
+        windows = [wrong[hard[at : at + 4]] for at in range(0, len(hard), 4)]  # half a batch each, sorted by length
         assert all(harder.min() >= easier.max() for harder, easier in itertools.pairwise(windows))
         assert not wrong[rows_run[len(hard) :]].any()
         assert sorted(rows_run) == list(range(60))
@@ -283,14 +283,14 @@ def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs, runs_o
 
 @pytest.mark.parametrize("metric", ["loss", "f1", ["f1_macro", "accuracy"]])
 def test_other_metrics_are_never_stopped(metric, runs):
-    """Only a count of right examples can be bounded."""
+    """Trials with metrics other than accuracy are never stopped early."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, metric=metric, cache=False))
     threshold = Threshold(replace(trials.score(singles(runs)[0]), value=1.0))
     assert isinstance(trials.score(Mixture.equal(ingredients(runs)), beat=threshold), Score)
 
 
 def test_a_rejected_trial_is_kept_and_never_as_a_score(runs, runs_of_models):
-    """What was run of it lies in the cache as a part; it goes on from there when the whole score is asked for."""
+    """The rows run for a rejected trial are cached as a part, and a later full score continues from there."""
     threshold, mixture = Threshold(Score("accuracy", 1.0)), Mixture.equal(ingredients(runs))
     for again in (False, True):
         trials = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8))
@@ -312,7 +312,7 @@ def test_a_rejected_trial_is_kept_and_never_as_a_score(runs, runs_of_models):
 
 @pytest.mark.parametrize("after", [1, 3, 5, 6])
 def test_an_interrupted_search_goes_on_where_it_was(after, runs, monkeypatch):
-    """Ctrl-C loses the trial that was running; all others are kept, and the result is the same."""
+    """After an interrupt all finished trials are cached, and a repeated search gives the same result."""
     calls, run = [], hf_soup.Evaluator.run
 
     def spy(self, model, **options):
@@ -333,11 +333,11 @@ def test_an_interrupted_search_goes_on_where_it_was(after, runs, monkeypatch):
     calls.extend([1] * 100)
     cache.clear()
     hf_soup.merge(runs, strategy="greedy", evaluator=DATA, accept=">")
-    assert total == len(calls) - 100 + 1  # the one that was lost
+    assert total == len(calls) - 100 + 1  # one trial was lost
 
 
 def test_a_subset_is_scored_by_its_rows(runs):
-    """The score on a subset is that of the same examples alone, and a subset of a subset is one."""
+    """The score on a subset is that of the same examples alone, also for a subset of a subset."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False))
     rows = np.array([40, 3, 5, 17, 58, 21])
     mixture = Mixture.equal(ingredients(runs)[:2])
@@ -349,11 +349,11 @@ def test_a_subset_is_scored_by_its_rows(runs):
     assert smaller.examples == 2
     first = mixture.ingredients[0]
     assert np.array_equal(smaller.logits(first).logits, trials.logits(first).logits[[3, 58]])
-    assert trials.score(mixture).n == 60  # and the whole is as it was
+    assert trials.score(mixture).n == 60  # and the full trials are unchanged
 
 
 def test_folds_and_holdout_tell_what_selection_is_worth(runs):
-    """The mean on the folds left out, by searches that did not see them; and the part that was held back."""
+    """Folds and holdout give scores on examples that the respective search has not seen."""
     soup = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, folds=3)
     folds = soup.selection.folds
     assert len(folds.scores) == folds.k == 3
@@ -377,7 +377,7 @@ def test_folds_and_holdout_tell_what_selection_is_worth(runs):
 
 
 def test_prescreening_by_the_ensemble_cooks_less(runs, monkeypatch):
-    """What the averaged logits rule out is not cooked, and the row says so."""
+    """Candidates ruled out by the ensemble have no score, and `ensemble` is the weighted mean of logits."""
     plain = hf_soup.merge(runs, strategy="greedy", evaluator=DATA).selection
     screened = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, prescreen="ensemble").selection
     assert screened.params == {"prescreen": "ensemble"}
@@ -392,7 +392,7 @@ def test_prescreening_by_the_ensemble_cooks_less(runs, monkeypatch):
 
 
 def stacked_gradient(runs, weights, batch, kind, scale, by_name=None):
-    """Autograd through all models at once: the loss of the weighted mean, in float64."""
+    """Loss of the weighted mean and its gradient by float64 autograd through all models at once."""
     models = [transformers_model(run).double() for run in runs]
     names = [name for name, _ in models[0].named_parameters()]
     raw = {name: torch.tensor(weights, dtype=torch.float64, requires_grad=True) for name in names}
@@ -422,13 +422,13 @@ def stacked_gradient(runs, weights, batch, kind, scale, by_name=None):
 
 
 def transformers_model(run):
-    """The model of a folder, whatever its head is."""
+    """The model in a folder, with whatever head it has."""
     config = transformers.AutoConfig.from_pretrained(run)
     return getattr(transformers, config.architectures[0]).from_pretrained(run).eval()
 
 
 def task_runs(name, folder):
-    """Three models for a task's own example, and an evaluator."""
+    """Three models for a task's example data, and an evaluator."""
     task = plugins.load_module("task", name)
     base, processing_class = testing.model_for(task)
     folders = []
@@ -445,7 +445,7 @@ def task_runs(name, folder):
     ["text-classification", "multi-label-classification", "regression", "image-classification", "text-generation"],
 )
 def test_the_gradient_is_that_of_autograd_through_all_models(name, scale, tmp_path):
-    """Streamed dot products give, module by module, what the stacked version gives, to 1e-5 of the largest."""
+    """The streamed gradient agrees with autograd through all models in each module, to 1e-5 of the largest value."""
     folders, evaluator = task_runs(name, tmp_path)
     trials = trials_of(folders, evaluator)
     weights = [0.5, 0.2, 0.3]
@@ -473,13 +473,13 @@ def test_the_gradient_is_that_of_autograd_through_all_models(name, scale, tmp_pa
 
 
 def module_of(name, model, modules):
-    """Which of the modules a tensor lies in: the longest whose name begins its own, without the model's prefix."""
+    """The module that contains a tensor: the longest one that its name, without the model's prefix, begins with."""
     bare = name.removeprefix(f"{model.base_model_prefix}.")
     return max((module for module in modules if f"{bare}.".startswith(f"{module}.")), key=len)
 
 
 def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
-    """Without the division by the sum of weights it is <g, x>; heads in another order are read in the right one."""
+    """The gradient is right without normalization, and for heads whose labels are permuted."""
     evaluator = hf_soup.Evaluator(DATA, cache=False)
     items, rows = ingredients(runs)[:2], np.arange(20)
     weights = (0.7, 0.9)
@@ -509,7 +509,7 @@ def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
 
 
 def test_learning_lowers_the_loss(start, tmp_path):
-    """A learned soup has a lower loss on validation than the uniform one, by model and by module."""
+    """A learned soup has a lower validation loss than the uniform soup, with weights by model and by module."""
     args = {"per_device_train_batch_size": 8, "learning_rate": 5e-3, "eval_strategy": "no"}
     space = {"num_train_epochs": [1, 2, 8, 12]}
     options = {
@@ -532,7 +532,7 @@ def test_learning_lowers_the_loss(start, tmp_path):
 
 
 def test_modules_come_from_the_bottom_up(runs, image_runs):
-    """As the model's class defines them, heads last, whatever the alphabet says."""
+    """Modules are listed in the order of the model's definition, heads last."""
     trials = trials_of(runs, DATA)
     assert trials.modules == ("embeddings", "encoder.layer.0", "encoder.layer.1", "pooler", "classifier")
     assert trials.heads == ("classifier",)
@@ -542,7 +542,7 @@ def test_modules_come_from_the_bottom_up(runs, image_runs):
 
 
 def test_from_a_base_model_without_a_head(runs, start, tmp_path):
-    """Modules that it lacks are the end's at every point; at alpha 0 the body is the base model's; it cooks again."""
+    """Interpolating from a headless base model takes missing modules from the end point, and can be rebuilt."""
     body = transformers.BertModel.from_pretrained(start, add_pooling_layer=False)
     bare = testing.save_text_model(body, tmp_path / "bare")
     soup = hf_soup.merge(runs[:2], strategy="interpolate", evaluator=DATA, base_model=bare, alphas=[0.0], end="best")
@@ -559,7 +559,7 @@ def test_from_a_base_model_without_a_head(runs, start, tmp_path):
 
 
 def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
-    """At alpha 0.5 every tensor is the mean of the base model and the end, and the path is kept for the plot."""
+    """At alpha 0.5 every tensor is the mean of base model and end, and the points are kept for the plot."""
     soup = hf_soup.merge(runs[:1], strategy="interpolate", evaluator=DATA, base_model=start, alphas=[0.5])
     one, two = (load_file(folder / "model.safetensors") for folder in (runs[0], start))
     made = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
@@ -600,7 +600,7 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
     ],
 )
 def test_bad_input_is_told(runs, error, match, options):
-    """Each with an error of ours that says what to do."""
+    """Invalid arguments raise an error that says what to do."""
     if "modules" in options:
         options = {"evaluator": DATA, **options}
     with pytest.raises(error, match=match):
@@ -608,7 +608,7 @@ def test_bad_input_is_told(runs, error, match, options):
 
 
 def test_a_base_model_of_another_architecture_is_refused(runs, image_runs, tmp_path):
-    """A ViT, or a BERT of another width, is no end of a way to these models."""
+    """A base model of another architecture or width raises an IngredientError."""
     wide = testing.save_text_model(testing.tiny_text_model(0, hidden_size=16), tmp_path / "wide")
     for base in (image_runs[0], wide):
         with pytest.raises(IngredientError, match="is not a base model of"):
@@ -616,7 +616,7 @@ def test_a_base_model_of_another_architecture_is_refused(runs, image_runs, tmp_p
 
 
 def test_a_function_of_a_model_gets_a_model_of_its_own(runs):
-    """It may change what it is given, and the next trial does not see that."""
+    """An evaluator function gets a fresh model each time, so changes to it do not affect the next trial."""
     seen = []
 
     def spoil(model):
@@ -631,7 +631,7 @@ def test_a_function_of_a_model_gets_a_model_of_its_own(runs):
 
 
 def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
-    """The score of a soup is found again without its predictions; those of ingredients are kept in any case."""
+    """Large outputs of soups are not cached, but their scores are."""
     monkeypatch.setattr(cache, "LARGE", 10)
     for metric in ("loss", "accuracy"):
         evaluator = hf_soup.Evaluator(DATA, metric=metric)
@@ -642,7 +642,7 @@ def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
 
 
 def test_on_ray_the_result_is_the_same(runs):
-    """Two workers score what does not depend on each other; recipe, rows and scores are those of one process."""
+    """With `executor="ray"` recipes and scores are the same as in one process."""
     code = f"""
 import datasets, hf_soup, torch
 from hf_soup import testing
@@ -672,14 +672,14 @@ except hf_soup.errors.RecipeError:
 
 
 def test_without_ray_the_pip_line_is_told(runs, monkeypatch):
-    """An extra that is not installed is named before anything is scored."""
+    """If ray is not installed, an error with the pip command is raised."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[ray\]'"):
         hf_soup.merge(runs, strategy="greedy", evaluator=DATA, executor="ray")
 
 
 def test_why_only_one_was_kept(runs, tmp_path):
-    """Unrelated models lie across a barrier, and the sentence says so with both numbers."""
+    """For two unrelated models the reason is a barrier or a cost."""
     texts = testing.tiny_texts(120, seed=8)
     folder = tmp_path / "sweeps"
     found = []

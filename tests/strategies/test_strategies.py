@@ -1,4 +1,4 @@
-"""Strategies, by hand and by property: who goes into the soup, with what weight, and what is said of it."""
+"""The choices of strategies, checked by hand and by properties: ingredients, weights and records of trials."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ from hf_soup.types import Choice, Gradient, Ingredient, Mixture, Rejected, Score
 
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(5))
 BASE = Ingredient("start", "runs/start")
-MODULES = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier")  # as FakeTrials has them
+MODULES = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier")  # those of FakeTrials
 NEVER_WORSE = [
     name
     for name in plugins.names("strategy")
@@ -32,7 +32,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def choose(name, trials, count=3, *, items=None, **params):
-    """The choice of a strategy over the first runs, with what it asks for besides."""
+    """The choice of a strategy among the first runs, with the base model or weights if it needs them."""
     function = plugins.load_function("strategy", name)
     items = RUNS[:count] if items is None else items
     if plugins.asks_for(function, "base"):
@@ -44,29 +44,29 @@ def choose(name, trials, count=3, *, items=None, **params):
 
 
 def run(*args, **params):
-    """The mixture that a strategy chooses over the first runs."""
+    """The mixture that a strategy chooses among the first runs."""
     return choose(*args, **params).mixture
 
 
 def trials_of(table, **settings):
-    """Trials in which a recipe scores what a table says of its names in their order, joined by +, without `run-`."""
+    """Trials that score a recipe by a table of its names, joined by + and without `run-`."""
     return FakeTrials(lambda recipe: table["+".join(recipe.names).replace("run-", "")], **settings)
 
 
 def drawn(recipe, seed):
-    """A random generator that is the same for the same ingredients with the same weights."""
+    """A random generator determined by the seed and the ingredients with their weights."""
     return np.random.default_rng(
         zlib.crc32(repr((seed, recipe.names, sorted(recipe.weights_by_module.items()))).encode())
     )
 
 
 def at_random(seed, n, share=0.7):
-    """A function that is right on random examples, whatever the recipe; scores tie often where n is small."""
+    """A function that is right on random examples for each recipe; for small n, scores often tie."""
     return lambda recipe: drawn(recipe, seed).random(n) < share
 
 
 def mixed(worth, bonus=0.3):
-    """A smooth score: what the ingredients are worth alone, and a bonus for mixing, mean over the rows of weights."""
+    """A smooth score: weighted values of the ingredients plus a bonus for mixing, averaged over rows of weights."""
 
     def score(recipe):
         total = 0.0
@@ -79,22 +79,22 @@ def mixed(worth, bonus=0.3):
 
 
 def in_module(recipe, module):
-    """The names that have a weight in one module."""
+    """The names with a nonzero weight in one module."""
     row = recipe.weights_by_module.get(module, recipe.weights_by_module.get(""))
     return frozenset(name for name, weight in zip(recipe.names, row, strict=True) if weight)
 
 
 def tried(choice):
-    """What was tried beside the single ingredients, and whether it was kept."""
+    """The trials other than single ingredients, and whether they were kept."""
     return [(trial.tried, trial.kept) for trial in choice.trials if trial.ingredient is None]
 
 
-# --- all of them
+# --- all strategies
 
 
 @pytest.mark.parametrize("name", plugins.names("strategy"))
 def test_one_ingredient_is_the_soup(name):
-    """Of one ingredient every strategy makes that ingredient alone; the way from a base model has two ends."""
+    """With one ingredient every strategy returns that ingredient; `interpolate` adds the base model."""
     recipe = run(name, FakeTrials(lambda recipe: 0.5), count=1)
     assert recipe.names == (("run-0", "start") if name == "interpolate" else ("run-0",))
     if name != "interpolate":
@@ -105,7 +105,7 @@ def test_one_ingredient_is_the_soup(name):
 @often
 @hypothesis.given(seed=seeds)
 def test_a_loss_is_a_score_turned_round(name, seed):
-    """Where lower is better, the negative of the score gives the same soup, and the same trials are kept."""
+    """With negated scores, and lower is better, a strategy finds the same soup and keeps the same trials."""
     worth = dict(zip([item.name for item in (*RUNS, BASE)], drawn(Mixture.equal(RUNS), seed).random(6), strict=True))
     params = {"learned": {"epochs": 2}, "search": {"budget": 9}}.get(name, {})
     up = choose(name, FakeTrials(mixed(worth)), **params)
@@ -119,7 +119,7 @@ def test_a_loss_is_a_score_turned_round(name, seed):
 @often
 @hypothesis.given(seed=seeds, n=st.integers(1, 30), count=st.integers(1, 4))
 def test_never_worse_than_the_best_alone(name, seed, n, count):
-    """A strategy that promises it ends with at least the score of the best single ingredient, whatever the scores."""
+    """A strategy with the trait `never_worse` scores at least as high as the best single ingredient."""
     params = {"budget": 9} if name == "search" else {}
     right = at_random(seed, n)
     recipe = run(name, FakeTrials(right=right), count, **params)
@@ -129,7 +129,7 @@ def test_never_worse_than_the_best_alone(name, seed, n, count):
 @often
 @hypothesis.given(seed=seeds, order=st.permutations(RUNS), params=st.sampled_from([{}, {"order": "random"}]))
 def test_ties_are_broken_by_name(seed, order, params):
-    """With many ties any order of arguments gives the same selection, weights and rows."""
+    """With many ties, greedy makes the same choice for any order of the ingredients."""
     settings = {"right": at_random(seed, 3)}
     assert choose("greedy", FakeTrials(**settings), items=order, **params) == choose(
         "greedy", FakeTrials(**settings), 5, **params
@@ -140,14 +140,14 @@ def test_ties_are_broken_by_name(seed, order, params):
 
 
 class Watched(FakeTrials):
-    """Trials that remember which were stopped, and what they had to reach."""
+    """Trials that record which trials were stopped and their thresholds."""
 
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
         self.stopped = []
 
     def score(self, recipe, beat=None):
-        """As always."""
+        """Score as usual, and record a rejected trial."""
         score = super().score(recipe, beat)
         if isinstance(score, Rejected):
             self.stopped.append((recipe, beat, score))
@@ -176,7 +176,7 @@ EARLY = {
 @hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(data=st.data(), seed=seeds, n=st.integers(1, 12), count=st.integers(1, 5))
 def test_stopping_early_changes_nothing_but_the_work(name, data, seed, n, count):
-    """A search that stops hopeless trials finds the recipe of the full search, and runs no more examples."""
+    """A search with early stopping finds the same recipe as a full search, without running more examples."""
     params, right = data.draw(EARLY[name]), at_random(seed, n, data.draw(st.sampled_from([0.5, 0.8])))
     early, full = FakeTrials(right=right), FakeTrials(right=right, stop_early=False)
     choice, expected = (choose(name, trials, count, **params) for trials in (early, full))
@@ -190,7 +190,7 @@ def test_stopping_early_changes_nothing_but_the_work(name, data, seed, n, count)
 @often
 @hypothesis.given(data=st.data(), seed=seeds, n=st.integers(1, 12))
 def test_a_stopped_trial_is_no_score(name, data, seed, n):
-    """Its row has a bound that no full count exceeds and that is too low, says so in words, and has no score."""
+    """The row of a stopped trial has no score, but an upper bound that no full count exceeds, also in its reason."""
     right = at_random(seed, n)
     trials = Watched(right=right)
     choice = choose(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
@@ -208,7 +208,7 @@ def test_a_stopped_trial_is_no_score(name, data, seed, n):
 
 @pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "exhaustive"])
 def test_hopeless_trials_cost_little(name):
-    """A soup that is wrong where the best ingredient is right is given up before it has seen every example."""
+    """A soup that is wrong where the best ingredient is right is stopped before all examples are run."""
     trials = FakeTrials(right=lambda recipe: np.arange(100) < (90 if len(recipe.names) == 1 else 10))
     run(name, trials)
     assert trials.passes < 3 + 0.3 * (len(trials.asked) - 3)
@@ -217,7 +217,7 @@ def test_hopeless_trials_cost_little(name):
 @often
 @hypothesis.given(n=st.integers(1, 60), data=st.data(), ties=st.booleans())
 def test_what_is_needed_to_reach_a_bar(n, data, ties):
-    """Within a tolerance of j of n examples top - j have to be right, without one top, or top + 1 if ties lose."""
+    """The number needed is the best minus the tolerance, or one more than the best if ties do not count."""
     top = data.draw(st.integers(0, n))
     within = data.draw(st.integers(0, n))
     threshold = Threshold(Score("accuracy", top / n), ties, within / n)
@@ -230,14 +230,14 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
 @often
 @hypothesis.given(value=st.floats(-0.2, 1.2), n=st.integers(1, 60), ties=st.booleans(), tolerance=st.floats(0, 0.5))
 def test_what_is_needed_is_what_brute_force_finds(value, n, ties, tolerance):
-    """For any score the number needed is the least whose share reaches the bar, n + 1 if none does."""
+    """For any score the number needed is the smallest whose share reaches the threshold, or n + 1."""
     threshold = Threshold(Score("accuracy", value), ties, tolerance)
     reached = [right for right in range(n + 1) if threshold.reached_by(Score("accuracy", right / n))]
     assert threshold.needed(n) == min(reached, default=n + 1)
 
 
 def test_a_stopped_trial_reaches_no_bar():
-    """What was stopped is never good enough, however low the bar lies."""
+    """A stopped trial never reaches a threshold, however low it is."""
     assert not Threshold(Score("accuracy", 0.0), tolerance=1.0).reached_by(Rejected(9, 10, 5))
 
 
@@ -248,7 +248,7 @@ FALLING = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.895, "0+1+2": 0.89, "0+2": 0.8
 
 @pytest.mark.parametrize("metric", [1, -1])
 def test_greedy_is_recipe_1(metric):
-    """Best first, each is added to those who stayed and stays if the score does not fall, also of a loss."""
+    """Greedy adds each candidate, best first, and keeps it if the score does not get worse, also for a loss."""
     table = {"0": 0.7, "1": 0.9, "2": 0.8, "3": 0.85, "1+3": 0.89, "1+2": 0.92, "1+2+0": 0.92}
     trials = trials_of({key: metric * value for key, value in table.items()}, higher_is_better=metric == 1)
     choice = choose("greedy", trials, 4)
@@ -259,20 +259,20 @@ def test_greedy_is_recipe_1(metric):
 
 
 def test_greedy_marks_who_is_inside():
-    """Of the rows about ingredients alone those are kept that are in the soup."""
+    """The rows of single ingredients are marked as kept if they are in the soup."""
     rows = choose("greedy", trials_of(FALLING), tolerance=0.005).trials
     assert [(row.ingredient, row.kept) for row in rows[:3]] == [("run-0", True), ("run-1", True), ("run-2", 0)]
 
 
 def test_a_tolerance_does_not_drift():
-    """What is good enough is measured from the best score so far, so that small losses do not add up."""
+    """The tolerance applies to the best score so far, so small losses do not accumulate."""
     assert run("greedy", trials_of(FALLING), tolerance=0.006).names == ("run-0", "run-1")
     assert run("greedy", trials_of(FALLING), tolerance=0.004).names == ("run-0",)
     assert run("greedy", trials_of(FALLING), tolerance=0.02).names == ("run-0", "run-1", "run-2")
 
 
 def test_a_tolerance_holds_its_edge():
-    """0.895 is within 0.005 of 0.9 although the difference of these floats is more than that."""
+    """A score exactly at the tolerance is accepted despite rounding, as 0.895 is for 0.9 and 0.005."""
     assert 0.9 - 0.005 > 0.895 - 1e-15
     for accept in (">=", ">"):
         assert run("greedy", trials_of(FALLING), 2, tolerance=0.005, accept=accept).names == ("run-0", "run-1")
@@ -280,7 +280,7 @@ def test_a_tolerance_holds_its_edge():
 
 @pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "pruned", "diverse", "layerwise"])
 def test_a_tolerance_is_not_negative(name):
-    """A negative tolerance, or none that is a number, is refused."""
+    """A tolerance that is negative or NaN raises a RecipeError."""
     for wrong in (-0.1, math.nan):
         with pytest.raises(RecipeError, match=r"tolerance is how far a score may fall.* 0 or more"):
             run(name, FakeTrials(lambda recipe: 0.5), tolerance=wrong)
@@ -288,7 +288,7 @@ def test_a_tolerance_is_not_negative(name):
 
 @pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "diverse"])
 def test_max_ingredients_is_a_limit(name):
-    """A soup that could grow ends at the limit, and what is left is not tried; a limit below one is refused."""
+    """A soup stops growing at `max_ingredients`, and a limit below one raises a RecipeError."""
     params = {"accept": ">="}
     for most in (1, 2, 3):
         choice = choose(name, FakeTrials(lambda recipe: 0.5), 5, max_ingredients=most, **params)
@@ -301,7 +301,7 @@ def test_max_ingredients_is_a_limit(name):
 
 
 def test_greedy_at_random_is_by_its_seed():
-    """A random order is the same for a seed, and other seeds give other orders, not that of the names alone."""
+    """A random order depends only on the seed, and other seeds give other orders."""
 
     def order(seed):
         return run("greedy", FakeTrials(lambda recipe: 0.5), 5, order="random", seed=seed).names
@@ -311,7 +311,7 @@ def test_greedy_at_random_is_by_its_seed():
 
 
 def test_greedy_as_given_begins_with_the_first():
-    """As given, the first begins whatever it scores alone, and its row says so."""
+    """With `order="given"` the search begins with the first ingredient regardless of its score."""
     trials, items = FakeTrials(mixed({"run-0": 0.9, "run-1": 0.1, "run-2": 0.5})), (RUNS[1], RUNS[0], RUNS[2])
     assert run("greedy", trials, items=items).names == ("run-0",)
     given = choose("greedy", trials, items=items, order="given")
@@ -321,21 +321,21 @@ def test_greedy_as_given_begins_with_the_first():
 
 
 class Ensembles(FakeTrials):
-    """Trials in which ensembles score by a table of their own."""
+    """Trials in which ensembles are scored by a table of their own."""
 
     def __init__(self, score, ensembles, **settings):
         super().__init__(score, **settings)
         self.ensembles = ensembles
 
     def ensemble(self, recipe):
-        """By the names, as `trials_of` has them."""
+        """Look up the score of an ensemble by its names, as in `trials_of`."""
         return self._scored(self.ensembles["+".join(recipe.names).replace("run-", "")])
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", ["greedy", "greedy_best_first"])
 def test_what_the_ensemble_rules_out_is_not_cooked(name, sign):
-    """With `prescreen` a candidate that makes the ensemble worse is never scored, and its row says why."""
+    """With `prescreen="ensemble"` a candidate that makes the ensemble worse is not scored, and its row says why."""
     ensembles = {"0": 0.9, "0+1": 0.85, "0+2": 0.95, "0+2+1": 0.94}
     trials = Ensembles(
         lambda recipe: sign * (0.8 + 0.01 * len(recipe.names) - 0.001 * int(recipe.names[-1][-1])),
@@ -356,7 +356,7 @@ def test_what_the_ensemble_rules_out_is_not_cooked(name, sign):
 
 
 def test_best_first_takes_the_best_of_each_round():
-    """Every round tries all who remain and takes the best; it stops when none brings a gain (`>=`: all lose)."""
+    """Each round tries all remaining candidates and keeps the best; the search stops if there is no gain."""
     table = {"0": 0.9, "1": 0.8, "2": 0.7, "3": 0.6, "0+1": 0.91, "0+2": 0.93, "0+3": 0.92, "0+2+1": 0.93}
     table |= {"0+2+3": 0.92, "0+2+1+3": 0.90}
     choice = choose("greedy_best_first", trials_of(table), 4)
@@ -375,11 +375,11 @@ def test_best_first_takes_the_best_of_each_round():
 @often
 @hypothesis.given(seed=seeds, n=st.integers(1, 8), count=st.integers(1, 5))
 def test_exhaustive_is_brute_force(seed, n, count):
-    """Of all subsets it finds the best score, of equals the smallest, of these that of the best ones alone."""
+    """Of all subsets the best is chosen; in a tie the smallest, and then the one with the best ingredients."""
     right = at_random(seed, n)
     ranked = sorted(RUNS[:count], key=lambda item: (-right(Mixture.equal([item])).sum(), item.name))
     groups = [group for size in range(1, count + 1) for group in itertools.combinations(ranked, size)]
-    best = max(groups, key=lambda group: right(Mixture.equal(group)).sum())  # the first of equals
+    best = max(groups, key=lambda group: right(Mixture.equal(group)).sum())  # the first one in a tie
     trials = FakeTrials(right=right)
     recipe = run("exhaustive", trials, count)
     assert recipe.ingredients == best
@@ -388,7 +388,7 @@ def test_exhaustive_is_brute_force(seed, n, count):
 
 
 def test_exhaustive_refuses_too_many():
-    """More candidates than the limit are refused before anything is scored, with the number of subsets."""
+    """More candidates than the limit raise a RecipeError with the number of subsets before anything is scored."""
     trials = FakeTrials(lambda recipe: 0.5)
     items = [Ingredient(f"run-{index}", "runs") for index in range(11)]
     with pytest.raises(RecipeError, match=r"11 ingredients have 2,047 subsets, and max_candidates is 10"):
@@ -400,7 +400,7 @@ def test_exhaustive_refuses_too_many():
 
 
 def test_pruned_drops_the_harmful_ones():
-    """Those without whom the score rises go, worst alone first, and the rest stay, best alone first."""
+    """Ingredients without which the score rises are removed, worst first; the others are listed best first."""
     worth = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.85, "run-3": 0.1, "run-4": 0.2}
     choice = choose("pruned", FakeTrials(mixed(worth)), 5)
     recipe = choice.mixture
@@ -410,7 +410,7 @@ def test_pruned_drops_the_harmful_ones():
 
 
 def test_pruned_asks_again():
-    """Who stayed is asked again after another has gone, and may then go."""
+    """Remaining ingredients are tried again after one has been removed."""
     table = {"0": 0.7, "1": 0.3, "2": 0.2, "0+1+2": 0.5, "0+1": 0.4, "0+2": 0.6}
     choice = choose("pruned", trials_of(table))
     recipe = choice.mixture
@@ -419,7 +419,7 @@ def test_pruned_asks_again():
 
 
 def test_pruned_keeps_somebody():
-    """Where nobody is missed one ingredient is left; with `>` nobody goes who is not a burden."""
+    """At least one ingredient remains; with `>` only those whose removal raises the score are removed."""
     trials = FakeTrials(lambda recipe: 0.5)
     assert run("pruned", trials).names == ("run-0",)
     assert run("pruned", trials, accept=">").names == ("run-0", "run-1", "run-2")
@@ -429,7 +429,7 @@ def test_pruned_keeps_somebody():
 
 
 def test_weights_are_given():
-    """As a list, by name (who is not named gets none), or as rows for modules they are taken as they are."""
+    """Weights given as a list, by name or by module are used as they are; ingredients without a name get 0."""
     assert run("weighted", None, weights=[2, 1, 0.5]).weights == (2, 1, 0.5)
     assert run("weighted", None, weights={"run-2": 3, "run-0": 1}).weights == (1, 0, 3)
     rows = {"": [1, 1, 1], "classifier": [0, 0, 1]}
@@ -450,7 +450,7 @@ def test_weights_are_given():
     ],
 )
 def test_wrong_weights_are_told(weights, message):
-    """No weights, too few, those of nobody, and what is no number are refused with what was found."""
+    """Missing, invalid or too few weights, or those of unknown ingredients, raise a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         run("weighted", None, weights=weights)
 
@@ -470,7 +470,7 @@ def test_wrong_weights_are_told(weights, message):
     ],
 )
 def test_weights_by_performance(scores, higher, params, expected):
-    """Each scheme gives the shares that its definition says."""
+    """Each scheme gives weights in the proportions of its definition."""
     table = {str(index): score for index, score in enumerate(scores)}
     trials = FakeTrials(lambda recipe: table.get(recipe.names[0][-1]), higher_is_better=higher)
     recipe = run("performance", trials, **params)
@@ -480,7 +480,7 @@ def test_weights_by_performance(scores, higher, params, expected):
 
 
 def test_performance_scores_what_it_gives():
-    """The soup itself is scored once, and its row says by which scheme."""
+    """The soup itself is scored once, and its row names the scheme."""
     trials = FakeTrials(mixed({"run-0": 0.5, "run-1": 0.7, "run-2": 0.6}))
     choice = choose("performance", trials, scheme="rank")
     recipe = choice.mixture
@@ -493,14 +493,14 @@ def test_performance_scores_what_it_gives():
     ("scores", "higher"), [([-0.1, 0.5, 0.5], True), ([0.0, 0.0, 0.0], True), ([0.0, 0.5, 0.5], False)]
 )
 def test_scores_that_cannot_be_weights(scores, higher):
-    """Negative scores, nothing but zeros and an error of zero have no share; the message names other schemes."""
+    """Proportional weights of negative or zero scores raise a RecipeError that suggests other schemes."""
     table = dict(zip(["0", "1", "2"], scores, strict=True))
     with pytest.raises(RecipeError, match=r"cannot be weights; use scheme='softmax' or scheme='rank'"):
         run("performance", trials_of(table, higher_is_better=higher), scheme="proportional")
 
 
 def test_a_temperature_is_positive():
-    """A temperature of zero, below it or NaN is refused; a very low one gives the best all the weight."""
+    """A temperature that is not positive raises a RecipeError; a very low one gives the best all the weight."""
     for wrong in (0, -1, math.nan):
         with pytest.raises(RecipeError, match="temperature has to be greater than 0"):
             run("performance", FakeTrials(lambda recipe: 0.5), temperature=wrong)
@@ -512,14 +512,14 @@ def test_a_temperature_is_positive():
 
 
 class Deciding(FakeTrials):
-    """Trials whose ingredients decide as a string says: one digit, 0 or 1, for each example."""
+    """Trials in which a string of digits gives each ingredient's decision for each example."""
 
     def __init__(self, score, digits):
         super().__init__(score, examples=len(next(iter(digits.values()))))
         self.digits = digits
 
     def logits(self, ingredient):
-        """A logit of one for the class that it decides on."""
+        """Predictions with a logit of one for the class of the decision."""
         classes = np.array([int(digit) for digit in self.digits[ingredient.name]])
         rows = np.arange(len(classes))
         return Predictions(np.eye(2)[classes], np.zeros(len(classes), int), rows)
@@ -533,15 +533,15 @@ WORTH = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.7, "run-3": 0.6, "run-4": 0.5}
     ("diversity", "expected"),
     [
         (0.0, ["1, which differs in 25.0%", "2, which differs in 87.5%", "3, which differs in 66.7%"]),
-        # run-3 differs most from run-0; 1, 2 and 4 in half from these two, so by their scores
+        # run-3 differs most from run-0; 1, 2 and 4 differ in half from these two, so scores decide
         (1.0, ["3, which differs in 100.0%", "1, which differs in 50.0%", "2, which differs in 66.7%"]),
-        # ranks by score 0 1 2 3 and by difference 2 1 0 3: the first three tie, so the best alone
+        # ranks by score 0 1 2 3 and by difference 2 1 0 3: the first three tie, so the best one is next
         (0.5, ["1, which differs in 25.0%", "2, which differs in 87.5%", "3, which differs in 66.7%"]),
         (0.6, ["3, which differs in 100.0%", "1, which differs in 50.0%", "2, which differs in 66.7%"]),
     ],
 )
 def test_diverse_goes_by_score_and_difference(diversity, expected):
-    """Next comes the best mean of the two ranks; the difference is the mean share of other decisions than theirs."""
+    """The next candidate has the best mean of its ranks by score and by mean difference from those chosen so far."""
     trials = Deciding(lambda recipe: WORTH[recipe.names[0]], DIGITS)
     choice = choose("diverse", trials, 5, diversity=diversity)
     assert tried(choice) == [(f"+ run-{what}", True) for what in [*expected, "4, which differs in 50.0%"]]
@@ -550,7 +550,7 @@ def test_diverse_goes_by_score_and_difference(diversity, expected):
 @often
 @hypothesis.given(seed=seeds, n=st.integers(1, 6), accept=st.sampled_from([">=", ">"]))
 def test_diverse_by_score_alone_is_greedy(seed, n, accept):
-    """Without diversity it is the greedy soup, whatever the ingredients say."""
+    """With diversity 0 the soup is that of greedy."""
     diverse, greedy = (
         run(name, FakeTrials(right=at_random(seed, n)), 5, accept=accept, **params)
         for name, params in (("diverse", {"diversity": 0}), ("greedy", {}))
@@ -560,7 +560,7 @@ def test_diverse_by_score_alone_is_greedy(seed, n, accept):
 
 @pytest.mark.parametrize("diversity", [-0.1, 1.1, math.nan])
 def test_diversity_is_a_share(diversity):
-    """Diversity outside of 0 to 1 is refused."""
+    """A diversity outside 0 to 1 raises a RecipeError."""
     with pytest.raises(RecipeError, match="diversity is between 0 and 1"):
         run("diverse", FakeTrials(lambda recipe: 0.5), diversity=diversity)
 
@@ -569,7 +569,7 @@ def test_diversity_is_a_share(diversity):
 
 
 def by_module(worth, default=0.5):
-    """The mean over the modules of what the set of those who are in each is worth; digits for names."""
+    """The mean over modules of a value for the set of ingredients, written as digits, in each module."""
 
     def score(recipe):
         digits = ["".join(sorted(name[-1] for name in in_module(recipe, module))) for module in MODULES]
@@ -580,7 +580,7 @@ def by_module(worth, default=0.5):
 
 
 def inside(recipe):
-    """Who has a weight in each module, as digits, from the bottom up."""
+    """The ingredients with a nonzero weight in each module, as digits, from the bottom up."""
     return ["".join(name[-1] for name in recipe.names if name in in_module(recipe, m)) for m in MODULES]
 
 
@@ -599,7 +599,7 @@ def inside(recipe):
     ],
 )
 def test_layerwise_asks_module_by_module(mode, params, expected):
-    """Modules are decided on from the head down, from the bottom up or as given; a prefix is all below it, once."""
+    """Modules are tried from the head down, from the bottom up or as given; a prefix stands for all below it."""
     trials = FakeTrials(lambda recipe: float(len(recipe.names) == 1))
     choice = choose("layerwise", trials, 2, mode=mode, **params)
     recipe = choice.mixture
@@ -611,7 +611,7 @@ def test_layerwise_asks_module_by_module(mode, params, expected):
 
 
 def test_layerwise_keeps_what_helps():
-    """A module is averaged over all where that does not lower the score, and stays that of the best where it does."""
+    """A module is averaged over all ingredients if the score does not drop, and otherwise stays that of the best."""
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, ("classifier", "012"): 0.9, ("embeddings", "012"): 0.8}
     recipe = run("layerwise", FakeTrials(by_module(worth)))
     assert inside(recipe) == ["012", "0", "0", "012"]
@@ -620,13 +620,13 @@ def test_layerwise_keeps_what_helps():
 
 
 def test_layerwise_of_everything_is_one_row():
-    """Where every module is averaged over all, the recipe is the uniform soup."""
+    """If every module is averaged over all ingredients, the recipe is the uniform soup."""
     recipe = run("layerwise", FakeTrials(lambda recipe: 0.5))
     assert recipe.weights == (1, 1, 1)
 
 
 def test_layerwise_greedy_has_a_soup_in_each_module():
-    """Each module takes those, one by one, with whom the score does not fall."""
+    """In greedy mode each module gets the ingredients with which, one by one, the score does not drop."""
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, ("classifier", "01"): 0.9, ("embeddings", "02"): 0.8}
     worth |= {("encoder.layer.1", "01"): 0.85, ("encoder.layer.1", "012"): 0.86}
     choice = choose("layerwise", FakeTrials(by_module(worth)), mode="greedy")
@@ -641,7 +641,7 @@ def test_layerwise_greedy_has_a_soup_in_each_module():
 
 
 def test_layerwise_may_begin_with_a_greedy_soup():
-    """With `start="greedy"` modules are at first the greedy soup, which has a row of its own."""
+    """With `start="greedy"` all modules start as the greedy soup, which has a row of its own."""
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, "01": 0.85, ("classifier", "012"): 0.9}
     choice = choose("layerwise", FakeTrials(by_module(worth)), start="greedy")
     recipe = choice.mixture
@@ -664,7 +664,7 @@ def test_layerwise_may_begin_with_a_greedy_soup():
     ],
 )
 def test_layerwise_as_told(params, averaged):
-    """Heads, body or the named modules are averaged over all, the rest is the best one's, whatever it scores."""
+    """Heads, body or named modules are averaged over all ingredients whatever the score; the rest is the best's."""
     choice = choose("layerwise", FakeTrials(mixed({"run-0": 0.1, "run-1": 0.9, "run-2": 0.5}, bonus=-1)), **params)
     recipe = choice.mixture
     assert recipe.names == ("run-1", "run-2", "run-0")
@@ -684,7 +684,7 @@ def test_layerwise_as_told(params, averaged):
     ],
 )
 def test_layerwise_says_what_is_wrong(params, message):
-    """Unknown modules come with the nearest one, and a model without a head apart says what to do."""
+    """Unknown modules raise a RecipeError with the nearest name, models without a separate head one with advice."""
     with pytest.raises(RecipeError, match=message):
         run("layerwise", FakeTrials(lambda recipe: 0.5, heads=()), **params)
 
@@ -693,7 +693,7 @@ def test_layerwise_says_what_is_wrong(params, message):
 
 
 def by_alpha(scores):
-    """Trials in which a point scores what a table says of the base model's weight there, and ingredients 0.5."""
+    """A function that scores points by their alpha in a table, and ingredients by 0.5."""
 
     def score(recipe):
         row = recipe.weights_by_module.get("", recipe.weights)
@@ -704,7 +704,7 @@ def by_alpha(scores):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_interpolate_takes_the_best_point(sign):
-    """Every alpha has a row with its score, and the best one is the soup: (1 - alpha) of the base, the rest equal."""
+    """Every alpha has a row with its score; the best point is the soup, with 1 - alpha on the base model."""
     table = {0.0: 0.3, 0.25: 0.6, 0.75: 0.8, 1.5: 0.1}
     trials = FakeTrials(lambda recipe: sign * by_alpha(table)(recipe), higher_is_better=sign == 1)
     choice = choose("interpolate", trials, 3, alphas=[0, 0.25, 0.75, 1, 1.5])
@@ -719,7 +719,7 @@ def test_interpolate_takes_the_best_point(sign):
 
 @pytest.mark.parametrize("alphas", [(0.5, 0, 1), (0, 1), (1, 0.5), (2.0,)])
 def test_interpolate_keeps_the_first_of_equals(alphas):
-    """Of equal points the first one given is kept; at 1 the base model is not in the recipe."""
+    """Of points with equal scores the first is kept; at alpha 1 the base model is not in the recipe."""
     choice = choose("interpolate", FakeTrials(lambda recipe: 0.5), 2, alphas=alphas)
     recipe = choice.mixture
     assert choice.alpha == alphas[0]
@@ -727,7 +727,7 @@ def test_interpolate_keeps_the_first_of_equals(alphas):
 
 
 def test_interpolate_gives_what_the_base_lacks():
-    """A module that the base model lacks is that of the end at every point, also at the base model's own."""
+    """A module missing from the base model is that of the end at every point, even at alpha 0."""
     for alpha in (0.0, 0.4, 1.5):
         trials = FakeTrials(lambda recipe: 0.5, lacks=["classifier"])
         recipe = run("interpolate", trials, 2, alphas=[alpha])
@@ -736,7 +736,7 @@ def test_interpolate_gives_what_the_base_lacks():
 
 @pytest.mark.parametrize(("end", "expected"), [("uniform", "102"), ("greedy", "10"), ("best", "1")])
 def test_interpolate_ends_where_told(end, expected):
-    """The end of the way is all ingredients, a greedy soup of them, or the best one."""
+    """The end of the interpolation is the uniform soup, a greedy soup or the best ingredient."""
     worth = {"run-0": 0.85, "run-1": 0.9, "run-2": 0.1, "start": 0.5}
     recipe = run("interpolate", FakeTrials(mixed(worth)), 3, end=end, alphas=[0.5])
     assert "".join(name[-1] for name in recipe.names[:-1]) == expected
@@ -744,7 +744,7 @@ def test_interpolate_ends_where_told(end, expected):
 
 
 def test_interpolate_needs_a_point():
-    """No alpha at all is an error."""
+    """An empty list of alphas raises a RecipeError."""
     with pytest.raises(RecipeError, match="alphas is empty; it lists the points to score"):
         run("interpolate", FakeTrials(lambda recipe: 0.5), alphas=[])
 
@@ -755,14 +755,14 @@ VALUE = {"run-0": 0.0, "run-1": 1.0, "run-2": 0.6}
 
 
 def means(recipe, values=VALUE):
-    """For each module the weighted mean of a number of each ingredient."""
+    """For each module, the weighted mean of one number per ingredient."""
     rows = [recipe.weights_by_module.get(module, recipe.weights_by_module.get("")) for module in MODULES]
     numbers = [values[name] for name in recipe.names]
     return np.array([np.dot(row, numbers) / sum(row) for row in rows])
 
 
 def misses(target):
-    """How far the means of the modules are from targets, squared: a smooth score with its best value 0 there."""
+    """A smooth score: minus the squared distance between the means of the modules and their targets."""
     return lambda recipe: -float(np.square(means(recipe) - target).mean())
 
 
@@ -772,14 +772,14 @@ def shares(recipe):
 
 
 def test_learned_finds_the_optimum_of_a_model():
-    """Of two ingredients 0 and 1 the mean 0.3 has weights 0.7 and 0.3, and that is what is learned."""
+    """For two ingredients with values 0 and 1 and target 0.3, the learned weights are 0.7 and 0.3."""
     for seed in range(3):
         recipe = run("learned", FakeTrials(misses(0.3)), 2, epochs=60, patience=60, train_batch_size=100, seed=seed)
         assert shares(recipe) == pytest.approx({"run-0": 0.7, "run-1": 0.3}, abs=0.01)
 
 
 def test_learned_finds_the_optimum_of_each_module():
-    """With weights for each module each reaches a target of its own, which one row of weights cannot."""
+    """With weights by module each module reaches its own target, which weights by model cannot."""
     target, params = np.array([0.2, 0.4, 0.6, 0.8]), {"epochs": 80, "patience": 80, "train_batch_size": 100}
     recipe = run("learned", FakeTrials(misses(target)), by="module", **params)
     assert set(recipe.weights_by_module) == set(MODULES)
@@ -788,16 +788,16 @@ def test_learned_finds_the_optimum_of_each_module():
 
 
 class Tempered(FakeTrials):
-    """Trials whose loss rises with the scale of the logits."""
+    """Trials in which the loss has a constant derivative by the scale of the logits."""
 
     def gradient(self, recipe, rows, scale=1.0):
-        """As it is, with a derivative by the scale."""
+        """Return the usual gradient, with a derivative by the scale."""
         gradient = super().gradient(recipe, rows, scale)
         return Gradient(gradient.loss, gradient.weights, 0.25)
 
 
 def test_the_first_step_is_the_learning_rate():
-    """One step of AdamW moves each free number by the learning rate: weights e^-0.1 and e^0.1, temperature e^0.1."""
+    """One step of AdamW changes each parameter by the learning rate: weights e^-0.1 and e^0.1, temperature e^0.1."""
     choice = choose("learned", Tempered(misses(1.0)), 2, epochs=1, train_batch_size=100)
     recipe = choice.mixture
     assert shares(recipe) == pytest.approx({"run-1": 1 / (1 + math.exp(-0.2)), "run-0": 1 / (1 + math.exp(0.2))})
@@ -805,19 +805,19 @@ def test_the_first_step_is_the_learning_rate():
 
 
 class Counted(FakeTrials):
-    """Trials that count how often they are asked for a gradient."""
+    """Trials that count the requests for a gradient."""
 
     steps = 0
 
     def gradient(self, recipe, rows, scale=1.0):
-        """As it is."""
+        """Count the request and return the usual gradient."""
         self.steps += 1
         return super().gradient(recipe, rows, scale)
 
 
 @pytest.mark.parametrize("patience", [1, 2, 4])
 def test_learning_stops_where_nothing_is_gained(patience):
-    """From equal weights that are the best it goes `patience` epochs further, and takes none of them."""
+    """Starting at the optimum, learning continues for `patience` epochs and keeps the starting weights."""
     trials = Counted(misses(0.5))
     recipe = run("learned", trials, 2, epochs=9, patience=patience, train_batch_size=30)
     assert recipe.weights == (0.5, 0.5)
@@ -825,7 +825,7 @@ def test_learning_stops_where_nothing_is_gained(patience):
 
 
 def test_adamw_is_its_formula():
-    """Ten steps with weight decay agree with algorithm 2 of the paper, written out number by number."""
+    """Ten steps with weight decay agree with algorithm 2 of the paper, computed number by number."""
     rng = np.random.default_rng(0)
     values, rate, decay = rng.normal(size=(2, 3)), 0.05, 0.1
     expected, m, v = values.copy(), np.zeros((2, 3)), np.zeros((2, 3))
@@ -844,7 +844,7 @@ def test_adamw_is_its_formula():
 @pytest.mark.parametrize("by", ["model", "module"])
 @pytest.mark.parametrize("learning_rate", [1e-9, 1.0, 1e3])
 def test_learned_weights_are_numbers(by, learning_rate):
-    """At any learning rate weights are finite, and the same for any order of the arguments."""
+    """At any learning rate the weights are finite and do not depend on the order of the ingredients."""
     trials, params = FakeTrials(misses(0.3)), {"by": by, "learning_rate": learning_rate}
     recipe = run("learned", trials, **params)
     assert all(math.isfinite(weight) for row in recipe.weights_by_module.values() for weight in row)
@@ -853,7 +853,7 @@ def test_learned_weights_are_numbers(by, learning_rate):
 
 @pytest.mark.parametrize("params", [{"held_back": x} for x in (0, 1, -0.5, 0.001)] + [{"epochs": 0}, {"patience": 0}])
 def test_learned_says_what_is_out_of_range(params):
-    """No example to learn or to stop by, no epoch and no patience are refused before anything is scored."""
+    """Invalid values of `held_back`, `epochs` and `patience` raise a RecipeError before anything is scored."""
     trials = FakeTrials(misses(0.3))
     with pytest.raises(RecipeError, match=r"held_back is .*of 100 examples|are 1 or more"):
         run("learned", trials, **params)
@@ -862,7 +862,7 @@ def test_learned_says_what_is_out_of_range(params):
 
 @pytest.mark.parametrize("by", ["model", "module"])
 def test_search_is_never_worse_and_keeps_its_budget(by):
-    """It scores as many soups as the budget says, and gives the best thing that was scored, the same for a seed."""
+    """The number of soups scored equals the budget, the best one scored is returned, and the seed decides."""
     for budget in (1, 2, 13, 40):
         trials = FakeTrials(misses(0.3))
         choice = choose("search", trials, by=by, budget=budget, seed=1)
@@ -876,7 +876,7 @@ def test_search_is_never_worse_and_keeps_its_budget(by):
 
 
 def test_search_finds_the_optimum():
-    """With a few hundred soups each module is near a target of its own."""
+    """With a budget of 300 soups each module gets close to its own target."""
     target = np.array([0.2, 0.4, 0.6, 0.8])
     recipe = run("search", FakeTrials(misses(target)), by="module", budget=300)
     assert means(recipe) == pytest.approx(target, abs=0.1)
@@ -884,13 +884,13 @@ def test_search_finds_the_optimum():
 
 @pytest.mark.parametrize("score", [lambda recipe: 0.5, lambda recipe: recipe.weights[0] / sum(recipe.weights)])
 def test_search_keeps_the_best_alone_where_nothing_is_better(score):
-    """Where no soup is better than the best ingredient alone, that is the result, however long it searches."""
+    """If no soup is better than the best ingredient, the result is that ingredient."""
     recipe = run("search", FakeTrials(score), budget=400)
     assert (recipe.names, recipe.weights) == (("run-0",), (1,))
 
 
 def test_search_needs_a_budget_and_cmaes(monkeypatch):
-    """A budget or spread of nothing is refused; without cmaes the error has the line for pip."""
+    """A budget or sigma of zero raises a RecipeError; a missing cmaes raises an error with the pip command."""
     for wrong in ({"budget": 0}, {"sigma": 0}):
         with pytest.raises(RecipeError, match="budget and sigma have to be greater than 0"):
             run("search", FakeTrials(misses(0.3)), **wrong)

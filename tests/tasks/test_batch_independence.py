@@ -1,4 +1,4 @@
-"""A contract over architectures: what a model says of a text does not depend on what else is in its batch."""
+"""A contract across architectures: a model's output for a text does not depend on the other texts in its batch."""
 
 import datasets
 import numpy as np
@@ -48,7 +48,7 @@ DISTILBERT = {"vocab_size": len(WORDS), "dim": 16, "n_layers": 1, "n_heads": 2, 
 SQUEEZEBERT = {**BODY, "embedding_size": 16, "q_groups": 2, "k_groups": 2, "v_groups": 2, "intermediate_groups": 2}
 NYSTROMFORMER = {**BODY, "num_landmarks": 4, "segment_means_seq_len": 4}
 DEBERTA = {**BODY, "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
-# class -> what its configuration has, and the side that its tokenizer pads
+# class -> fields of its configuration, and the side on which its tokenizer pads
 CLASSIFIERS = {
     "AlbertForSequenceClassification": ({**BODY, "embedding_size": 8}, "right"),
     "BartForSequenceClassification": (BART, "right"),
@@ -101,7 +101,7 @@ PAIRS = datasets.Dataset.from_dict({"text": SENTENCES, "target": SENTENCES[::-1]
 
 
 def tokenizer_for(side="right", **options):
-    """A fast tokenizer of the words above that pads on one side, and makes more than some models take."""
+    """A fast tokenizer of the words above that pads on one side and returns more inputs than some models take."""
     vocabulary = {word: index for index, word in enumerate(WORDS)}
     fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -113,12 +113,12 @@ def tokenizer_for(side="right", **options):
     made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=fast, padding_side=side, model_input_names=inputs, **names, **options
     )
-    made._pad_token_type_id = 3 if side == "left" else 0  # XLNet's type of padding
+    made._pad_token_type_id = 3 if side == "left" else 0  # token type that XLNet uses for padding
     return made
 
 
 def make(name, fields, **more):
-    """A tiny model whose logits differ from text to text by much more than rounding does."""
+    """A tiny model whose logits differ between texts by much more than rounding errors."""
     model_class = getattr(transformers, name.split()[0])
     transformers.set_seed(0)
     with quiet_transformers():
@@ -131,13 +131,13 @@ def make(name, fields, **more):
 
 
 def alone_and_together(data, model, **options):
-    """Predictions of one row after the other, and of all in one batch."""
+    """Logits of the rows computed one at a time, and all in one batch."""
     return [hf_soup.Evaluator(data, batch_size=size, **options).predict(model).logits for size in (1, len(LENGTHS))]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_score_texts_alone_as_together(name):
-    """Logits of texts of 1 to 26 words are the same in a batch of their own and in one of all."""
+    """The logits of texts with 1 to 26 words are the same one at a time and in one batch."""
     fields, side = CLASSIFIERS[name]
     model = make(name, fields, num_labels=3)
     alone, together = alone_and_together(TEXTS, model, processing_class=tokenizer_for(side))
@@ -147,7 +147,7 @@ def test_classifiers_score_texts_alone_as_together(name):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_data_that_is_encoded_already_is_scored_the_same(name):
-    """Without a tokenizer, so without its side, logits are those of the texts one by one."""
+    """Encoded data, scored without a tokenizer, gives the same logits as texts one at a time."""
     fields, side = CLASSIFIERS[name]
     model, tokenizer = make(name, fields, num_labels=3), tokenizer_for(side)
     takes_types = "token_type_ids" in inputs_of(model).names
@@ -166,7 +166,7 @@ LAST_TOKEN = ("GPT2ForSequenceClassification on the left", "LlamaForSequenceClas
 @pytest.mark.parametrize("name", [*LAST_TOKEN, "GPT2LMHeadModel on the left", "LlamaForCausalLM"])
 @pytest.mark.parametrize("padded_to", ["longest", "max_length"])
 def test_rows_that_are_padded_on_the_left_already_are_scored_the_same(name, padded_to):
-    """A text keeps its positions: logits are those of the texts one by one, with their masks and labels."""
+    """Encoded rows padded on the left give the same logits as texts one at a time, because positions are kept."""
     classifies = name in CLASSIFIERS
     fields, side = {**CLASSIFIERS, **OTHERS}[name]
     head = {"num_labels": 3} if classifies else {}
@@ -189,7 +189,7 @@ def test_rows_that_are_padded_on_the_left_already_are_scored_the_same(name, padd
 )
 @pytest.mark.parametrize("pad_token_id", [1, 0])
 def test_words_that_are_padded_on_the_left_already_are_scored_the_same(name, pad_token_id):
-    """Whatever the first position of the model and the token that stands for padding, the mask says where it is."""
+    """The mask marks padding on the left, whatever the model's first position and the padding token are."""
     model = make(name, BODY, num_labels=3)
     rows = {"input_ids": [], "attention_mask": [], "labels": []}
     padded = {column: [] for column in rows}
@@ -205,7 +205,7 @@ def test_words_that_are_padded_on_the_left_already_are_scored_the_same(name, pad
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_words_and_tokens_are_scored_alone_as_together(name):
-    """Logits of words, and log-probabilities of tokens, are the same in batches of one text and of all."""
+    """Outputs for words and tokens are the same one at a time and in one batch."""
     fields, side = OTHERS[name]
     data, head = TEXTS.select_columns("text"), {}
     if "TokenClassification" in name:
@@ -220,7 +220,7 @@ def test_words_and_tokens_are_scored_alone_as_together(name):
 
 @pytest.mark.parametrize("name", ["XLNetForSequenceClassification", "RobertaForSequenceClassification"])
 def test_several_labels_are_scored_alone_as_together(name):
-    """Multi-label classification, on either side."""
+    """Multi-label classifiers give the same logits one at a time and in one batch, padded on either side."""
     fields, side = CLASSIFIERS[name]
     model = make(name, fields, num_labels=3, problem_type="multi_label_classification")
     labels = [[row % 3, (row + 1) % 3] for row in range(len(LENGTHS))]
@@ -238,7 +238,7 @@ LILT = {**LAYOUT, "hidden_size": 24, "channel_shrink_ratio": 2}
 )
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_boxes_go_with_the_words(name, side):
-    """Boxes of encoded data are the model's input: another box gives other logits, and padding has a box as well."""
+    """Boxes of encoded data are padded and passed to the model: other boxes give other logits."""
     model = make(name, LILT if name.startswith("Lilt") else LAYOUT, num_labels=3)
     ids = [[0, *[5 + (row + place) % 8 for place in range(n)], 2] for row, n in enumerate(LENGTHS)]
     boxes = [[[place, row, place + 9, row + 7] for place in range(len(tokens))] for row, tokens in enumerate(ids)]
@@ -253,7 +253,7 @@ def test_boxes_go_with_the_words(name, side):
 
 
 def sizes_of_batches(name, data=TEXTS):
-    """How many rows each batch has that a model is run on, after those that tell whether padding matters."""
+    """The sizes of the batches in a first and a second prediction; the first includes tests for effects of padding."""
     fields, side = CLASSIFIERS[name]
     model, sizes = make(name, fields, num_labels=3), []
     model.register_forward_pre_hook(lambda *given: sizes.append(len(given[-1]["input_ids"])), with_kwargs=True)
@@ -265,8 +265,8 @@ def sizes_of_batches(name, data=TEXTS):
 
 
 def test_texts_share_a_batch_where_masks_hide_padding():
-    """A BERT runs all in one batch, and so do an XLNet and a GPT-2 that are padded on the left; an FNet, which has no
-    mask, runs those of one length. Each is measured once.
+    """Texts share a batch if masks hide padding, as in BERT, and in XLNet and GPT-2 padded on the left; FNet, which
+    has no mask, gets batches of one length. Each model is tested for this once.
     """
     masked = (
         "BertForSequenceClassification",
@@ -279,12 +279,12 @@ def test_texts_share_a_batch_where_masks_hide_padding():
     first, again = sizes_of_batches("FNetForSequenceClassification")
     apart = [LENGTHS.count(length) for length in sorted(set(LENGTHS), reverse=True)]
     assert (first, again) == ([1, 1, 1, 1, 4, *apart], apart)
-    first, again = sizes_of_batches("BertForSequenceClassification", TEXTS.select([7, 8]))  # of one length
+    first, again = sizes_of_batches("BertForSequenceClassification", TEXTS.select([7, 8]))  # texts of one length
     assert (first, again) == ([2], [2])
 
 
 def test_a_model_that_says_nothing_settles_nothing():
-    """A head of zeros does not depend on padding; the same evaluator measures the next weights again."""
+    """A model with constant outputs does not decide whether padding matters; the next model is tested again."""
     fields, side = CLASSIFIERS["FNetForSequenceClassification"]
     model = make("FNetForSequenceClassification", fields, num_labels=3)
     silent = make("FNetForSequenceClassification", fields, num_labels=3)
@@ -297,7 +297,7 @@ def test_a_model_that_says_nothing_settles_nothing():
 
 
 def test_rows_in_small_batches_and_gradients_keep_to_one_length():
-    """Batches that come first, and rows that a gradient is taken on, are split by length as well."""
+    """Rows run first and rows for a gradient are also split by length if padding matters."""
     fields, side = CLASSIFIERS["FNetForSequenceClassification"]
     model, sizes = make("FNetForSequenceClassification", fields, num_labels=3), []
     evaluator = hf_soup.Evaluator(TEXTS, processing_class=tokenizer_for(side))
@@ -313,7 +313,7 @@ def test_rows_in_small_batches_and_gradients_keep_to_one_length():
 
 
 def test_a_short_text_does_not_change_the_model_for_good():
-    """BigBird's attention is that of its configuration in every batch, whatever was run before."""
+    """A short text does not permanently change the attention of BigBird."""
     fields, side = CLASSIFIERS["BigBirdForSequenceClassification"]
     model = make("BigBirdForSequenceClassification", fields, num_labels=3)
     long, short = TEXTS.select([11]), TEXTS.select([0])

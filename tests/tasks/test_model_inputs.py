@@ -1,4 +1,4 @@
-"""What models take: arguments of `forward`, the number of tokens that positions reach, and padding."""
+"""The inputs of models: arguments of `forward`, the number of tokens that their positions allow, and padding."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ from hf_soup.tasks._model_inputs import empty_model, inputs_of
 from hf_soup.tasks._padding import pad_collator
 
 
-ROBERTA = {**BODY, "max_position_embeddings": 36}  # two places are kept for padding
+ROBERTA = {**BODY, "max_position_embeddings": 36}  # two of the positions are reserved for padding
 DEBERTA = CLASSIFIERS["DebertaV2ForSequenceClassification"][0]
 LED = {key: value for key, value in BART.items() if key != "max_position_embeddings"} | {
     "max_encoder_position_embeddings": 32,
@@ -41,7 +41,7 @@ PROPHETNET = {
     **SPECIAL,
 }
 LLAMA = {**BODY, "num_key_value_heads": 1}
-# class -> its configuration; tokens that its positions reach, those of its decoder, and the first position
+# class -> its configuration; maximum numbers of tokens, also of its decoder, and the first position
 REACH = {
     "AlbertForSequenceClassification": ({**BODY, "embedding_size": 8}, (34, None, 0)),
     "BartForConditionalGeneration": (BART, (34, 34, 0)),
@@ -78,7 +78,7 @@ LONG = " ".join(WORDS[5 + place % 8] for place in range(60))
 
 @pytest.mark.parametrize("name", REACH)
 def test_positions_reach_as_far_as_the_model_runs(name):
-    """Texts of that many tokens run, and with absolute positions no longer ones; a model on `meta` says the same."""
+    """Texts of the maximum length run; with absolute positions longer ones fail. A model on `meta` gives the same."""
     fields, (positions, target_positions, first_position) = REACH[name]
     model = make(name, fields)
     inputs = inputs_of(model)
@@ -87,19 +87,17 @@ def test_positions_reach_as_far_as_the_model_runs(name):
         assert inputs_of(type(model)(model.config)) == inputs
     ids = torch.tensor([[5 + place % 8 for place in range(positions or 60)]])
     more = {"decoder_input_ids": ids[:, :5]} if "Conditional" in name else {}
-    ids[:, -1] = 2  # where some classifiers read
+    ids[:, -1] = 2  # some classifiers read the output here
     with torch.no_grad():
         assert model(input_ids=ids, **more).logits.isfinite().all()
-        if positions and "Llama" not in name:  # rotary positions go on, but were not trained
+        if positions and "Llama" not in name:  # rotary positions extend further, but were not trained
             with pytest.raises((RuntimeError, IndexError)):
                 model(input_ids=torch.cat([ids, ids[:, -1:]], dim=1), **more)
 
 
 @pytest.mark.parametrize("name", [name for name in REACH if name.endswith("SequenceClassification")])
 def test_long_texts_are_cut_to_what_the_model_takes(name):
-    """A tokenizer that is passed in and does not know how much that is scores a long text as the same text cut, and is
-    left as it was.
-    """
+    """A tokenizer without a limit scores a long text like the truncated text, and is left unchanged."""
     fields, (positions, *_) = REACH[name]
     model, tokenizer = make(name, fields, num_labels=3), tokenizer_for()
     data = datasets.Dataset.from_dict({"text": [LONG, "good film"], "label": [0, 1]})
@@ -115,7 +113,7 @@ def test_long_texts_are_cut_to_what_the_model_takes(name):
 
 
 def test_the_tokenizer_may_say_less_than_the_positions():
-    """The smaller of the two limits counts."""
+    """The smaller of the tokenizer's and the model's limit applies."""
     model = make("RobertaForSequenceClassification", ROBERTA, num_labels=3)
     data = datasets.Dataset.from_dict({"text": [LONG], "label": [0]})
     for limit in (8, 100):
@@ -125,7 +123,7 @@ def test_the_tokenizer_may_say_less_than_the_positions():
 
 
 def test_right_texts_are_cut_to_what_the_decoder_takes():
-    """The encoder's positions may reach further than the decoder's."""
+    """Target texts are truncated to the positions of the decoder, which may be fewer than the encoder's."""
     model = make("LEDForConditionalGeneration", LED)
     data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
     evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
@@ -136,7 +134,7 @@ def test_right_texts_are_cut_to_what_the_decoder_takes():
 
 @pytest.mark.parametrize("ngram", [1, 2])
 def test_a_decoder_that_predicts_ahead_takes_a_token_less(ngram):
-    """ProphetNet's decoder looks up the position after each token: long texts are cut to what it runs."""
+    """ProphetNet's decoder uses the position after each token, so long texts are truncated accordingly."""
     model = make("ProphetNetForConditionalGeneration", {**PROPHETNET, "ngram": ngram})
     data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
     evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
@@ -149,7 +147,7 @@ def test_a_decoder_that_predicts_ahead_takes_a_token_less(ngram):
 
 
 def test_words_beyond_the_positions_are_counted():
-    """In token classification the warning names the model's limit where it is the smaller one."""
+    """The warning about truncated words in token classification gives the model's limit if it is smaller."""
     model = make("RobertaForTokenClassification", ROBERTA, num_labels=3)
     data = datasets.Dataset.from_dict({"tokens": [LONG.split()], "tags": [[0] * 60]})
     with pytest.warns(UserWarning, match="28 words have no token among the 34"):
@@ -157,7 +155,7 @@ def test_words_beyond_the_positions_are_counted():
 
 
 def test_encoded_rows_that_are_too_long_are_told():
-    """Rows that come encoded are not cut; padding has no position of its own in RoBERTa, and does not count."""
+    """Encoded rows are not truncated, and RoBERTa's padding, which has no positions of its own, does not count."""
     model = make("RobertaForSequenceClassification", ROBERTA, num_labels=3)
     columns = {"input_ids": [[5, 2], [5] * 35], "label": [0, 1]}
     with pytest.raises(DataError, match=r"row 1 has 35 tokens, and the positions of Roberta.* reach 34"):
@@ -167,19 +165,19 @@ def test_encoded_rows_that_are_too_long_are_told():
 
 
 class Wrapper(torch.nn.Module):
-    """A model of one's own that passes on what it is given."""
+    """A custom model that passes its inputs on."""
 
     def __init__(self, model):
         super().__init__()
         self.inner, self.config, self.device, self.dtype = model, model.config, model.device, model.dtype
 
     def forward(self, input_ids, extra=None, **inputs):
-        """As the model inside."""
+        """Call the inner model."""
         return self.inner(input_ids=input_ids, **inputs)
 
 
 def test_arguments_are_those_of_forward():
-    """By its signature; a wrapper's `**kwargs` go to the model inside; no list of names is kept."""
+    """Input names come from the signature of `forward`, and `**kwargs` of a wrapper stand for the inner model's."""
     bert, vit = testing.tiny_text_model(), testing.tiny_image_model()
     assert inputs_of(bert).names == set(inspect.signature(type(bert).forward).parameters) - {
         "self",
@@ -205,7 +203,7 @@ LAYOUT_V3 = {
 
 
 def test_columns_that_the_model_does_not_take_are_named_once():
-    """Encoded data may have more: what the model does not take is left out, with one warning for all models."""
+    """Columns that the model does not take are dropped, with one warning for all models."""
     data = datasets.Dataset.from_dict(
         {
             "input_ids": [[5, 6, 2], [7, 2]],
@@ -234,8 +232,8 @@ DISTILBERT = CLASSIFIERS["DistilBertForSequenceClassification"][0]
 
 
 def test_rows_are_filled_up_on_the_tokenizers_side():
-    """Each input with its own filler: the model's padding token, the tokenizer's type of padding, masks and boxes of
-    zeros, labels of -100; positions count from the first token.
+    """Each input gets its own padding, on the tokenizer's side: the model's padding token, the tokenizer's token type,
+    zeros for masks and boxes, -100 for labels; positions count from the first token.
     """
     rows = [
         {"input_ids": [5, 6, 7], "token_type_ids": [0, 0, 2], "bbox": [[1, 2, 3, 4]] * 3, "labels": [1, 2, 0]},
@@ -267,7 +265,7 @@ def test_rows_are_filled_up_on_the_tokenizers_side():
 
 
 def test_the_first_token_after_padding_is_not_scored():
-    """Encoded texts of a language model may be padded on the left: nothing comes before their first token."""
+    """In encoded texts padded on the left, the first token after the padding is not scored."""
     rows = {"input_ids": [[1, 1, 5, 6, 7], [1, 8, 9, 5, 6]], "attention_mask": [[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]}
     found = hf_soup.Evaluator(datasets.Dataset.from_dict(rows)).predict(make("GPT2LMHeadModel", GPT2))
     assert found.labels.tolist() == [6, 7, 9, 5, 6]
@@ -275,7 +273,7 @@ def test_the_first_token_after_padding_is_not_scored():
 
 @pytest.mark.parametrize("name", ["padding_side", "truncation_side", "model_max_length"])
 def test_what_decides_the_inputs_is_in_the_cache_key(name):
-    """The side of padding and of truncation, and the limit, as they are set on the tokenizer."""
+    """The padding side, the truncation side and the maximum length of the tokenizer are part of the cache key."""
     data = testing.tiny_texts(5)
     keys = set()
     for value in ("right", "left") if name.endswith("side") else (7, 8):
@@ -287,7 +285,7 @@ def test_what_decides_the_inputs_is_in_the_cache_key(name):
 
 
 def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
-    """A mask of pixels, which a ViT does not take, stays out of its inputs."""
+    """Outputs of an image processor that the model does not take, such as a pixel mask, are dropped."""
     model, processor = testing.model_for(plugins.load_module("task", "image-classification"))
     data = testing.tiny_images(4)
     plain = hf_soup.Evaluator(data, processing_class=processor).predict(model)
@@ -305,7 +303,7 @@ def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
 
 
 def test_encoded_images_without_a_label_are_no_broken_files():
-    """Rows of pixels that are marked -100 are left out, and nothing is said of decoding."""
+    """Encoded images with the label -100 are left out, without a message about decoding."""
     pixels = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
     data = datasets.Dataset.from_dict({"pixel_values": pixels, "label": [0, -100, 2]})
     found = hf_soup.Evaluator(data, task="image-classification").predict(testing.tiny_image_model())
@@ -313,8 +311,8 @@ def test_encoded_images_without_a_label_are_no_broken_files():
 
 
 def test_a_model_that_fails_on_its_inputs_is_told():
-    """The error names the model, the first row, and what it raised."""
-    model = make("LiltForSequenceClassification", {**BODY, "channel_shrink_ratio": 4}, num_labels=3)  # 16 is no 6 * n
+    """If a model fails, an EvaluationError names the model, the first row and the original error."""
+    model = make("LiltForSequenceClassification", {**BODY, "channel_shrink_ratio": 4}, num_labels=3)  # 16 % 6 is not 0
     with pytest.raises(EvaluationError, match=r"Lilt.* fails on 2 examples, of which row 0 is the first: Runt"):
         hf_soup.Evaluator(
             datasets.Dataset.from_dict({"text": ["good", "bad"], "label": [0, 1]}), processing_class=tokenizer_for()
@@ -322,7 +320,7 @@ def test_a_model_that_fails_on_its_inputs_is_told():
 
 
 def test_a_sweep_cuts_long_texts_to_its_model(tmp_path):
-    """Runs are trained on texts longer than the positions, padded on the left; the limit is saved with each run."""
+    """A sweep truncates texts to the model's positions and saves the limit with each run."""
     make("MPNetForSequenceClassification", ROBERTA, num_labels=2).save_pretrained(tmp_path / "base")
     tokenizer_for("left").save_pretrained(tmp_path / "base")
     data = datasets.Dataset.from_dict({"text": [LONG, "good film", "bad"] * 4, "label": [0, 1, 0] * 4})
@@ -349,13 +347,13 @@ PAGES = {
 
 
 def page_tokenizer():
-    """LayoutLMv3's own, which takes a box for each word, over single letters."""
+    """A LayoutLMv3 tokenizer over single letters, which takes a box for each word."""
     letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *"abdfgilmopt"]
     return transformers.LayoutLMv3Tokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
 
 
 def page_model(task):
-    """A tiny LayoutLMv3 that reads no image."""
+    """A tiny LayoutLMv3 without image input."""
     fields = {**LAYOUT_V3, "vocab_size": 17, "visual_embed": False}
     return make(f"LayoutLMv3For{task}", fields, num_labels=3)
 
@@ -366,7 +364,7 @@ def page_model(task):
 )
 @pytest.mark.parametrize("name", ["bbox", "bboxes", "boxes"])
 def test_boxes_of_words_go_through_a_tokenizer_that_takes_them(task, labels, name):
-    """Logits are those of the tokenizer and the model by hand, and boxes elsewhere give others."""
+    """Boxes passed through the tokenizer give the same logits as by hand, and other boxes give other logits."""
     model, tokenizer = page_model(task), page_tokenizer()
     words, boxes = PAGES["tokens"], PAGES["bboxes"]
     data = datasets.Dataset.from_dict({"tokens": words, name: boxes, **labels})
@@ -387,7 +385,7 @@ def test_boxes_of_words_go_through_a_tokenizer_that_takes_them(task, labels, nam
 
 @pytest.mark.parametrize("task", ["TokenClassification", "SequenceClassification"])
 def test_boxes_that_cannot_be_passed_are_told(task):
-    """A model of pages is not run without the boxes that its data or its tokenizer is for."""
+    """A page model without usable boxes, or a page tokenizer without them, raises a DataError."""
     labels = {"ner_tags": [[0, 1], [2, 1, 0]]} if "Token" in task else {"label": [0, 2]}
     data = datasets.Dataset.from_dict({**PAGES, **labels})
     plain = make(f"LayoutLMFor{task}", {**BODY, "max_2d_position_embeddings": 64}, num_labels=3)

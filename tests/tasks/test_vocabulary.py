@@ -1,4 +1,4 @@
-"""A tokenizer larger than its model is told with the token, before the model is run or trained."""
+"""A token without an embedding in the model raises an error that names it, before the model is run or trained."""
 
 import datasets
 import pytest
@@ -16,22 +16,22 @@ DATA = datasets.Dataset.from_dict({"text": ["good", "bad film"] * 4, "label": [1
 
 
 def tokenizer(*more):
-    """One with a few words, and with more."""
+    """A tokenizer with a few words and the given ones."""
     return transformers.BertTokenizer(vocab={word: index for index, word in enumerate([*WORDS, *more])})
 
 
 def bert(vocabulary=8):
-    """A classifier with as many token embeddings; by default as there are words."""
+    """A classifier with the given number of token embeddings, by default one per word."""
     return testing.tiny_text_model(0, vocab_size=vocabulary)
 
 
 def score(data, processing_class, model):
-    """Of a model."""
+    """The score of a model on some data."""
     return hf_soup.Evaluator(data, cache=False, processing_class=processing_class)(model)
 
 
 def test_a_token_without_an_embedding():
-    """It is named with its id and row; words that the data does not have do no harm."""
+    """A token without an embedding raises a DataError with its id and row; such tokens not in the data do no harm."""
     larger = tokenizer("plot")
     score(DATA, larger, bert())
     unknown = datasets.Dataset.from_dict({"text": ["good", "bad plot"], "label": [1, 0]})
@@ -48,7 +48,7 @@ def test_a_token_without_an_embedding():
 
 
 def test_padding_without_an_embedding():
-    """A padding token that was added after training is told where rows differ in length, and only there."""
+    """A padding token without an embedding raises a DataError only if rows differ in length."""
     padded = tokenizer("<pad>")
     padded.pad_token = "<pad>"
     model = bert()
@@ -59,7 +59,7 @@ def test_padding_without_an_embedding():
 
 
 def test_a_sweep_refuses_before_it_trains(tmp_path):
-    """Tokens of the data, and the one that masks."""
+    """Tokens of the data, or a mask token, without an embedding raise a DataError before training."""
     for name, words in (("small", []), ("large", ["plot"])):
         bert().save_pretrained(tmp_path / name)
         tokenizer(*words).save_pretrained(tmp_path / name)
@@ -76,6 +76,6 @@ def test_a_sweep_refuses_before_it_trains(tmp_path):
 
 
 def test_what_has_no_token_embeddings_has_no_vocabulary():
-    """Images are embedded by patches."""
+    """A model of images has no vocabulary."""
     assert inputs_of(testing.tiny_image_model()).vocabulary is None
     assert inputs_of(bert(30)).vocabulary == 30

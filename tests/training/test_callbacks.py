@@ -1,4 +1,4 @@
-"""Callbacks of the user: a fresh copy for each run, here and in other processes."""
+"""User callbacks: each run gets a fresh copy, in this process and in others."""
 
 import json
 from pathlib import Path
@@ -19,47 +19,47 @@ SHARED = {"epochs": 2, "batch_size": 16}
 
 
 class Diary(transformers.TrainerCallback):
-    """Writes into the folder of a run how many runs this copy has seen."""
+    """Writes the number of runs that this copy has seen to the folder of the run."""
 
     def __init__(self):
         self.runs = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """One more."""
+        """Count the run and write the number."""
         self.runs += 1
         Path(args.output_dir).mkdir(exist_ok=True)
         (Path(args.output_dir) / "diary.txt").write_text(str(self.runs))
 
 
 class StopAt(transformers.TrainerCallback):
-    """Ends training after a step."""
+    """Ends training after the given step."""
 
     def __init__(self, step):
         self.step = step
 
     def on_step_end(self, args, state, control, **kwargs):
-        """It is enough."""
+        """Stop at the step."""
         control.should_training_stop = state.global_step >= self.step
 
 
 class Counter(transformers.TrainerCallback, ExportableState):
-    """Counts steps, and has its count saved in checkpoints."""
+    """Counts steps and saves the count in checkpoints."""
 
     def __init__(self, limit=100):
         self.limit, self.steps = limit, 0
 
     def on_step_end(self, args, state, control, **kwargs):
-        """One more; beyond the limit an interruption."""
+        """Count the step, and interrupt training at the limit."""
         self.steps += 1
         if state.global_step >= self.limit:
             raise KeyboardInterrupt
 
     def on_train_end(self, args, state, control, **kwargs):
-        """What it has come to."""
+        """Write the count."""
         (Path(args.output_dir) / "count.txt").write_text(str(self.steps))
 
     def state(self):
-        """As transformers saves it."""
+        """Return the state in the form that transformers saves."""
         return {"args": {"limit": 100}, "attributes": {"steps": self.steps}}
 
 
@@ -70,7 +70,7 @@ def base(tmp_path_factory):
 
 
 def sweep(base, folder, space=({},), **options):
-    """A small sweep of six steps for each run."""
+    """A small sweep with six steps per run."""
     given = {"validation": DATA[1], "training_args": SHARED, "on_error": "raise", **options}
     return hf_soup.sweep(base, DATA[0], space=space, output_dir=folder, **given)
 
@@ -79,7 +79,7 @@ def sweep(base, folder, space=({},), **options):
     "make", [lambda: Diary(), lambda: Diary, lambda: lambda: Diary()], ids=["one", "class", "def"]
 )
 def test_every_run_has_a_fresh_callback(base, tmp_path, make):
-    """An instance is copied, a class or a factory is called: no copy sees two runs, and not the one that was given."""
+    """An instance is copied, and a class or factory is called, for each run; the given instance is not used."""
     callback = make()
     runs = sweep(base, tmp_path, {"seed": [0, 1]}, callbacks=[callback], head="probe")
     assert [(run.folder / "diary.txt").read_text() for run in runs] == ["1", "1"]
@@ -90,7 +90,7 @@ def test_every_run_has_a_fresh_callback(base, tmp_path, make):
 
 
 def test_a_probe_is_no_run(base, tmp_path):
-    """A factory is called once before anything is written, and once for each run."""
+    """A callback factory is called once before anything is written and once for each run, but not for the probe."""
     made = []
 
     def make():
@@ -102,13 +102,13 @@ def test_a_probe_is_no_run(base, tmp_path):
 
 
 def test_processes_get_them_too(base, tmp_path, monkeypatch):
-    """Workers with a GPU each get callbacks by pickle, and train to the bits of runs trained here; what cannot be
-    pickled is refused at once.
+    """Worker processes for several GPUs get callbacks by pickle and train to the same bits; callbacks that cannot be
+    pickled raise a RecipeError.
     """
     from hf_soup.training import running as module
 
     here = sweep(base, tmp_path / "here", {"seed": [0, 1]}, callbacks=[Diary()])
-    monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # a machine without GPUs trains on its CPU all the same
+    monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # machines without GPUs train on the CPU instead
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     with pytest.raises(RecipeError, match="cannot be sent to the processes that train on several GPUs"):
         sweep(base, tmp_path / "runs", {"seed": [0, 1]}, callbacks=[lambda: Diary()])
@@ -123,7 +123,7 @@ def test_processes_get_them_too(base, tmp_path, monkeypatch):
 
 
 class Refuses(transformers.TrainerCallback):
-    """Cannot be copied."""
+    """A callback that cannot be copied."""
 
     def __deepcopy__(self, memo):
         raise TypeError("no copies of me")
@@ -142,7 +142,7 @@ class Refuses(transformers.TrainerCallback):
     ],
 )
 def test_what_is_no_callback(base, tmp_path, callbacks, message):
-    """It is refused before anything is written."""
+    """An invalid callback raises a RecipeError before anything is written."""
     with pytest.raises(RecipeError, match=message):
         sweep(base, tmp_path / "runs", callbacks=callbacks)
     assert not (tmp_path / "runs").exists()
@@ -151,7 +151,7 @@ def test_what_is_no_callback(base, tmp_path, callbacks, message):
 @pytest.mark.parametrize("keep", ["best", "last", "all"])
 @pytest.mark.parametrize("step", [1, 4])
 def test_a_callback_that_stops_between_two_checkpoints(base, tmp_path, keep, step):
-    """The run is whole, with the weights and a score that it had then."""
+    """A run that a callback stops between checkpoints is complete, with the weights and score of its last step."""
     shared = {**SHARED, "eval_steps": 3, "learning_rate": 0.0}
     runs = sweep(base, tmp_path, training_args=shared, keep=keep, callbacks=[StopAt(step)])
     state = runs[-1].state
@@ -165,7 +165,7 @@ def test_a_callback_that_stops_between_two_checkpoints(base, tmp_path, keep, ste
 
 @pytest.mark.parametrize("first", ["with it", "without it"])
 def test_a_callback_with_a_state_goes_on(base, tmp_path, first):
-    """What it saved in a checkpoint is there again; one that is new to a half-done run does no harm."""
+    """A callback's state is restored from a checkpoint; a callback new to an interrupted run starts fresh."""
     before = [Counter(limit=5)] if first == "with it" else [Interrupt()]
     with pytest.raises(KeyboardInterrupt):
         sweep(base, tmp_path, callbacks=before)
@@ -177,9 +177,9 @@ def test_a_callback_with_a_state_goes_on(base, tmp_path, first):
 
 
 class Interrupt(transformers.TrainerCallback):
-    """Ctrl-C in the second epoch."""
+    """Simulates Ctrl-C in the second epoch."""
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Now."""
+        """Interrupt training at step 5."""
         if state.global_step == 5:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Class weights: the numbers are scikit-learn's, the loss is torch's, and accumulation changes nothing."""
+"""Class weights agree with scikit-learn, their loss with torch, and gradient accumulation does not change it."""
 
 import datasets
 import numpy as np
@@ -19,7 +19,7 @@ STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def uneven(rows, seed=0):
-    """Sentences of which one in four is positive."""
+    """Sentences of which one in four is positive, in random order."""
     texts = testing.tiny_texts(4 * rows, seed)
     negative = [index for index, label in enumerate(texts["label"]) if label == 0]
     positive = [index for index, label in enumerate(texts["label"]) if label == 1]
@@ -32,13 +32,13 @@ DATA = uneven(32), uneven(16, seed=1)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A tiny text classifier without dropout, so that a step is a formula."""
+    """A tiny text classifier without dropout, so that a training step can be computed by a formula."""
     folder = tmp_path_factory.mktemp("base") / "base"
     return testing.save_text_model(testing.tiny_text_model(5, **STILL), folder)
 
 
 def sweep(base, folder, *settings, data=DATA, **options):
-    """Runs of one plain step of SGD, if nothing else is said."""
+    """A sweep whose runs take one plain SGD step by default."""
     shared = {"optimizer": "sgd", "scheduler": "constant", "learning_rate": 0.1, "max_grad_norm": 0, "max_steps": 1}
     shared |= {"batch_size": 32, "seed": 0, **options.pop("training_args", {})}
     given = {"validation": data[1], "output_dir": folder, "training_args": shared, "on_error": "raise", **options}
@@ -46,20 +46,20 @@ def sweep(base, folder, *settings, data=DATA, **options):
 
 
 def weights(folder):
-    """By name on disk."""
+    """The weights in a folder by name."""
     return load_file(folder / "model.safetensors")
 
 
 def outputs(logits):
-    """As a model of transformers gives them."""
+    """Logits as the output of a transformers model."""
     return transformers.modeling_outputs.SequenceClassifierOutput(logits=logits)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("shape", [(7,), (4, 6)], ids=["rows", "words"])
 def test_the_loss_is_the_weighted_mean(shape, smoothing):
-    """The sum of weight times loss over the sum of weights, without unscored labels: as by torch, and by hand, in
-    float64.
+    """The loss is the sum of weight times loss divided by the sum of weights, without unscored labels; torch agrees
+    with a float64 computation by hand.
     """
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(*shape, 3)) * 3, rng.integers(3, size=shape)
@@ -85,7 +85,7 @@ def test_the_loss_is_the_weighted_mean(shape, smoothing):
 
 
 def test_a_batch_without_labels_has_no_loss():
-    """Where nothing is scored the loss is 0, not NaN."""
+    """The loss of a batch without labels is 0 instead of NaN."""
     logits = torch.randn(3, 2, requires_grad=True)
     loss = WeightedLoss([1.0, 2.0])(outputs(logits), torch.full((3,), -100))
     loss.backward()
@@ -95,7 +95,7 @@ def test_a_batch_without_labels_has_no_loss():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_a_step_goes_down_the_weighted_loss(base, tmp_path, smoothing):
-    """One step of SGD over all rows is learning rate times the gradient of torch's weighted cross entropy."""
+    """One SGD step over all rows is the learning rate times the gradient of torch's weighted cross entropy."""
     shared = {"label_smoothing": smoothing, "class_weights": {"positive": 5.0}}
     (run,) = sweep(base, tmp_path, {}, training_args=shared)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "start")
@@ -113,7 +113,7 @@ def test_a_step_goes_down_the_weighted_loss(base, tmp_path, smoothing):
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification"])
 def test_accumulation_is_one_large_batch(base, tmp_path, task):
-    """Steps of four batches of 8 rows are the steps of one batch of 32, although their weights differ."""
+    """Accumulating four batches of 8 rows gives the same steps as a batch of 32, although their weights differ."""
     data, folder = DATA, base
     if task == "token-classification":
         rng = np.random.default_rng(0)
@@ -136,14 +136,14 @@ def test_accumulation_is_one_large_batch(base, tmp_path, task):
 
 
 def test_equal_weights_are_the_plain_loss(base, tmp_path):
-    """Weights that are all alike change nothing, whatever their size."""
+    """Equal class weights of any size give the plain loss."""
     plain, alike = sweep(base, tmp_path, {}, {"class_weights": [3.0, 3.0]})
     one, two = weights(plain.folder), weights(alike.folder)
     assert all(torch.allclose(one[name], two[name], atol=1e-7) for name in one)
 
 
 def test_balanced_is_the_formula():
-    """The number of labels over classes times labels of the class, as scikit-learn computes it."""
+    """Weights for "balanced" are the number of labels over classes times labels of the class, as in scikit-learn."""
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = np.array([0] * 6 + [1] * 3 + [2])
@@ -153,14 +153,14 @@ def test_balanced_is_the_formula():
 
 
 def test_mappings_and_lists():
-    """A class that a mapping leaves out has the weight 1; a list is in the order of the classes."""
+    """A class missing from a mapping has the weight 1, and a list is in the order of the classes."""
     labels = np.array([0, 1])
     assert resolve_class_weights({"positive": 3}, CLASSES, labels) == [1.0, 3.0]
     assert resolve_class_weights([2, 3.5], CLASSES, labels) == [2.0, 3.5]
 
 
 def test_classes_that_are_numbers():
-    """Where the data names no classes their numbers do, but not where they have names."""
+    """Classes without names can be given by their numbers, classes with names cannot."""
     labels = np.array([0, 1])
     nameless = ["LABEL_0", "LABEL_1"]
     for key in (1, "1", "LABEL_1"):
@@ -171,7 +171,7 @@ def test_classes_that_are_numbers():
 
 
 def test_balanced_in_a_sweep(base, tmp_path):
-    """`balanced` is the weights of the training data: a run with them written out has the same bits."""
+    """With "balanced" the weights come from the training data, so spelling them out gives the same bits."""
     written = {"negative": 32 / (2 * 24), "positive": 32 / (2 * 8)}
     one, two = sweep(base, tmp_path, {"class_weights": "balanced"}, {"class_weights": written})
     one, two = weights(one.folder), weights(two.folder)
@@ -180,7 +180,7 @@ def test_balanced_in_a_sweep(base, tmp_path):
 
 @pytest.mark.parametrize("name", ["image-classification", "token-classification", "text-classification"])
 def test_each_task_with_classes(tmp_path, name):
-    """Images, texts and words; labels are counted as they are scored."""
+    """Class weights change the training of image, text and token classifiers."""
     task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
@@ -191,7 +191,7 @@ def test_each_task_with_classes(tmp_path, name):
 
 
 def test_words_are_counted_once():
-    """Of a word that is several tokens one label counts, and unscored ones do not."""
+    """A word of several tokens counts once, and unscored tokens are not counted."""
     rows = datasets.Dataset.from_dict({"labels": [[-100, 0, -100, 1], [1], [-100]]})
     assert scored_labels(rows).tolist() == [0, 1, 1]
     assert scored_labels(rows.with_transform(lambda batch: {})).tolist() == [0, 1, 1]
@@ -202,7 +202,7 @@ def test_words_are_counted_once():
     "name", ["regression", "multi-label-classification", "text-generation", "text2text-generation"]
 )
 def test_other_tasks_refuse_them(tmp_path, name):
-    """Where there is no class for each row or word, the task is named."""
+    """Class weights in a task without one class per row or word raise a RecipeError that names the task."""
     task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
@@ -225,7 +225,7 @@ def test_other_tasks_refuse_them(tmp_path, name):
 )
 @pytest.mark.parametrize("place", ["space", "training_args", "probe_args"])
 def test_bad_weights(base, tmp_path, given, message, place):
-    """What is wrong is said before anything is written, wherever the setting stands."""
+    """Invalid class weights raise a RecipeError before anything is written, wherever they are given."""
     setting, options = {}, {}
     if place == "space":
         setting = {"class_weights": given}
@@ -238,7 +238,7 @@ def test_bad_weights(base, tmp_path, given, message, place):
 
 @pytest.mark.parametrize("place", ["space", "list", "training_args"])
 def test_weights_as_an_array(base, tmp_path, place):
-    """What scikit-learn's `compute_class_weight` returns is a list of weights like any other."""
+    """A numpy array of weights, as scikit-learn returns, is equivalent to a list."""
     weights = np.array([1.0, 5.0])
     if place == "training_args":
         (run,) = sweep(base, tmp_path / "runs", {}, training_args={"max_steps": 1, "class_weights": weights})
@@ -255,12 +255,12 @@ def test_weights_as_an_array(base, tmp_path, place):
 
 
 def test_two_arrays_in_a_space():
-    """Arrays are compared as lists are."""
+    """Two different arrays in a space are two settings."""
     assert len(expand_space({"class_weights": [np.array([1.0, 5.0]), np.array([1.0, 2.0])]})) == 2
 
 
 def test_a_class_without_examples(base, tmp_path):
-    """`balanced` would divide by zero; a mapping says what to do."""
+    """A class without examples raises a RecipeError for "balanced", but not for a mapping."""
     labels = datasets.ClassLabel(names=["negative", "positive", "mixed"])
     data = [part.cast_column("label", labels) for part in DATA]
     with pytest.raises(RecipeError, match=r"there are none of mixed\. Write a mapping"):
@@ -270,7 +270,7 @@ def test_a_class_without_examples(base, tmp_path):
 
 
 def test_a_list_for_classes_in_another_order(base, tmp_path):
-    """A checkpoint has its own order of classes: a list could be meant for either, so names are asked for."""
+    """A list of weights raises a RecipeError if data and model have different class orders; a mapping works."""
     names = datasets.ClassLabel(names=["positive", "negative"])
     data = [
         datasets.Dataset.from_dict(
@@ -288,7 +288,7 @@ def test_a_list_for_classes_in_another_order(base, tmp_path):
 
 
 def test_weights_in_a_grid(base, tmp_path):
-    """A mapping is one value of a grid, a list of values holds several; a table and a picture show them."""
+    """A mapping is a single value in a grid, a list holds several values, and table and picture can show them."""
     one = hf_soup.sweep(
         base,
         DATA[0],

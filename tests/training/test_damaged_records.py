@@ -1,4 +1,4 @@
-"""What a sweep has written is checked before it is believed: damaged, it is made again or one clear error."""
+"""Damaged records of a sweep are ignored, so that runs are trained again, or raise one clear error."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ VALUES = (None, 5, "x", [], {}, [1], {"a": [1]}, "../../etc", 10**400)
 
 @pytest.fixture
 def sweep(tmp_path):
-    """The folder of a sweep of one run, without weights."""
+    """The folder of a sweep with one run, without weights."""
     (tmp_path / "run-0").mkdir()
     (tmp_path / "sweep.json").write_text(json.dumps(MANIFEST))
     (tmp_path / "run-0" / "run.json").write_text(json.dumps(RUN))
@@ -43,7 +43,7 @@ def sweep(tmp_path):
 
 
 def damages(whole):
-    """Other values, missing keys, flipped bytes, and what is no mapping at all."""
+    """Yield damaged versions: other values, missing keys, flipped bytes and content that is no mapping."""
     random_ = random.Random(0)
     for key in whole:
         yield from (json.dumps({**whole, key: value}).encode() for value in VALUES)
@@ -56,14 +56,14 @@ def damages(whole):
 
 
 def look(folder):
-    """Everything that a list of runs is asked for."""
+    """Load the sweep of a folder and use everything it offers."""
     found = hf_soup.load_sweep(folder)
     found.table(), found.to_pandas()
     return found, [(run.score, run.as_ingredient()) for run in found]
 
 
 def test_what_is_whole_is_read(sweep):
-    """A run and the checkpoint on its way."""
+    """Undamaged records give the run and its intermediate checkpoint."""
     found, _ = look(sweep)
     assert [run.name for run in found] == ["run-0-checkpoint-2", "run-0"]
     assert found.best().score.value == 0.5
@@ -71,7 +71,7 @@ def test_what_is_whole_is_read(sweep):
 
 @pytest.mark.parametrize(("name", "whole"), [("run-0/run.json", RUN), ("run-0/failed.json", FAILED)])
 def test_a_record_that_is_damaged_is_none(sweep, name, whole):
-    """The run waits to be trained again, or is as it was."""
+    """A run with a damaged record is listed, for example as waiting to be trained again, and no error is raised."""
     (sweep / "run-0" / "run.json").unlink()
     for content in damages(whole):
         (sweep / name).write_bytes(content)
@@ -80,7 +80,7 @@ def test_a_record_that_is_damaged_is_none(sweep, name, whole):
 
 
 def test_a_damaged_list_of_runs_is_one_error(sweep):
-    """It names the file and what to do, and no run lies outside of the folder."""
+    """A damaged `sweep.json` raises a TrainingError at most, and a run name outside the folder is refused."""
     for content in damages(MANIFEST):
         (sweep / "sweep.json").write_bytes(content)
         with contextlib.suppress(TrainingError):
@@ -91,12 +91,12 @@ def test_a_damaged_list_of_runs_is_one_error(sweep):
 
 
 def test_runs_are_added_to_the_start_of_the_others_only(tmp_path):
-    """Other weights in its place are refused; those that were there, written again, are not."""
+    """If the weights of the start have changed, a TrainingError is raised; rewriting the same weights is allowed."""
     start = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "start")
     manifest = {**MANIFEST, "start": start_digests(start)}
     testing.save_text_model(testing.tiny_text_model(0), start)
     check_start(manifest, start)
     testing.save_text_model(testing.tiny_text_model(1), start)
-    check_start(MANIFEST, start)  # from before it was written down
+    check_start(MANIFEST, start)  # a manifest written before digests were recorded
     with pytest.raises(TrainingError, match="have changed since the first runs"):
         check_start(manifest, start)

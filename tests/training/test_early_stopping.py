@@ -1,4 +1,4 @@
-"""Early stopping: a run ends when its score no longer improves, and an interruption changes nothing."""
+"""Early stopping ends a run whose score no longer improves, and gives the same result after an interruption."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from hf_soup.training.planning import plan_sweep
 
 
 DATA = testing.tiny_texts(48), testing.tiny_texts(24, seed=1)
-STILL = {"learning_rate": 0.0, "batch_size": 16, "epochs": 8}  # 3 steps an epoch, and no score ever improves
+STILL = {"learning_rate": 0.0, "batch_size": 16, "epochs": 8}  # 3 steps per epoch, and no score ever improves
 LEARNS = {"learning_rate": 1e-3, "batch_size": 16, "epochs": 8}
 
 
@@ -29,14 +29,14 @@ def base(tmp_path_factory):
 
 
 def sweep(base, folder, space=({},), shared=STILL, **options):
-    """A small sweep whose runs do eight epochs of three steps, unless they stop."""
+    """A small sweep whose runs take eight epochs of three steps unless they stop early."""
     given = {"validation": DATA[1], "on_error": "raise", **options}
     return hf_soup.sweep(base, DATA[0], space=space, training_args=shared, output_dir=folder, **given)
 
 
 @pytest.mark.parametrize(("keep", "steps"), [("best", [3]), ("last", [9]), ("all", [3, 6, 9])])
 def test_a_run_stops_when_its_score_no_longer_improves(base, tmp_path, keep, steps):
-    """With patience 2 it ends after the third evaluation, is whole, and is not trained again."""
+    """With patience 2 a run ends after the third evaluation, is complete and is not trained again."""
     runs = sweep(base, tmp_path, shared={**STILL, "early_stopping_patience": 2}, keep=keep)
     assert [run.state["step"] for run in runs] == steps
     record = json.loads((tmp_path / "run-0" / "run.json").read_text())
@@ -49,7 +49,7 @@ def test_a_run_stops_when_its_score_no_longer_improves(base, tmp_path, keep, ste
 
 @pytest.mark.parametrize("name", plugins.names("task"))
 def test_every_task_stops(tmp_path, name):
-    """Language models by their loss, the others by their metric."""
+    """Early stopping works for every task."""
     task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
@@ -60,7 +60,7 @@ def test_every_task_stops(tmp_path, name):
 
 
 def test_patience_and_threshold_may_vary(base, tmp_path):
-    """They are settings like others: in a space, with None for a run that does not stop."""
+    """Patience and threshold may vary within a space, and `None` disables early stopping."""
     space = [
         {"early_stopping_patience": 1, "early_stopping_threshold": 100.0},
         {"early_stopping_patience": 2, "early_stopping_threshold": 100.0},
@@ -72,25 +72,25 @@ def test_patience_and_threshold_may_vary(base, tmp_path):
 
 
 def test_evaluations_in_steps_count_as_well(base, tmp_path):
-    """Patience counts evaluations, whatever their rhythm."""
+    """Patience counts evaluations, also those made every few steps."""
     (run,) = sweep(base, tmp_path, shared={**STILL, "eval_steps": 2, "early_stopping_patience": 3})
     assert run.state["steps"] == 8
 
 
 class Interrupt(transformers.TrainerCallback):
-    """Ends the process, as it were, at one step."""
+    """Simulates an interruption at one step."""
 
     def __init__(self, step):
         self.step = step
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ctrl-C."""
+        """Raise KeyboardInterrupt at the step."""
         if state.global_step == self.step:
             raise KeyboardInterrupt
 
 
 def test_an_interruption_does_not_start_the_patience_anew(base, tmp_path):
-    """A run that had waited one of two evaluations when it was interrupted waits for one more."""
+    """After an interruption the evaluations already waited for still count."""
     shared = {**STILL, "early_stopping_patience": 2}
     with pytest.raises(KeyboardInterrupt):
         sweep(base, tmp_path, shared=shared, callbacks=[Interrupt(7)])
@@ -100,7 +100,7 @@ def test_an_interruption_does_not_start_the_patience_anew(base, tmp_path):
 
 
 def test_an_interruption_after_the_end_adds_no_step(base, tmp_path, monkeypatch):
-    """A run that had stopped, and was interrupted before it was whole, is not trained any further."""
+    """A run that is interrupted after it has stopped, but before it is complete, takes no further steps."""
     shared = {**STILL, "early_stopping_patience": 2}
     write = module.write_json
 
@@ -119,7 +119,7 @@ def test_an_interruption_after_the_end_adds_no_step(base, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("keep", ["best", "all"])
 def test_an_interrupted_run_has_the_same_bits(base, tmp_path, keep):
-    """Steps, scores and weights are those of a run that was not interrupted, also with an evaluation at the start."""
+    """An interrupted run gives the same steps, scores and weights as an uninterrupted one."""
     shared = {**LEARNS, "eval_on_start": True, "early_stopping_patience": 2, "augment": {"mask": 0.2}}
     whole = sweep(base, tmp_path / "whole", shared=shared, keep=keep)
     last = whole[-1].state["steps"]
@@ -135,7 +135,7 @@ def test_an_interrupted_run_has_the_same_bits(base, tmp_path, keep):
 
 
 def test_a_probe_stops_as_well(base, tmp_path):
-    """What all runs share is for the probe too, unless `probe_args` says otherwise."""
+    """Early stopping in shared settings applies to the probe as well, unless `probe_args` overrides it."""
     seen = []
     from hf_soup.training import start
 
@@ -174,7 +174,7 @@ def test_a_probe_stops_as_well(base, tmp_path):
 )
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_bad_settings(base, tmp_path, setting, message, keep):
-    """What is wrong is said in a line that can be read, before anything is written."""
+    """Invalid settings raise a short RecipeError before anything is written."""
     with pytest.raises(RecipeError, match=message) as caught:
         sweep(base, tmp_path / "runs", [setting], keep=keep)
     assert len(str(caught.value)) < 250
@@ -190,7 +190,7 @@ def test_bad_settings(base, tmp_path, setting, message, keep):
     ids=["setting", "callback"],
 )
 def test_without_validation_there_is_nothing_to_go_by(base, tmp_path, options):
-    """Early stopping needs validation data, and says so."""
+    """Early stopping without validation data raises a RecipeError."""
     with pytest.raises(RecipeError, match="early stopping needs validation data"):
         plan_sweep(
             base,
@@ -203,7 +203,7 @@ def test_without_validation_there_is_nothing_to_go_by(base, tmp_path, options):
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_callback_itself_works_too(base, tmp_path, keep):
-    """transformers' own callback stops runs as the setting does, and together they are refused."""
+    """transformers' EarlyStoppingCallback works like the setting, and using both raises a RecipeError."""
     callback = transformers.EarlyStoppingCallback(2)
     with pytest.raises(KeyboardInterrupt):
         sweep(base, tmp_path, keep=keep, callbacks=[callback, Interrupt(7)])
@@ -215,7 +215,7 @@ def test_the_callback_itself_works_too(base, tmp_path, keep):
 
 
 def test_a_cook_file_stops_early(base, tmp_path):
-    """The setting is one of `training_args` and of `space` in a cook file."""
+    """A cook file accepts the setting in `training_args` and in `space`."""
     import yaml
 
     for split, rows in zip(("train", "validation"), DATA, strict=True):

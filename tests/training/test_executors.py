@@ -1,5 +1,6 @@
-"""Where runs are trained and models scored: on a Ray cluster whose workers may die, on several devices, over several
-processes. Processes take seconds to start, so tests share what runs in them.
+"""Training and scoring on a Ray cluster whose workers may die, on several devices and in several processes.
+
+Processes take seconds to start, so tests share the results of what runs in them.
 """
 
 import json
@@ -77,12 +78,12 @@ def near(tmp_path_factory):
 
 
 def weights(folder):
-    """Of all runs that are whole."""
+    """The weights of all completed runs."""
     return {path.parent.name: load_file(path) for path in sorted(folder.glob("run-*/model.safetensors"))}
 
 
 def parents():
-    """Each process of this machine and its parent."""
+    """Each process on this machine and its parent."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -94,7 +95,7 @@ def parents():
 
 
 def workers_of(driver):
-    """The processes below a driver that train a run now."""
+    """The descendants of a driver process that are training a run."""
     above, found = parents(), []
     for pid in above:
         try:
@@ -111,7 +112,7 @@ def workers_of(driver):
 
 
 class OnRay(NamedTuple):
-    """What a cluster of two workers did, the first of which was killed while it trained."""
+    """The results of a cluster of two workers, one of which was killed during training."""
 
     folder: Path
     killed: int | None
@@ -120,7 +121,7 @@ class OnRay(NamedTuple):
 
 @pytest.fixture(scope="module")
 def on_ray(base, near, tmp_path_factory):
-    """A sweep and two searches on one real cluster, in a process of their own."""
+    """A sweep and two searches on one real cluster, in a separate process."""
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc to find the worker")
     folder = tmp_path_factory.mktemp("ray") / "runs"
@@ -144,13 +145,13 @@ def on_ray(base, near, tmp_path_factory):
 
 
 def test_a_worker_that_dies_costs_nothing(on_ray, base, tmp_path):
-    """One of two workers of a real cluster is killed in the middle: every run is there once, with the local bits."""
+    """If one of two workers of a real cluster is killed, every run exists once and has the same bits as locally."""
     assert on_ray.killed
     assert on_ray.answer["runs"] == ["run-0", "run-1", "run-2"]
     assert on_ray.answer["failed"] == ["run-3", "run-4", "run-5"]
     texts, validation = testing.tiny_texts(96), testing.tiny_texts(40, seed=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of runs that diverge
+        warnings.simplefilter("ignore")  # about runs that diverge
         hf_soup.sweep(base, texts, validation=validation, output_dir=tmp_path / "local", **SWEEP)
     one, two = weights(tmp_path / "local"), weights(on_ray.folder)
     assert list(one) == list(two) == ["run-0", "run-1", "run-2"]
@@ -160,7 +161,7 @@ def test_a_worker_that_dies_costs_nothing(on_ray, base, tmp_path):
 
 
 def test_searches_on_ray_are_the_same(on_ray):
-    """Workers score what does not depend on each other; recipe, rows and scores are those of one process."""
+    """Searches on Ray give the same recipes as in one process, and errors in workers are reported."""
     assert on_ray.answer["same"] == [True, True]
     assert "nothing" in on_ray.answer["refused"]
 
@@ -190,16 +191,16 @@ torch.distributed.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def launched(base, tmp_path_factory):
-    """A folder and what two processes below accelerate wrote: `sweep`, and `sweep` again where nothing is left to do.
+    """A folder, and the answers of a sweep that two processes under accelerate run twice.
 
-    The second time they score a model as well.
+    The second time nothing is left to train, and the processes also score a model.
     """
     folder = tmp_path_factory.mktemp("launched")
     testing.tiny_texts(96).to_csv(folder / "train.csv")
     testing.tiny_texts(40, seed=1).to_csv(folder / "validation.csv")
     script = folder / "again.py"
     script.write_text(AGAIN)
-    # as on two GPUs; without --multi_gpu accelerate wants MPI for several processes on a CPU
+    # as for two GPUs; without --multi_gpu accelerate requires MPI for several processes on a CPU
     launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     launch = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "--main_process_port", "0"]
     sweep = ["sweep", base, "--data", folder, "--learning-rate", "1e-3,1e30", "--seed", "0,1", "--epochs", "2"]
@@ -209,12 +210,12 @@ def launched(base, tmp_path_factory):
         command = list(map(str, [*launch, *program]))
         done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
-        answers.append(json.loads(done.stdout))  # of one process alone
+        answers.append(json.loads(done.stdout))  # only one process prints
     return folder, answers
 
 
 def test_several_processes_train_each_run(launched):
-    """Under accelerate two processes share every run: half the steps, one set of files, nobody waits for ever."""
+    """Under accelerate two processes share every run with half the steps each, and neither hangs."""
     _, (answer, again) = launched
     assert [run["run"] for run in answer["runs"]] == ["run-0", "run-1"]
     assert [run["run"] for run in answer["failed"]] == ["run-2", "run-3"]
@@ -223,20 +224,20 @@ def test_several_processes_train_each_run(launched):
 
 
 def test_several_processes_share_the_scoring(launched):
-    """Each process takes some batches, and each has the whole result."""
+    """Each process scores some of the batches, and each gets the complete result."""
     folder, _ = launched
     tokenizer = testing.model_for(plugins.load_module("task", "text-classification"))[1]
     evaluator = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4)
     alone = evaluator.predict(testing.tiny_text_model(0))
     for rank in (0, 1):
         shared = np.load(folder / f"{rank}.npz")
-        assert shared["batches"] == 3 + 5  # a few rows tell whether padding matters, one by one and together
+        assert shared["batches"] == 3 + 5  # a few rows, run one by one and together, test for effects of padding
         assert np.allclose(shared["logits"], alone.logits, atol=1e-5)
         assert np.array_equal(shared["labels"], alone.labels)
 
 
 def test_each_device_has_a_process_that_sees_no_other():
-    """Two devices work at once, each in its own process, and every item is done once."""
+    """Two devices work in parallel, each in its own process that sees only this device; every item is done once."""
     answers = dict(parallel.run_all(errands.tell_device, list("abcdefgh"), devices=("5", "7")))
     assert sorted(answers) == list(range(8))
     assert [answers[place][0] for place in range(8)] == list("abcdefgh")
@@ -247,7 +248,7 @@ def test_each_device_has_a_process_that_sees_no_other():
 
 
 def test_what_a_function_raises_comes_here():
-    """An error of an item is raised where the results are read, and a process that dies is told."""
+    """An error for an item is raised where the results are read, and a worker that dies raises a SoupError."""
     with pytest.raises(DataError, match="no good"):
         list(parallel.run_all(errands.fail, [1, 2, 3], devices=("0", "1")))
     with pytest.raises(hf_soup.SoupError, match="a worker process died"):
@@ -256,7 +257,7 @@ def test_what_a_function_raises_comes_here():
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_no_cluster_at_the_address(base, tmp_path, monkeypatch, address):
-    """An address where nobody answers is told at once, before anything is written."""
+    """An address without a Ray cluster raises a RecipeError within seconds and before anything is written."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     began = time.monotonic()
     with pytest.raises(RecipeError, match="no Ray cluster answers at"):
@@ -266,7 +267,7 @@ def test_no_cluster_at_the_address(base, tmp_path, monkeypatch, address):
 
 
 def test_without_ray_the_pip_line_is_told(base, tmp_path, monkeypatch):
-    """An extra that is not installed is named before anything is trained."""
+    """If ray is not installed, an error with the pip command is raised before anything is trained."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[ray\]'"):
         hf_soup.sweep(base, testing.tiny_texts(20), space=[{}], output_dir=tmp_path / "runs", executor="ray")

@@ -1,4 +1,4 @@
-"""`sweep.json`: settings may move between what all runs share and what each has of its own, and no further."""
+"""In `sweep.json` settings may move between shared ones and those of each run, but otherwise not change."""
 
 import json
 
@@ -16,11 +16,11 @@ ARGS = {"num_train_epochs": 1, "per_device_train_batch_size": 16}
 
 
 def extended(manifest, shared, settings, folder):
-    """A manifest after a call with these settings, and the names and own settings of its runs."""
+    """The manifest after a call with these settings, and the names and settings of its runs."""
     return extend_manifest(manifest, folder, {"metric": "accuracy", "training_args": shared}, settings)
 
 
-CALLS = {  # shared and own settings of a first call, of a second one, and the names of its runs; None: refused
+CALLS = {  # shared and own settings of a first and a second call, and the names of its runs; None: refused
     "nothing new": (({"a": 1}, [{"b": 1}]), ({"a": 1}, [{"b": 1}]), ["run-0"]),
     "a larger space": (({"a": 1}, [{"b": 1}]), ({"a": 1}, [{"b": 2}, {"b": 1}]), ["run-1", "run-0"]),
     "shared, then of the space": (({"a": 1, "b": 1}, [{}]), ({"a": 1}, [{"b": 1}, {"b": 2}]), ["run-0", "run-1"]),
@@ -45,7 +45,7 @@ CALLS = {  # shared and own settings of a first call, of a second one, and the n
 
 @pytest.mark.parametrize(("first", "second", "names"), CALLS.values(), ids=CALLS)
 def test_a_setting_may_move(tmp_path, first, second, names):
-    """Runs are the same if all their settings are; a setting that truly changes is refused."""
+    """Runs are the same if all their settings are equal, wherever they stand; a changed setting is refused."""
     manifest, before = extended(None, *first, tmp_path)
     if names is None:
         with pytest.raises(TrainingError, match="another training_args"):
@@ -66,7 +66,7 @@ def test_a_setting_may_move(tmp_path, first, second, names):
 
 
 def test_a_first_manifest_is_what_was_written(tmp_path):
-    """Shared and own settings stand where the caller wrote them."""
+    """A first manifest lists shared and own settings as the caller has given them."""
     manifest, runs = extended(None, {"a": 1}, [{"b": 1}, {"b": 2, "a": 3}], tmp_path)
     assert manifest["fixed"]["training_args"] == {"a": 1}
     assert manifest["runs"] == runs == {"run-0": {"b": 1}, "run-1": {"b": 2, "a": 3}}
@@ -87,7 +87,7 @@ def sweep(base, folder, space, **shared):
 
 
 def test_a_shared_setting_becomes_one_of_the_space(base, tmp_path):
-    """The run that is there is kept, others come beside it, and each is told with the setting that it has."""
+    """If a shared setting becomes part of the space, the existing run is kept and each run reports its own setting."""
     (first,) = sweep(base, tmp_path, {}, seed=0, learning_rate=1e-3)
     before = (first.folder / "run.json").stat().st_mtime_ns
     more = sweep(base, tmp_path, {"seed": [0, 1]}, learning_rate=1e-3)
@@ -106,7 +106,7 @@ def test_a_shared_setting_becomes_one_of_the_space(base, tmp_path):
 
 
 def test_a_moved_setting_is_trained_as_it_was(base, tmp_path):
-    """A run is the same wherever its settings stand."""
+    """A setting that moves to the space gives runs with the same bits."""
     sweep(base, tmp_path / "moved", {}, seed=0, learning_rate=1e-3)
     sweep(base, tmp_path / "moved", {"seed": [0, 1]}, learning_rate=1e-3)
     sweep(base, tmp_path / "whole", {"seed": [0, 1]}, learning_rate=1e-3)
@@ -116,7 +116,7 @@ def test_a_moved_setting_is_trained_as_it_was(base, tmp_path):
 
 
 def test_a_manifest_of_an_older_version(base, tmp_path):
-    """What was written before settings could be shared is read, and goes on."""
+    """A manifest from before settings could be shared is read and extended."""
     sweep(base, tmp_path, [{"seed": 0, "learning_rate": 1e-3}])
     manifest = json.loads((tmp_path / "sweep.json").read_text())
     assert manifest["runs"] == {"run-0": {"seed": 0, "learning_rate": 1e-3}}

@@ -1,4 +1,4 @@
-"""`max_length`: texts are cut alike in training, in evaluation, and in the evaluation of soups later."""
+"""`max_length` truncates texts in the same way in training, in evaluation and in later evaluations of soups."""
 
 import json
 
@@ -22,7 +22,7 @@ SHARED = {"max_steps": 1, "batch_size": 16, "max_length": 6}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A tiny text classifier that takes 32 tokens."""
+    """A tiny text classifier that accepts 32 tokens."""
     return testing.save_text_model(testing.tiny_text_model(5), tmp_path_factory.mktemp("base") / "base")
 
 
@@ -33,12 +33,12 @@ def sweep(base, folder, space=({},), shared=SHARED, **options):
 
 
 def longest(encoded):
-    """Tokens of the longest row."""
+    """The number of tokens in the longest row."""
     return max(len(ids) for ids in encoded["input_ids"])
 
 
 def test_training_and_validation_are_cut(base, tmp_path):
-    """All texts are, and without the setting none is."""
+    """With `max_length` training and validation texts are truncated, and without it they are not."""
     plan = plan_runs(base, DATA[0], validation=DATA[1], space=[{}], training_args=SHARED, output_dir=tmp_path / "runs")
     assert longest(plan.context.train) == longest(plan.context.validation) == 6
     plain = plan_runs(base, DATA[0], validation=DATA[1], space=[{}], output_dir=tmp_path / "runs")
@@ -46,7 +46,7 @@ def test_training_and_validation_are_cut(base, tmp_path):
 
 
 def test_the_length_is_saved(base, tmp_path):
-    """With the start, each run and a soup; and they are evaluated on texts that are cut."""
+    """The length is saved with the start, the runs and a soup, and they are evaluated on truncated texts."""
     runs = sweep(base, tmp_path / "runs", [{"seed": 0}, {"seed": 1}])
     soup = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
     for folder in (tmp_path / "runs" / "start", runs[0].folder, soup):
@@ -66,13 +66,13 @@ def test_the_length_is_saved(base, tmp_path):
 
 
 def evaluator(rows, folder):
-    """Of rows, as the tokenizer in a folder takes them."""
+    """An evaluator of rows with the tokenizer in a folder."""
     tokenizer = plugins.load_module("task", "text-classification").load_processing_class(str(folder))
     return hf_soup.Evaluator(rows, task="text-classification", processing_class=tokenizer, cache=False)
 
 
 def test_another_length_is_another_sweep(base, tmp_path):
-    """Runs on texts that are cut elsewhere do not go into one folder; the same length goes on."""
+    """Changing `max_length` for an existing folder raises a TrainingError; the same length continues the sweep."""
     sweep(base, tmp_path)
     assert len(sweep(base, tmp_path, [{"seed": 1}])) == 1
     for other in ({**SHARED, "max_length": 8}, {"max_steps": 1, "batch_size": 16}):
@@ -83,7 +83,7 @@ def test_another_length_is_another_sweep(base, tmp_path):
 @pytest.mark.filterwarnings("ignore:1 words have no token among the 4")
 @pytest.mark.parametrize("name", ["token-classification", "text2text-generation", "text-generation"])
 def test_each_task_of_texts(tmp_path, name):
-    """Words, texts and their right answers are cut."""
+    """Every text task truncates its inputs and labels."""
     task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     options = SweepOptions(space=[{}], training_args={"max_length": 4}, keep="last")
@@ -106,14 +106,14 @@ def test_each_task_of_texts(tmp_path, name):
     ],
 )
 def test_bad_lengths(base, tmp_path, shared, options, message):
-    """What is wrong is said before anything is written."""
+    """Invalid lengths raise a RecipeError before anything is written."""
     with pytest.raises(RecipeError, match=message):
         sweep(base, tmp_path / "runs", shared=shared, **options)
     assert not (tmp_path / "runs").exists()
 
 
 def test_images_have_no_length(tmp_path):
-    """An image processor cuts no tokens."""
+    """`max_length` for an image model raises a RecipeError."""
     base = testing.save_image_model(testing.tiny_image_model(0), tmp_path / "base")
     with pytest.raises(RecipeError, match='"max_length" is for texts'):
         hf_soup.sweep(

@@ -1,4 +1,4 @@
-"""Runs and data on the Hub: a repository for each run, workers without shared storage, data sets of the Hub."""
+"""Sweeps and the Hub: a repository for each run, workers without shared storage, base models and data on the Hub."""
 
 import shutil
 
@@ -26,7 +26,7 @@ def sweep(base, folder, seeds=(0, 1), **options):
 
 
 def test_each_run_has_a_repository(base, hub, tmp_path):
-    """Start and runs are pushed, once; they load from the Hub, and what was whole before is pushed too."""
+    """Start and runs, also those finished earlier, are pushed once and can be loaded from the Hub."""
     sweep(base, tmp_path / "mine", [0])
     runs = sweep(base, tmp_path / "mine", push_runs=True, private=True)
     commits = {}
@@ -46,7 +46,7 @@ def test_each_run_has_a_repository(base, hub, tmp_path):
 
 
 def test_workers_need_no_shared_storage(base, hub, tmp_path):
-    """A worker that sees an empty folder takes the start from the Hub and leaves its run there; it is brought here."""
+    """A worker with an empty folder gets the start from the Hub and pushes its run, which is then collected."""
     from dataclasses import replace
 
     from hf_soup.api.sweep import plan_runs
@@ -66,7 +66,7 @@ def test_workers_need_no_shared_storage(base, hub, tmp_path):
 
 
 def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
-    """Without shared storage and without the Hub there is nothing to start from."""
+    """A worker without the start, with neither shared storage nor the Hub, raises a TrainingError."""
     from dataclasses import replace
 
     from hf_soup.api.sweep import plan_runs
@@ -78,7 +78,7 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
 
 
 def test_a_whole_run_is_not_trained_again(base, tmp_path):
-    """What a worker finished before it died is taken as it is by the one that tries again."""
+    """A run that a worker completed before it died is not trained again."""
     from hf_soup.api.sweep import plan_runs
 
     runs = sweep(base, tmp_path / "runs", [0])
@@ -90,7 +90,7 @@ def test_a_whole_run_is_not_trained_again(base, tmp_path):
 
 
 def test_prefixes(hub, tmp_path):
-    """Repositories are called after you and the folder, or as you say; without a login it is told."""
+    """Repositories are named after the user and the folder, or by the given prefix."""
     assert publisher_for(False, tmp_path) is None
     assert publisher_for(True, tmp_path / "sweep").prefix == f"{hub.user}/sweep"
     assert publisher_for("other", tmp_path).prefix == f"{hub.user}/other"
@@ -98,7 +98,7 @@ def test_prefixes(hub, tmp_path):
 
 
 def test_a_base_model_of_the_hub_is_pinned(base, hub, tmp_path):
-    """The commit is recorded, and a later call goes on with it although the branch has moved."""
+    """The commit of a base model on the Hub is recorded, and a later call uses it although the branch has moved."""
     api, repo_id = HfApi(), f"{hub.user}/swept-base"
     api.create_repo(repo_id)
     api.upload_folder(folder_path=base, repo_id=repo_id)
@@ -115,7 +115,7 @@ def test_a_base_model_of_the_hub_is_pinned(base, hub, tmp_path):
 
 
 def test_data_of_the_hub(base, hub, tmp_path):
-    """A data set of the Hub is swept by its id; its splits are asked for, and validation is carved where it lacks."""
+    """A data set on the Hub is used by its id, and a validation split is carved if it has none."""
     api, repo_id = HfApi(), f"{hub.user}/texts"
     api.create_repo(repo_id, repo_type="dataset")
     for seed, split in enumerate(("train", "test")):

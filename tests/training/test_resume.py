@@ -1,4 +1,4 @@
-"""Interrupted is not lost: a killed sweep goes on from its newest whole checkpoint, to the same bits."""
+"""A killed sweep resumes from the newest complete checkpoint of each run and reaches the same bits."""
 
 import gc
 import json
@@ -19,7 +19,7 @@ from hf_soup.training import run as training_run
 from hf_soup.training.resume import checkpoints_in, newest_whole_checkpoint
 
 
-# Processes that are killed are forked from one that has imported what they need, which saves each of them seconds
+# Processes to be killed are forked from one with the necessary imports, which saves seconds for each of them
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
@@ -49,7 +49,7 @@ CASES = {
         },
     },
     "to the middle of an epoch": {"keep": "last", "training_args": {**ARGS, "max_steps": 33}},
-    # names of ViT's weights on disk are not those in memory, which transformers' own resuming does not see
+    # ViT has other weight names on disk than in memory, which transformers' own resuming does not handle
     "images": {"keep": "all", "training_args": {**ARGS, "augment": {"crop": 0.3, "flip": 0.5}}},
 }
 
@@ -58,7 +58,7 @@ FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "
 
 
 def sweep(folder, case):
-    """Two runs of a case, the second of which is slow to come."""
+    """A sweep of two runs for a case."""
     images = case == "images"
     make = testing.tiny_images if images else testing.tiny_texts
     base = folder.parent / ("images-base" if images else "texts-base")
@@ -74,12 +74,12 @@ def sweep(folder, case):
 
 
 def weights(folder):
-    """Of all models in a folder."""
+    """The weights of all models in a folder."""
     return {path.relative_to(folder): load_file(path) for path in sorted(folder.rglob("model.safetensors"))}
 
 
 def differences(whole, other):
-    """The files of two sweeps that differ by a byte, or in what `run.json` says besides how the run was trained."""
+    """Files that differ between two sweeps, except for the duration and resumption in `run.json`."""
     found = []
     for folder, others in ((whole, other), (other, whole)):
         for path in (path.relative_to(folder) for path in folder.rglob("*") if path.is_file()):
@@ -89,7 +89,7 @@ def differences(whole, other):
 
 
 def content(path):
-    """Of a file."""
+    """The content of a file, without duration and resumption if it is `run.json`."""
     if path.name != "run.json":
         return path.read_bytes()
     return {
@@ -98,7 +98,7 @@ def content(path):
 
 
 def killed_sweep(folder, case):
-    """A sweep in a process of its own that is killed once its second run has got somewhere."""
+    """A sweep in a separate process that is killed once its second run has reached a certain step."""
     process = PROCESSES.Process(target=sweep_in_process, args=(folder, case))
     process.start()
     try:
@@ -113,7 +113,7 @@ def killed_sweep(folder, case):
 
 
 def sweep_in_process(folder, case, *, dies_when_it_ends=False):
-    """What a process that is to be killed does."""
+    """Run a sweep in a process that is to be killed."""
     gc.freeze()
     if dies_when_it_ends:
         write = training_run.write_json
@@ -128,18 +128,18 @@ def sweep_in_process(folder, case, *, dies_when_it_ends=False):
 
 
 def reached(run, step):
-    """Whether a run has a checkpoint of this step or a later one that has been begun to be written."""
+    """Whether a run has started to write a checkpoint of this step or a later one."""
     return any(int(path.name.split("-")[1]) >= step for path in checkpoints_in(run)) if run.is_dir() else False
 
 
 @pytest.mark.parametrize("case", ["texts", "in steps", "images"])
 def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
-    """After kill -9 the whole run is left alone, the half-done one goes on, and every file is as without the kill."""
+    """After a kill the complete run is left alone, the other one is resumed, and every file is as without the kill."""
     whole = sweep(tmp_path / "whole" / "runs", case)
     folder = killed_sweep(tmp_path / "killed" / "runs", case)
     assert not (folder / "run-1" / "run.json").exists()
     before = (folder / "run-0" / "run.json").stat().st_mtime_ns
-    (next(checkpoints_in(folder / "run-1")) / ".trainer_state.1-1.partial.json").touch()  # as a kill leaves it
+    (next(checkpoints_in(folder / "run-1")) / ".trainer_state.1-1.partial.json").touch()  # as a kill may leave it
     again = sweep(folder, case)
     assert (folder / "run-0" / "run.json").stat().st_mtime_ns == before
     resumed = again[-1].state["resumed_from"]
@@ -157,7 +157,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
 
 @pytest.fixture(scope="module")
 def half_done(tmp_path_factory):
-    """The folder of a run that was killed, with a second checkpoint that is newer."""
+    """The folder of a killed run, with an additional newer checkpoint."""
     folder = killed_sweep(tmp_path_factory.mktemp("half") / "runs", "in steps") / "run-1"
     old = newest_whole_checkpoint(folder)
     step = int(old.name.split("-")[1])
@@ -169,7 +169,7 @@ def half_done(tmp_path_factory):
 
 
 def test_the_newest_is_taken_if_it_is_whole(half_done, tmp_path):
-    """Of two whole checkpoints the later one."""
+    """If several checkpoints are complete, the newest is used."""
     shutil.copytree(half_done, tmp_path / "run")
     newest = list(checkpoints_in(tmp_path / "run"))[-1]
     assert newest_whole_checkpoint(tmp_path / "run") == newest
@@ -178,7 +178,7 @@ def test_the_newest_is_taken_if_it_is_whole(half_done, tmp_path):
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("fault", ["cut", "gone", "zeros"])
 def test_a_checkpoint_that_does_not_load_is_passed_over(half_done, tmp_path, file, fault):
-    """Whichever file of the newest is cut short, missing or full of zeros, the one before it is taken."""
+    """If a file of the newest checkpoint is truncated, missing or zeroed, the previous checkpoint is used."""
     shutil.copytree(half_done, tmp_path / "run")
     older, newest = list(checkpoints_in(tmp_path / "run"))[-2:]
     path = newest / file
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_does_not_load_is_passed_over(half_done, tmp_path, fil
 
 
 def test_weights_that_are_lost_make_the_best_worthless(tmp_path):
-    """A checkpoint whose best one cannot be read is none to go on from; a moved folder finds its best again."""
+    """A checkpoint whose best checkpoint has lost its weights is not used; in a moved folder the best one is found."""
     folder = killed_sweep(tmp_path / "runs", "texts")
     moved = folder.rename(tmp_path / "elsewhere") / "run-1"
     found = newest_whole_checkpoint(moved)
@@ -206,7 +206,7 @@ def test_weights_that_are_lost_make_the_best_worthless(tmp_path):
 
 @pytest.mark.parametrize("case", ["images", "to the middle of an epoch"])
 def test_a_run_that_was_killed_while_it_ended(tmp_path, case):
-    """A process that dies before run.json: the run is finished from its last checkpoint without a step."""
+    """A run whose process died before writing run.json is finished from its last checkpoint without another step."""
     whole = sweep(tmp_path / "whole" / "runs", case)
     folder = tmp_path / "killed" / "runs"
     process = PROCESSES.Process(target=sweep_in_process, args=(folder, case), kwargs={"dies_when_it_ends": True})
@@ -222,7 +222,7 @@ def test_a_run_that_was_killed_while_it_ended(tmp_path, case):
 
 
 def test_another_process_in_the_folder_is_refused(tmp_path):
-    """Two programs do not train in one folder; the second says so at once."""
+    """A second process that trains in the same folder raises a TrainingError."""
     import fcntl
 
     sweep(tmp_path / "runs", "texts")

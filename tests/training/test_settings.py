@@ -1,4 +1,4 @@
-"""What a run may be told: fields, shorter names, optimizers, learning rates by layer, subsets, augmentation."""
+"""Settings of a run: fields, short names, optimizers, layer-wise learning rates, subsets and augmentation."""
 
 import json
 
@@ -27,14 +27,14 @@ def base(tmp_path_factory):
 
 
 def train(base, folder, *settings, **options):
-    """One run for each setting, of two steps if nothing else is said."""
+    """A sweep with one run per setting, of two steps by default."""
     shared = {"max_steps": 2, "per_device_train_batch_size": 8, **options.pop("training_args", {})}
     given = {"validation": TEXTS[1], "output_dir": folder, "training_args": shared, **options}
     return hf_soup.sweep(base, TEXTS[0], space=list(settings), **given)
 
 
 def weights(run):
-    """Of a run, by name on disk."""
+    """The weights of a run by their names on disk."""
     return load_file(run.folder / "model.safetensors")
 
 
@@ -45,7 +45,7 @@ def same(one, two):
 
 
 def test_short_names_are_the_long_ones():
-    """A shorter name becomes the field of TrainingArguments; both at once are an error."""
+    """A short name stands for a field of TrainingArguments, and giving both raises a RecipeError."""
     short = {"epochs": 2, "batch_size": 4, "scheduler": "cosine", "warmup": 0.1, "label_smoothing": 0.1}
     long = canonical(short)
     assert training_arguments_of(long).num_train_epochs == 2
@@ -55,14 +55,14 @@ def test_short_names_are_the_long_ones():
 
 
 def training_arguments_of(settings):
-    """As a run has them."""
+    """The TrainingArguments of a run with these settings."""
     from pathlib import Path
 
     return training_arguments(Path("nowhere"), separate(settings)[0], metric=load_metrics("accuracy")[0])
 
 
 def test_a_rhythm_that_is_given_in_steps_is_one_of_steps():
-    """`logging_steps` and `eval_steps` alone are obeyed, and a checkpoint comes with each evaluation."""
+    """`logging_steps` and `eval_steps` alone set their strategies to "steps", and checkpoints follow evaluations."""
     from pathlib import Path
 
     (metric,) = load_metrics("accuracy")
@@ -85,7 +85,7 @@ def test_a_rhythm_that_is_given_in_steps_is_one_of_steps():
     ],
 )
 def test_optimizers(base, tmp_path, monkeypatch, settings, kind, group):
-    """Each name is the optimizer that it says, with its own arguments and the run's learning rate and weight decay."""
+    """Each name selects its optimizer, with its own arguments and the run's learning rate and weight decay."""
     seen = []
     step = transformers.trainer_callback.DefaultFlowCallback.on_step_end
 
@@ -104,7 +104,7 @@ def test_optimizers(base, tmp_path, monkeypatch, settings, kind, group):
 
 
 def test_plain_sgd_is_the_formula(tmp_path, base):
-    """One step of SGD without decay moves each weight by learning rate times gradient, by layer its share of it."""
+    """One SGD step changes each weight by the gradient times the learning rate, scaled per layer by `layer_decay`."""
     shared = {"optimizer": "sgd", "scheduler": "constant", "max_grad_norm": 0, "learning_rate": 0.1}
     runs = train(base, tmp_path, {}, {"layer_decay": 0.5}, training_args={**shared, "max_steps": 1, "seed": 3})
     start = load_file(runs.base_model / "model.safetensors")
@@ -116,7 +116,7 @@ def test_plain_sgd_is_the_formula(tmp_path, base):
 
 
 def test_heights_of_modules():
-    """Embeddings lie at 0, layers count up, and what comes after the last one lies on top; all in one for others."""
+    """Embeddings have height 0, layers count up, and everything above the layers shares the top height."""
     model = testing.tiny_text_model()
     names = [name for name, _ in model.named_parameters()]
     expected = {"embeddings": 0, "encoder.layer.0": 1, "encoder.layer.1": 2, "pooler": 3, "classifier": 3}
@@ -125,7 +125,7 @@ def test_heights_of_modules():
 
 
 def test_every_parameter_is_in_one_group():
-    """Layer-wise groups hold each trained parameter once, biases and norms without decay."""
+    """Layer-wise groups contain each trained parameter once, with biases and norms exempt from weight decay."""
     model = testing.tiny_text_model()
     model.bert.embeddings.requires_grad_(False)
     decayed = [name for name, _ in model.named_parameters() if "bias" not in name and "LayerNorm" not in name]
@@ -138,7 +138,7 @@ def test_every_parameter_is_in_one_group():
 
 
 def test_a_subset_is_the_seeds(base, tmp_path):
-    """`bagging_fraction` trains on as many rows, others for another seed; steps follow."""
+    """`bagging_fraction` trains on that share of the rows, which the seed selects, with fewer steps."""
     runs = train(
         base,
         tmp_path,
@@ -157,7 +157,7 @@ def test_a_subset_is_the_seeds(base, tmp_path):
 
 
 def test_masks_are_drawn_anew_and_leave_special_tokens():
-    """About the share of ordinary tokens is masked, others each time; labels and special tokens stay."""
+    """Masking hides about the given share of ordinary tokens, anew each time, and spares special tokens and labels."""
     task = plugins.load_module("task", "text-classification")
     model, tokenizer = testing.model_for(task)
     plain = task.encode(TEXTS[0], tokenizer, ["text"], np.zeros(48, dtype=int), inputs_of(model))
@@ -176,13 +176,13 @@ def test_masks_are_drawn_anew_and_leave_special_tokens():
 
 
 def test_augmentation_makes_a_difference(base, tmp_path):
-    """A run with masked tokens is another one; without validation is not touched by it."""
+    """Masking tokens changes a run."""
     runs = train(base, tmp_path, {"seed": 0}, {"seed": 0, "augment": {"mask": 0.5}}, training_args={"max_steps": 6})
     assert not same(*runs)
 
 
 def test_label_smoothing_and_schedulers_reach_trainer(base, tmp_path):
-    """They change the run, and run.json says what it had."""
+    """Label smoothing and schedulers change the run and are recorded in run.json."""
     plain, smoothed, constant = train(
         base, tmp_path, {"seed": 0}, {"seed": 0, "label_smoothing": 0.3}, {"seed": 0, "scheduler": "constant"}
     )
@@ -211,14 +211,14 @@ def test_label_smoothing_and_schedulers_reach_trainer(base, tmp_path):
     ],
 )
 def test_bad_settings(base, tmp_path, setting, message):
-    """What is wrong is said before anything is written."""
+    """Invalid settings raise a RecipeError before anything is written."""
     with pytest.raises(RecipeError, match=message):
         train(base, tmp_path / "runs", setting)
     assert not (tmp_path / "runs").exists()
 
 
 def test_masking_needs_a_mask(tmp_path):
-    """GPT-2's tokenizer has none, and says so before training."""
+    """Masking with a tokenizer without a mask token raises a RecipeError."""
     task = plugins.load_module("task", "text-generation")
     _model, tokenizer = testing.model_for(task)
     tokenizer.mask_token = None

@@ -1,4 +1,4 @@
-"""Spaces: grids, lists, and draws that are repeatable."""
+"""Spaces: grids, lists and reproducible draws."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from hf_soup.training.space import MOST_RUNS, expand_space, share_single_values
 
 
 def test_a_grid_is_every_combination():
-    """Sequences, ranges and single values multiply, in the order in which they are written."""
+    """Sequences, ranges and single values are combined in the order in which they are written."""
     space = {"learning_rate": [1e-5, 3e-5], "seed": range(2), "weight_decay": 0.1, "augment": {"rotate": 5}}
     runs = expand_space(space)
     assert [(run["learning_rate"], run["seed"]) for run in runs] == [(1e-5, 0), (1e-5, 1), (3e-5, 0), (3e-5, 1)]
@@ -21,20 +21,20 @@ def test_a_grid_is_every_combination():
 
 
 def test_draws_are_within_bounds_different_and_repeatable():
-    """n_runs draws: numbers between their ends, no setting twice, the same with the same seed."""
+    """Draws lie within their bounds, differ from each other and depend only on the seed."""
     ends = {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "weight_decay": {"uniform": [0, 0.1]}}
     space = {**ends, "seed": {"range": 4}}
     runs = expand_space(space, n_runs=50, seed=3)
     assert len({str(run) for run in runs}) == 50
     assert all(1e-5 <= run["learning_rate"] <= 1e-3 for run in runs)
     assert all(0 <= run["weight_decay"] <= 0.1 and run["seed"] in range(4) for run in runs)
-    assert sum(run["learning_rate"] < 1e-4 for run in runs) in range(15, 36)  # half of them, on the logarithm
+    assert sum(run["learning_rate"] < 1e-4 for run in runs) in range(15, 36)  # half of them, on a log scale
     assert expand_space(space, n_runs=50, seed=3) == runs != expand_space(space, n_runs=50, seed=4)
     assert len(expand_space({"seed": [0, 1, 2]}, n_runs=3)) == 3
 
 
 def test_distributions_and_numpy():
-    """`choice` and `integers` draw what they name, ends included; numbers of numpy become plain ones."""
+    """`choice` and `integers` draw the values they name, including both ends; numpy values become plain ones."""
     space = {
         "seed": {"integers": [3, 6]},
         "optimizer": {"choice": ["sgd", "adam"]},
@@ -75,13 +75,13 @@ def test_distributions_and_numpy():
     ],
 )
 def test_spaces_that_make_no_sense(space, n_runs, message):
-    """Empty spaces, settings that stand twice and wrong distributions are told."""
+    """Empty spaces, repeated settings and invalid distributions raise a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         expand_space(space, n_runs=n_runs)
 
 
 def test_a_grid_is_not_built_to_draw_of_it():
-    """A grid of 100^5 settings, and a range of 10^12 seeds, take no memory; draws are those of a list."""
+    """Draws from huge grids and ranges take little memory and are the same as from lists."""
     values = list(range(1, 101))
     space = dict.fromkeys("abcde", values)
     tracemalloc.start()
@@ -91,7 +91,7 @@ def test_a_grid_is_not_built_to_draw_of_it():
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
-    assert list(runs[0].values()) == [86, 64, 52, 27, 31]  # as ever: a sweep finds its runs again
+    assert list(runs[0].values()) == [86, 64, 52, 27, 31]  # must not change, so that a sweep finds its runs again
     assert list(runs[7].values()) == [55, 9, 30, 49, 43]
     assert seeds[:3] == seeds[3:]
     assert expand_space({"seed": range(50)}, n_runs=9) == expand_space({"seed": list(range(50))}, n_runs=9)
@@ -118,12 +118,12 @@ def test_a_grid_is_not_built_to_draw_of_it():
     ],
 )
 def test_spaces_without_end(space, n_runs, message):
-    """Too many runs or values, numbers too far apart and too near are told at once."""
+    """Too many runs or values, and ranges that are too wide or too narrow, raise a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         expand_space(space, n_runs=n_runs)
 
 
 def test_lists_may_be_generators():
-    """The first settings of one without end, and all of one that ends."""
+    """A space may be a generator, even an infinite one if `n_runs` is given."""
     assert expand_space(({"seed": seed} for seed in itertools.count()), n_runs=2) == [{"seed": 0}, {"seed": 1}]
     assert len(expand_space({"seed": seed} for seed in range(MOST_RUNS))) == MOST_RUNS

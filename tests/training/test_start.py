@@ -1,4 +1,4 @@
-"""What all runs start from: whose head it is, that it is one for all, and what that does to a soup."""
+"""The start of all runs: the origin of its head, which all runs share, and the effect on a soup."""
 
 import warnings
 
@@ -21,7 +21,7 @@ ARGS = {"max_steps": 2, "per_device_train_batch_size": 8}
 
 @pytest.fixture(scope="module")
 def body(tmp_path_factory):
-    """A body without a head."""
+    """A pretrained body without a head."""
     folder = tmp_path_factory.mktemp("body") / "base"
     testing.save_text_model(testing.tiny_text_model(5), folder)
     with quiet_transformers():
@@ -31,7 +31,7 @@ def body(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """A model that has a head for the same labels."""
+    """A classifier with a head for the same labels."""
     return testing.save_text_model(testing.tiny_text_model(6), tmp_path_factory.mktemp("full") / "base")
 
 
@@ -66,13 +66,13 @@ def test_the_head_of_the_checkpoint_is_kept_or_not(classifier, tmp_path):
 
 
 def test_a_new_head_does_not_depend_on_what_was_there(body, classifier, tmp_path):
-    """The same `init_seed` gives the same head over a bare body and over a classifier."""
+    """The same `init_seed` gives the same head for a bare body and for a classifier."""
     heads = [start_of(sweep(base, tmp_path / base.parent.name, head="new")) for base in (body, classifier)]
     assert torch.equal(heads[0]["classifier.weight"], heads[1]["classifier.weight"])
 
 
 def test_auto_takes_no_head_for_other_labels(classifier, tmp_path):
-    """As many classes of other names are something else; names in another order are the checkpoint's own."""
+    """`auto` keeps no head for classes with other names; for the same names in another order it keeps the head."""
     names = datasets.ClassLabel(names=["spam", "mail"])
     other = tuple(part.cast_column("label", names) for part in TEXTS)
     start = sweep(classifier, tmp_path / "other", data=other)
@@ -91,7 +91,7 @@ def test_auto_takes_no_head_for_other_labels(classifier, tmp_path):
 
 
 def test_a_probe_trains_the_head_alone(body, tmp_path):
-    """The body of the start is untouched to the bit, and its head says more than a new one."""
+    """A probe leaves the body unchanged, and its head has a lower loss than a new one."""
     texts = testing.tiny_texts(200), testing.tiny_texts(100, seed=1)
     options = {"data": texts, "probe_args": {"max_steps": 150, "learning_rate": 0.1}}
     probed, fresh = (sweep(body, tmp_path / head, head=head, **options) for head in ("probe", "new"))
@@ -102,11 +102,11 @@ def test_a_probe_trains_the_head_alone(body, tmp_path):
     for runs in (probed, fresh):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(runs.base_model)
         scores.append(hf_soup.Evaluator(texts[0], metric="loss")(model).value)
-    assert scores[0] < scores[1] - 0.003  # little, for nobody has trained this body
+    assert scores[0] < scores[1] - 0.003  # only a little, because the body is not trained
 
 
 def test_a_probe_leaves_batchnorm_alone(tmp_path):
-    """Running statistics of a frozen body are those of the checkpoint."""
+    """A probe leaves the running statistics of the frozen body unchanged."""
     processor = testing.model_for(plugins.load_module("task", "image-classification"))[1]
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
@@ -125,7 +125,7 @@ def test_a_probe_leaves_batchnorm_alone(tmp_path):
 
 
 def test_independent_heads_differ(body, tmp_path):
-    """Each run draws a head from its seed, and it says that averages of these are rarely good."""
+    """With `head="independent"` each run draws its own head, and a warning says that averages are rarely good."""
     space = [{"seed": 0, "learning_rate": 1e-9}, {"seed": 1, "learning_rate": 1e-9}]
     with pytest.warns(UserWarning, match="independent.* averages"):
         runs = sweep(body, tmp_path, space, head="independent")
@@ -145,14 +145,14 @@ def test_independent_heads_differ(body, tmp_path):
     ],
 )
 def test_heads_that_cannot_be(body, tmp_path, head, error, message):
-    """A head that the checkpoint lacks, and one that nobody knows."""
+    """A head that the checkpoint lacks, or an unknown value of `head`, raises an error."""
     with pytest.raises(error, match=message):
         sweep(body, tmp_path / "runs", head=head)
     assert not (tmp_path / "runs").exists()
 
 
 def test_more_labels_than_the_head(classifier, tmp_path):
-    """Data with more classes than the checkpoint's head is refused, with the class that it lacks."""
+    """Data with a class that the checkpoint's head lacks raises a DataError that names it."""
     names = datasets.ClassLabel(names=["negative", "positive", "neutral"])
     more = tuple(part.cast_column("label", names) for part in TEXTS)
     with pytest.raises(DataError, match='no class "neutral"'):
@@ -160,7 +160,7 @@ def test_more_labels_than_the_head(classifier, tmp_path):
 
 
 def test_a_language_model_has_no_head_of_its_own(tmp_path):
-    """A probe of one is refused."""
+    """A probe of a language model, which has no separate head, raises a RecipeError."""
     task = plugins.load_module("task", "text-generation")
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
@@ -170,7 +170,7 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A small ViT that has learnt half of the digits, and other digits to learn."""
+    """A small ViT trained on half of the digits, with a training set and a test set of all digits."""
     from hf_soup.data.load import load_data
 
     folder = tmp_path_factory.mktemp("digits")
@@ -183,19 +183,19 @@ def digits(tmp_path_factory):
     )
     low = train.filter(lambda label: label < 5, input_columns="label", keep_in_memory=True)
     args = {"epochs": 30, "batch_size": 32, "learning_rate": 2e-3}
-    # nothing is chosen by a score of validation, which each epoch asks for
+    # no checkpoint is selected by score, but each epoch evaluates on the validation data
     options = {"validation": low.select(range(20)), "keep": "last", "training_args": args, "head": "checkpoint"}
     pretrained = hf_soup.sweep(base, low, space=[{}], output_dir=folder / "runs", **options)
     return pretrained[0].folder, new, test
 
 
 def load_image_processor(runs):
-    """What all runs have."""
+    """The image processor that all runs share."""
     return plugins.load_module("task", "image-classification").load_processing_class(runs.base_model)
 
 
 def test_shared_heads_make_a_soup_and_independent_ones_do_not(digits, tmp_path):
-    """On digits: the average of runs from one head is about as good as they are; from heads apart it is far worse."""
+    """Averaging runs with a shared head costs little accuracy on digits; with independent heads it costs much."""
     base, train, test = digits
     losses = {}
     for head in ("new", "probe", "independent"):

@@ -1,4 +1,4 @@
-"""Sweeps through the real Trainer: one start for all, whole runs kept, and a soup of them that works."""
+"""Sweeps with the real Trainer: a common start, completed runs that are kept, and soups of the runs."""
 
 import json
 
@@ -19,7 +19,7 @@ SPACE = {"learning_rate": [1e-3, 3e-3], "seed": [0, 1]}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A pre-trained body without a head."""
+    """A pretrained body without a head."""
     folder = tmp_path_factory.mktemp("base") / "base"
     testing.save_text_model(testing.tiny_text_model(5), folder)
     body = transformers.AutoModel.from_pretrained(folder)
@@ -62,7 +62,7 @@ def test_a_run_is_a_folder_that_loads(sweep):
 
 
 def test_runs_share_their_start_and_differ_in_the_end(sweep, base):
-    """All runs start from the pre-trained body and one head; learning rate and seed make them different."""
+    """All runs start from the same body and head, and differ after training by learning rate and seed."""
     start = load_file(sweep.base_model / "model.safetensors")
     body = load_file(base / "model.safetensors")
     assert all(torch.equal(start[f"bert.{name}"], tensor) for name, tensor in body.items())
@@ -73,7 +73,7 @@ def test_runs_share_their_start_and_differ_in_the_end(sweep, base):
 
 
 def test_the_head_has_a_seed_of_its_own(base, data, tmp_path):
-    """`init_seed` decides the head that all runs share."""
+    """`init_seed` determines the head that all runs share."""
     heads = [
         load_file(
             run_sweep(base, data, tmp_path / str(i), [{"max_steps": 1}], init_seed=seed).base_model
@@ -86,7 +86,7 @@ def test_the_head_has_a_seed_of_its_own(base, data, tmp_path):
 
 
 def test_whole_runs_are_not_repeated(sweep, base, data):
-    """A second call trains nothing, a larger space adds runs, and a run without its last file is made again."""
+    """A second call trains nothing, a larger space adds runs, and a run without its record is trained again."""
     folder = sweep.base_model.parent
     before = {run.folder.name: (run.folder / "model.safetensors").stat().st_mtime_ns for run in sweep}
     weights = (sweep[1].folder / "model.safetensors").read_bytes()
@@ -100,7 +100,7 @@ def test_whole_runs_are_not_repeated(sweep, base, data):
 
 
 def test_another_sweep_in_the_same_folder_is_refused(sweep, base, data):
-    """Other data, another base model or other arguments under an existing folder are an error that says which."""
+    """Other data, arguments or base models for an existing folder raise a TrainingError that says which differs."""
     folder = sweep.base_model.parent
     with pytest.raises(TrainingError, match="another train"):
         run_sweep(base, (testing.tiny_texts(80, seed=9), data[1]), folder)
@@ -111,7 +111,7 @@ def test_another_sweep_in_the_same_folder_is_refused(sweep, base, data):
 
 
 def test_a_sweep_is_a_list_of_ingredients(sweep, data):
-    """`merge` takes a sweep as it is, and the soup of real fine-tunes is at least as good as the mean of its runs."""
+    """`merge` accepts a sweep, and its greedy soup is at least as good as the best run."""
     soup = hf_soup.merge(sweep, strategy="greedy", evaluator=data[1])
     scores = [score.value for score in soup.scores.values()]
     assert soup.recipe.selection.score >= max(scores)
@@ -119,7 +119,7 @@ def test_a_sweep_is_a_list_of_ingredients(sweep, data):
 
 
 def test_images(tmp_path):
-    """Image classifiers are swept alike, with augmentation as one of the settings, which makes a difference."""
+    """Image classifiers can be swept, and augmentation as a setting changes a run."""
     folder = testing.save_image_model(testing.tiny_image_model(0, classes=3), tmp_path / "base")
     space = [{"seed": 0}, {"seed": 0, "augment": {"rotate": 20, "noise": 0.1}}]
     runs = hf_soup.sweep(
@@ -159,21 +159,21 @@ def test_images(tmp_path):
     ],
 )
 def test_bad_input(base, data, tmp_path, options, error, message):
-    """Wrong fields, columns and tasks are told, with the nearest name, before anything is trained."""
+    """Invalid fields, columns and tasks raise an error with the nearest name before anything is trained."""
     with pytest.raises(error, match=message):
         run_sweep(base, data, tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_base_model_without_tokenizer(data, tmp_path):
-    """A folder with weights alone says that the tokenizer is missing."""
+    """A base model without a tokenizer raises a DataError."""
     testing.tiny_text_model(0).save_pretrained(tmp_path / "bare")
     with pytest.raises(DataError, match="no tokenizer"):
         run_sweep(tmp_path / "bare", data, tmp_path / "runs")
 
 
 def test_folders_of_others_are_left_alone(base, data, tmp_path):
-    """A folder called run-0 that no sweep made is neither deleted nor taken for a run."""
+    """A folder named run-0 that no sweep has written is neither deleted nor taken for a run."""
     (tmp_path / "run-0").mkdir()
     (tmp_path / "run-0" / "mine.txt").write_text("mine")
     with pytest.raises(TrainingError, match="no sweep made it"):
@@ -182,7 +182,7 @@ def test_folders_of_others_are_left_alone(base, data, tmp_path):
 
 
 def test_another_label_column_is_another_sweep(base, data, tmp_path):
-    """Runs that learnt one column are not taken for runs of another."""
+    """Another label column for an existing folder raises a TrainingError."""
     both = [part.add_column("other", [1 - label for label in part["label"]]) for part in data]
     both = [part.cast_column("other", part.features["label"]) for part in both]
     run_sweep(base, both, tmp_path, [{"max_steps": 1}])
@@ -191,7 +191,7 @@ def test_another_label_column_is_another_sweep(base, data, tmp_path):
 
 
 def test_long_texts_are_cut(base, data, tmp_path):
-    """A text that is longer than the model's positions is cut to them, also where the tokenizer does not say."""
+    """Texts longer than the model's positions are truncated, even if the tokenizer has no limit."""
     import datasets
 
     long = datasets.concatenate_datasets([data[0], data[0].select([0]).map(lambda row: {"text": "good " * 500})])
@@ -199,13 +199,13 @@ def test_long_texts_are_cut(base, data, tmp_path):
 
 
 def test_a_folder_that_is_no_sweep(tmp_path):
-    """`load_sweep` of something else says what it lacks."""
+    """`load_sweep` of another folder raises a TrainingError."""
     with pytest.raises(TrainingError, match=r"no sweep\.json"):
         hf_soup.load_sweep(tmp_path)
 
 
 def test_when_every_run_fails_it_is_told(base, data, tmp_path):
-    """A sweep without a whole run is an error with the first reason."""
+    """If every run fails, a TrainingError with the first reason is raised."""
     with pytest.raises(TrainingError, match="every run failed, such as run-0: it diverged: its loss is nan"):
         run_sweep(base, data, tmp_path, [{"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}])
     assert not (tmp_path / "run-0" / "run.json").exists()
@@ -215,7 +215,7 @@ DIVERGES = {"learning_rate": 1e30, "optimizer": "sgd", "max_grad_norm": 0, "seed
 
 
 def test_a_run_that_diverges_is_recorded_and_left_out(base, data, tmp_path):
-    """The others go on, the reason is told, no soup takes it, and it is not trained again."""
+    """A diverged run is reported with its reason, left out of soups and not trained again."""
     space = [{"learning_rate": 1e-3, "seed": 0}, DIVERGES, {"learning_rate": 1e-3, "seed": 2}]
     with pytest.warns(UserWarning, match="run-1 failed and is left out of soups: it diverged"):
         runs = run_sweep(base, data, tmp_path, space)
@@ -234,7 +234,7 @@ def test_a_run_that_diverges_is_recorded_and_left_out(base, data, tmp_path):
 
 
 def test_an_exception_is_recorded_and_tried_again(base, data, tmp_path, monkeypatch):
-    """What goes wrong in one run is in its folder with its traceback; the next call trains that run alone."""
+    """A run that fails with an exception is recorded with its traceback, and the next call trains only that run."""
     from hf_soup.training import run as module
 
     fit = module.fit
@@ -264,8 +264,8 @@ def test_an_exception_is_recorded_and_tried_again(base, data, tmp_path, monkeypa
 
 @pytest.mark.parametrize("kind", ["texts", "images"])
 def test_the_best_checkpoint_is_kept(tmp_path, kind):
-    """What is in the folder scores what run.json says, which is the best of all evaluations; for ViT too, whose
-    weights have other names on disk.
+    """The saved checkpoint has the score in run.json, the best of all evaluations, also for ViT, whose weights have
+    other names on disk.
     """
     images = kind == "images"
     make = testing.tiny_images if images else testing.tiny_texts
@@ -280,7 +280,7 @@ def test_the_best_checkpoint_is_kept(tmp_path, kind):
     rows = {row["step"]: row for row in history if "eval_loss" in row}
     scores = {step: row["eval_accuracy"] for step, row in rows.items()}
     assert len(rows) == 6
-    assert best.state["step"] == max(scores, key=scores.get) < last.state["step"] == max(rows)  # of equals the first
+    assert best.state["step"] == max(scores, key=scores.get) < last.state["step"] == max(rows)  # the first in a tie
     assert best.score.value == max(scores.values())
     for run in (best, last):
         evaluator = hf_soup.Evaluator(examples[1], metric="loss")
@@ -288,13 +288,13 @@ def test_the_best_checkpoint_is_kept(tmp_path, kind):
         assert found == pytest.approx(rows[run.state["step"]]["eval_loss"], abs=1e-5)
     table = hf_soup.load_sweep(tmp_path / "best").table()
     assert "validation loss" in table
-    assert f"{rows[best.state['step']]['eval_loss']:.4f}" in table  # of the step whose accuracy is beside it
+    assert f"{rows[best.state['step']]['eval_loss']:.4f}" in table  # at the step whose accuracy is next to it
     assert not list((tmp_path / "best").rglob("checkpoint-*"))
     assert "/" not in json.loads((best.folder / "trainer_state.json").read_text())["best_model_checkpoint"]
 
 
 def test_all_checkpoints_are_ingredients(base, data, tmp_path):
-    """With `keep="all"` each evaluation leaves a model that loads, has its score, and goes into soups."""
+    """With `keep="all"` each evaluation leaves a model that can be loaded, has a score and can be merged."""
     runs = run_sweep(base, data, tmp_path, {"seed": [0, 1]}, keep="all", training_args={**ARGS, "num_train_epochs": 3})
     names = [f"run-{seed}{way}" for seed in (0, 1) for way in ("-checkpoint-5", "-checkpoint-10", "")]
     assert [run.name for run in runs] == names
@@ -311,7 +311,7 @@ def test_all_checkpoints_are_ingredients(base, data, tmp_path):
 
 
 def test_what_a_run_says_of_itself(sweep, data):
-    """run.json has metrics, versions, the data's fingerprints, the base model and the time that it took."""
+    """run.json contains fingerprints, versions, the base model's commit, the steps and the duration."""
     from hf_soup.data.content import hash_content
 
     state = json.loads((sweep[0].folder / "run.json").read_text())
@@ -325,7 +325,7 @@ def test_what_a_run_says_of_itself(sweep, data):
 
 
 def test_the_table_ranks_and_the_frame_has_it_all(sweep):
-    """Best first; what all share stands below; the frame has settings and metrics."""
+    """The table lists the best run first, and the data frame has settings and metrics in the order of the runs."""
     best = sweep.best()
     assert all(not run.score.beats(best.score) for run in sweep)
     rows = [line.split("|")[1].strip() for line in sweep.table().splitlines() if line.startswith("| run-")]
@@ -339,7 +339,7 @@ def test_the_table_ranks_and_the_frame_has_it_all(sweep):
 
 
 def test_the_picture_shows_settings_and_curves(sweep, tmp_path):
-    """A panel for each setting that varies with a point a run, and a curve a run of loss and of score."""
+    """The picture has a panel for each varying setting with a point per run, and curves of loss and score."""
     figure = sweep.plot()
     labels = [(panel.get_xlabel(), panel.get_ylabel()) for panel in figure.get_axes()]
     assert [label for label, _ in labels] == ["learning_rate", "seed", "epoch", "epoch"]
@@ -352,7 +352,7 @@ def test_the_picture_shows_settings_and_curves(sweep, tmp_path):
 
 
 def test_a_plan_tells_steps_and_disk_before_anything_is_written(base, data, tmp_path):
-    """Steps are those that Trainer takes, disk is at least what the runs leave, and what is there is not counted."""
+    """A plan gives the steps that Trainer takes and an upper bound for the disk space, without existing runs."""
     from hf_soup.api.sweep import plan_runs, train
 
     space = {"num_train_epochs": [1, 2], "bagging_fraction": [1.0, 0.5], "gradient_accumulation_steps": [1, 3]}
@@ -370,7 +370,7 @@ def test_a_plan_tells_steps_and_disk_before_anything_is_written(base, data, tmp_
 
 
 def test_a_disk_that_is_too_small_is_told_in_advance(data, tmp_path):
-    """A model of a trillion parameters needs more than there is: said from its configuration, before it is loaded."""
+    """If the disk is too small for the runs, an OutputError is raised before the model is loaded."""
     testing.save_text_model(testing.tiny_text_model(), tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(
@@ -382,7 +382,7 @@ def test_a_disk_that_is_too_small_is_told_in_advance(data, tmp_path):
 
 
 def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
-    """On a real small disk: an error that says so, no run is blamed, and with room the same call goes on."""
+    """If the disk fills up, an OutputError is raised, no run counts as failed, and a later call continues."""
     import shutil
     import subprocess
 
@@ -401,7 +401,7 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
         assert len(plan_fits) == 1
         given = {"validation": data[1], "training_args": ARGS, "output_dir": disk / "runs"}
         plan = plan_runs(base, data[0], space=[{"seed": 0}, {"seed": 1}], **given)
-        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 200_000))  # somebody else fills it in the meantime
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 200_000))  # as if another program had filled the disk
         with pytest.raises(OutputError, match=r"disk of .* is full"):
             train(plan)
         assert not hf_soup.load_sweep(disk / "runs").failed
@@ -412,7 +412,7 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
 
 
 def test_one_group_for_the_trackers(base, data, tmp_path, monkeypatch):
-    """`report_to` passes through: each run logs into a folder of its own below the sweep's; W&B gets one group."""
+    """With `report_to` each run logs to its own folder below the sweep's, and W&B gets one group."""
     import os
 
     from hf_soup.training.callbacks import one_group
@@ -431,7 +431,7 @@ def test_one_group_for_the_trackers(base, data, tmp_path, monkeypatch):
 
 
 def test_tokenising_happens_once(base, data, tmp_path, monkeypatch):
-    """However many runs there are, and with whatever augmentation, a text is tokenised once."""
+    """Every text is tokenized once, regardless of the number of runs and of augmentation."""
     import transformers
 
     calls = []
@@ -446,7 +446,7 @@ def test_tokenising_happens_once(base, data, tmp_path, monkeypatch):
 
 
 def test_names_of_tags_reach_the_metric(tmp_path):
-    """Entities are scored by the names of their tags, in training as by the evaluator."""
+    """Training and the evaluator score entities by the names of their tags."""
     task = plugins.load_module("task", "token-classification")
     import datasets
 
@@ -469,7 +469,7 @@ def test_names_of_tags_reach_the_metric(tmp_path):
 
 @pytest.mark.parametrize("kind", ["bart", "gpt2"])
 def test_classifiers_of_other_kinds_are_swept(tmp_path, kind):
-    """BART says more than logits, GPT-2 has no padding token: both are trained, scored and averaged."""
+    """Classifiers of BART, which returns more than logits, and GPT-2, which has no padding token, can be swept."""
     import transformers
 
     config = transformers.AutoConfig.for_model(
@@ -498,7 +498,7 @@ def test_classifiers_of_other_kinds_are_swept(tmp_path, kind):
     "name", ["regression", "multi-label-classification", "token-classification", "text-generation"]
 )
 def test_every_task_of_texts_is_swept(tmp_path, name):
-    """Guessed from the columns where these tell it; runs train, are scored as the evaluator scores, and merge."""
+    """Runs of every text task are trained, scored like by the evaluator and merged, mostly with the task inferred."""
     task = plugins.load_module("task", name)
     data = testing.example_of(task)
     base, tokenizer = testing.model_for(task)
@@ -522,17 +522,17 @@ def test_every_task_of_texts_is_swept(tmp_path, name):
 
 
 def _accuracy_as_a_dict(predictions):
-    """What many pass to a Trainer as `compute_metrics`."""
+    """A typical `compute_metrics` function for a Trainer."""
     return {"acc": float((predictions.predictions.argmax(-1) == predictions.label_ids).mean())}
 
 
 def _size(predictions):
-    """A number that differs between runs: the size of the logits."""
+    """A metric that differs between runs: the sum of absolute logits."""
     return abs(predictions.predictions).sum()
 
 
 def test_a_function_is_the_metric(base, data, tmp_path):
-    """A function's only value selects as the built-in metric of the same value does, under the function's name."""
+    """A metric function selects like the built-in metric with the same values, under the function's name."""
     built_in = run_sweep(base, data, tmp_path / "built-in")
     own = run_sweep(base, data, tmp_path / "own", metric=_accuracy_as_a_dict)
     assert [run.score.value for run in own] == [run.score.value for run in built_in]
@@ -541,7 +541,7 @@ def test_a_function_is_the_metric(base, data, tmp_path):
 
 
 def test_a_function_has_a_direction(base, data, tmp_path):
-    """With `higher_is_better=False` the run with the lowest value is the best, and its lowest checkpoint is kept."""
+    """With `higher_is_better=False` the run and the checkpoint with the lowest value are the best."""
     runs = run_sweep(base, data, tmp_path / "runs", metric=_size, higher_is_better=False)
     values = {run.name: run.score.value for run in runs}
     assert len(set(values.values())) > 1
@@ -552,6 +552,6 @@ def test_a_function_has_a_direction(base, data, tmp_path):
 
 
 def test_a_sweep_takes_one_metric(base, data, tmp_path):
-    """Several are refused by name."""
+    """A sweep with several metrics raises a RecipeError that names them."""
     with pytest.raises(RecipeError, match="selects by one metric, and metric= has 2: accuracy, f1"):
         run_sweep(base, data, tmp_path / "runs", metric=["accuracy", "f1"])
