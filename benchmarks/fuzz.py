@@ -1,10 +1,11 @@
-"""Inputs that make a reader of strangers' files raise something else than a `SoupError`, hang, crash or eat memory.
+"""Searches for inputs that make a reader of untrusted files hang, crash, run out of memory or raise no `SoupError`.
 
 python benchmarks/fuzz.py --minutes 30 --corpus tests/corpus
 python benchmarks/fuzz.py --minutes 1 --reader header --reader csv
 
-hypothesis changes valid files (bytes, lines and single values) and makes what it finds small. Each reader of
-`tests/readers.py` has a process of its own and the same share of the time; `--corpus` keeps one input of each kind.
+hypothesis changes valid files (bytes, lines and single values) and shrinks the inputs it finds. Each reader of
+`tests/readers.py` runs in its own process and gets the same share of the time; `--corpus` keeps one input of each
+kind.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from hypothesis import strategies as st
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-SECONDS, MEMORY = 20, 1_500_000_000  # that one input may take, and bytes
-SHRINKING = 300  # attempts at making a find smaller
-DEEP = "@deep@"  # stands for brackets in brackets, which no library writes
+SECONDS, MEMORY = 20, 1_500_000_000  # limits for one input; memory in bytes
+SHRINKING = 300  # attempts at shrinking an input
+DEEP = "@deep@"  # stands for deeply nested brackets, which no library writes
 ODD = [None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 1e308, -0.5, float("nan"), float("inf"), "", "0"]
 ODD += [
     "../../x",
@@ -78,7 +79,7 @@ PIECES += [b"9" * 5000, b"1e400", b"NaN", b"-Infinity", b"\\ud800", b"[" * 3000,
 
 @st.composite
 def changed_bytes(draw: Any, valid: bytes) -> bytes:
-    """A file with a few bytes that are other, missing, twice, or new."""
+    """A file with a few bytes changed, removed, repeated or inserted."""
     content = valid
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(0, len(content) - 1)))
@@ -101,7 +102,7 @@ def changed_bytes(draw: Any, valid: bytes) -> bytes:
 
 @st.composite
 def changed_values(draw: Any, form: str, valid: bytes) -> bytes:
-    """A file with a few values that are other, missing, or have another name."""
+    """A file with a few values changed, removed or renamed."""
     from readers import build, parse
 
     values = [copy.deepcopy(parse(form, valid))]
@@ -129,11 +130,11 @@ def _places(values: Any) -> Any:
 
 
 class FoundError(Exception):
-    """An input that a reader does not bear."""
+    """An input that a reader does not handle."""
 
 
 class SlowError(BaseException):
-    """It takes too long; no `except Exception` stops it."""
+    """One input took too long. It derives from BaseException so that no `except Exception` catches it."""
 
 
 def _slow(*_: Any) -> None:
@@ -141,7 +142,7 @@ def _slow(*_: Any) -> None:
 
 
 def fuzz(name: str, seconds: float, place: Path, known: set[str]) -> None:
-    """Look for inputs of one reader, and write what is found, a line each, into a file."""
+    """Search for inputs that break one reader, and write each as one line of a file."""
     from readers import READERS, attempt, prepare, seeds
 
     logging.disable()
@@ -154,10 +155,10 @@ def fuzz(name: str, seconds: float, place: Path, known: set[str]) -> None:
     if reader.form in ("json", "yaml", "header", "card"):
         inputs = st.one_of(inputs, changed_values(reader.form, valid), changed_values(reader.form, valid))
     signal.signal(signal.SIGALRM, _slow)
-    attempt(reader, place, valid)  # what is imported once does not count
+    attempt(reader, place, valid)  # memory for one-time imports does not count
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = (pages * resource.getpagesize() + 3 * MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1])
-    resource.setrlimit(resource.RLIMIT_AS, limits)  # a bomb ends this process, not the machine
+    resource.setrlimit(resource.RLIMIT_AS, limits)  # an input that exhausts memory ends this process, not the machine
     end = time.monotonic() + seconds
     while time.monotonic() < end and "memory" not in known:
         count, found = search(reader, place, inputs, known, end)
@@ -168,13 +169,16 @@ def fuzz(name: str, seconds: float, place: Path, known: set[str]) -> None:
 
 
 def _tell(place: Path, news: dict[str, Any]) -> None:
-    """To the process that began this one, in a file: libraries print what they like."""
+    """Report to the parent process through a file, because libraries may print to stdout."""
     with (place / "news").open("a") as file:
         file.write(json.dumps(news) + "\n")
 
 
 def search(reader: Any, place: Path, inputs: Any, known: set[str], end: float) -> tuple[int, list[tuple[str, bytes]]]:
-    """Try inputs until one makes a problem that is not known: how many were tried, and the smallest that makes it."""
+    """Try inputs until one causes an unknown problem.
+
+    Returns the number of inputs tried and, for the problem that was found, the smallest input that causes it.
+    """
     from readers import attempt
 
     smallest: list[tuple[str, bytes]] = []
@@ -198,7 +202,7 @@ def search(reader: Any, place: Path, inputs: Any, known: set[str], end: float) -
         (place / "current").write_bytes(content)
         began = time.monotonic()
         signal.alarm(SECONDS)
-        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # where no signal gets through
+        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # if the signal is not delivered
         try:
             problem = attempt(reader, place, content)
         finally:
@@ -218,7 +222,7 @@ def search(reader: Any, place: Path, inputs: Any, known: set[str], end: float) -
         look()
     except FoundError:
         pass
-    except Exception:  # hypothesis does not like that shrinking has an end
+    except Exception:  # hypothesis raises an error when shrinking stops early
         if not smallest:
             raise
     return tried[0], smallest
@@ -229,7 +233,7 @@ def _kind(problem: str) -> str:
 
 
 def run(name: str, seconds: float, corpus: Path | None) -> tuple[int, dict[str, bytes]]:
-    """Fuzz one reader in processes of its own: number of inputs, and an input for each problem."""
+    """Fuzz one reader in separate processes; returns the number of inputs and one input for each problem."""
     inputs, found = 0, {}
     with tempfile.TemporaryDirectory() as place:
         end = time.monotonic() + seconds

@@ -1,13 +1,13 @@
-"""What exact early rejection saves in a greedy search, against the same search in full and against plain loops.
+"""What exact early rejection saves in a greedy search, compared with the full search and with plain loops.
 
 python benchmarks/greedy.py DATA SWEEP            # DATA has a validation file, SWEEP is the folder of a sweep
 python benchmarks/greedy.py DATA RUN RUN RUN ...  # or single fine-tunes; six MiniLM, 1,000 texts: minutes on two cores
 
-Four searches in turn in one go, with nothing kept between them: ours; ours with every trial run in full, in the same
-batches, which has to find the same soup; the loop of the released code (Wortsman et al.), which keeps the soup so far
-in memory and reads the candidate; and a loop that reads all that it averages, at every trial. Both loops keep ties, as
-the paper and we do, and run every trial in full in the evaluator's usual batches. What the ingredients score alone is
-needed by all four and timed apart.
+Four searches run in turn, and nothing is cached between them: the package's search; the same search with every trial
+run in full, in the same batches, which must find the same soup; the loop of the released code (Wortsman et al.), which
+keeps the current soup in memory and reads the candidate; and a loop that reads every model it averages, at every
+trial. Both loops keep ties, as the paper and the package do, and run every trial in full in the evaluator's usual
+batches. All four need the scores of the single ingredients, which are timed separately.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ EARLY, FULL, RELEASED, REREAD = SEARCHES = ("early rejection", "in full", "relea
 
 
 class Clocked(hf_soup.Evaluator):
-    """An evaluator that keeps what each pass gave and how long it took."""
+    """An evaluator that keeps the outputs and the duration of each pass."""
 
     @cached_property
     def passes(self) -> list[tuple[Outputs, float]]:
-        """One for each model that was run."""
+        """The outputs and the seconds of each pass."""
         return []
 
     def run(self, model: Any, **options: Any) -> Outputs:
-        """As that of any evaluator."""
+        """Run a model as `Evaluator.run` does, and record the pass."""
         started = time.perf_counter()
         outputs = super().run(model, **options)
         self.passes.append((outputs, time.perf_counter() - started))
@@ -61,15 +61,15 @@ class Clocked(hf_soup.Evaluator):
 
 
 class Watched(ModelTrials):
-    """Trials that keep what was asked of them and what they answered."""
+    """Trials that record each threshold and answer."""
 
     @cached_property
     def answers(self) -> list[tuple[Threshold, Score | Rejected]]:
-        """One for each trial of a search."""
+        """The threshold and the answer of each trial of a search."""
         return []
 
     def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """As those of any strategy."""
+        """Score a mixture as `ModelTrials.score` does, and record the answer."""
         answer = super().score(mixture, beat)
         self.answers.append((beat, answer))
         return answer
@@ -78,7 +78,8 @@ class Watched(ModelTrials):
 class Trial(NamedTuple):
     """One soup that was tried: whether it was kept, on how many examples it was run, and how long that took.
 
-    `natural` is after how many it is known to fail in the order of the data, where all were run.
+    `natural` is the number of examples, in the order of the data, after which a trial that ran in full is known to
+    fail.
     """
 
     kept: bool
@@ -88,7 +89,7 @@ class Trial(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search found, in how many seconds, and its trials."""
+    """The result of a search: the names and weights of its soup, its seconds, and its trials."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
@@ -99,7 +100,7 @@ class Found(NamedTuple):
 def ours(
     items: Sequence[Checkpoint], evaluator: Clocked, *, stop_early: bool
 ) -> tuple[Found, dict[str, Score], float]:
-    """Our search; what each ingredient scores alone, and how long that took."""
+    """The package's search, the score of each ingredient alone, and the time those scores took."""
     ingredients = tuple(item.ingredient for item in items)
     with Watched(set_up(items, Agreement()), evaluator, stop_early=stop_early) as trials:
         started = time.perf_counter()
@@ -121,21 +122,21 @@ def ours(
 
 
 def in_natural_order(outputs: Outputs, threshold: Threshold) -> int:
-    """After how many examples, one by one as the data has them, a trial is known to fail."""
+    """The number of examples, taken one by one in the order of the data, after which a trial is known to fail."""
     good = right(outputs.predictions)
     most = len(good) - (~good).cumsum()
     return int((most < threshold.needed(len(good))).argmax()) + 1
 
 
 def state_of(item: Checkpoint) -> dict[str, torch.Tensor]:
-    """A whole checkpoint, read from disk."""
+    """A complete checkpoint, read from disk."""
     from safetensors.torch import load_file
 
     return {name: tensor for file in item.ingredient.files for name, tensor in load_file(item.folder / file).items()}
 
 
 def mean_of(items: Sequence[Checkpoint]) -> dict[str, torch.Tensor]:
-    """The average of whole checkpoints, one read after the other."""
+    """The average of complete checkpoints, read one after the other."""
     total = state_of(items[0])
     for item in items[1:]:
         total = {name: total[name] + tensor for name, tensor in state_of(item).items()}
@@ -143,7 +144,7 @@ def mean_of(items: Sequence[Checkpoint]) -> dict[str, torch.Tensor]:
 
 
 def plain(model: Any, queue: Sequence[Checkpoint], alone: Score, evaluator: Clocked, *, again: bool) -> Found:
-    """A plain loop over candidates, best first; with `again` each trial reads all that it averages."""
+    """A plain loop over candidates, best first; with `again` each trial reads every model it averages."""
     started = time.perf_counter()
     kept, best, flags = [queue[0]], alone, []
     soup = None if again else state_of(queue[0])
@@ -167,7 +168,7 @@ def plain(model: Any, queue: Sequence[Checkpoint], alone: Score, evaluator: Cloc
 
 
 def turn(items: Sequence[Checkpoint], evaluator: Clocked, model: Any) -> tuple[dict[str, Found], float]:
-    """Each search once, and what scoring the ingredients alone took."""
+    """Run each search once; returns their results and the mean time for scoring the single ingredients."""
     early, alone, first = ours(items, evaluator, stop_early=True)
     full, _, second = ours(items, evaluator, stop_early=False)
     assert (early.names, early.weights) == (full.names, full.weights), "the soup is another one in full"
@@ -186,7 +187,7 @@ def percent(part: float) -> str:
 
 
 def report(turns: Sequence[dict[str, Found]], alone: float, ingredients: int, n: int) -> None:
-    """A line for each search, and what follows from them."""
+    """Print a line for each search, and what early rejection saves."""
     one_pass = statistics.median(trial.seconds for found in turns for trial in found[RELEASED].trials)
     walls = {name: statistics.median(found[name].seconds for found in turns) for name in SEARCHES}
     head = ["search", "trials", "failing", "passes", "a failing trial: examples", "seconds"]

@@ -1,12 +1,12 @@
-"""How easy the code is to live in, in numbers: of the working tree, of another revision and of other packages.
+"""Maintainability of the code in numbers, for the working tree, another revision and other packages.
 
 python benchmarks/house.py
 python benchmarks/house.py --against v0.1.0 --tests 610 420 --ci 1500 900
 python benchmarks/house.py --package peft --no-mypy --no-counts
 
-A code line holds something else than a comment or a docstring. Only the package is measured, not its tests. mypy
-judges both revisions by the configuration of the working tree, and `tests/counting.py` of the working tree counts what
-both do in each flow. The suite is not run: its seconds are given, one number for each column.
+A code line is a line that holds more than a comment or a docstring. Only the package is measured, not its tests. mypy
+checks both revisions with the configuration of the working tree, and `tests/counting.py` of the working tree counts
+what both do in each flow. The suite is not run: its seconds are given as arguments, one number for each column.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def parse(text: str, name: str = "module.py") -> Module:
 
 
 def read_package(folder: Path) -> list[Module]:
-    """All modules below a folder, without tests that lie inside."""
+    """All modules below a folder, without the tests in it."""
     paths = [path for path in sorted(folder.rglob("*.py")) if "tests" not in path.relative_to(folder).parts]
     return [parse(path.read_text(encoding="utf-8"), path.relative_to(folder).as_posix()) for path in paths]
 
@@ -114,7 +114,7 @@ def _lines_of_code(module: Module) -> set[int]:
 
 
 def comment_lines(modules: Iterable[Module]) -> int:
-    """Lines with a comment, alone or behind code, that is no instruction to a tool."""
+    """Lines with a comment, alone or after code, that is not an instruction to a tool."""
     return sum(
         token.type == tokenize.COMMENT and not PRAGMA.match(token.string)
         for module in modules
@@ -123,22 +123,22 @@ def comment_lines(modules: Iterable[Module]) -> int:
 
 
 def splats(modules: Iterable[Module]) -> int:
-    """Calls' arguments that are written `**mapping`."""
+    """The number of call arguments written as `**mapping`."""
     return sum(keyword.arg is None for call in nodes(modules, ast.Call) for keyword in call.keywords)
 
 
 def comprehensions(modules: Iterable[Module]) -> int:
-    """Comprehensions of lists, sets and dicts, and generator expressions."""
+    """The number of comprehensions of lists, sets and dicts, and of generator expressions."""
     return sum(len(nodes(modules, kind)) for kind in COMPREHENSIONS)
 
 
 def conditional_expressions(modules: Iterable[Module]) -> int:
-    """`a if b else c`."""
+    """The number of expressions of the form `a if b else c`."""
     return len(nodes(modules, ast.IfExp))
 
 
 def local_names(function: Function) -> set[str]:
-    """What a function binds: parameters but self and cls, and names that are assigned, in comprehensions too."""
+    """The names a function binds: parameters except self and cls, and assigned names, also those in comprehensions."""
     arguments = function.args
     given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     names = {argument.arg for argument in given if argument is not None} - {"self", "cls"}
@@ -151,29 +151,29 @@ def local_names(function: Function) -> set[str]:
 
 
 def name_length(modules: Iterable[Module]) -> float:
-    """Mean length of the names that functions bind, each counted once for each function."""
+    """Mean length of the names that functions bind; a name counts once for each function."""
     lengths = [len(name) for module in modules for _, function in functions(module) for name in local_names(function)]
     return fmean(lengths or [0])
 
 
 def vague_names(modules: Iterable[Module]) -> int:
-    """Uses of vague names for variables and parameters, each time that one is read or written."""
+    """Uses of vague names for variables and parameters; every read or write counts."""
     variables = sum(node.id in VAGUE for node in nodes(modules, ast.Name))
     return variables + sum(node.arg in VAGUE for node in nodes(modules, ast.arg))
 
 
 def loose_files(modules: Iterable[Module]) -> int:
-    """Modules at the package's top, without `__init__.py`."""
+    """The number of modules directly in the package's folder, without `__init__.py`."""
     return sum("/" not in module.name and module.name != "__init__.py" for module in modules)
 
 
 def rooms(modules: Iterable[Module]) -> int:
-    """Modules and folders at the package's top: what a stranger sees first."""
+    """The number of modules and folders directly in the package's folder, which a new reader sees first."""
     return len({module.name.split("/")[0] for module in modules} - {"__init__.py"})
 
 
 def branches(function: Function) -> int:
-    """if, for, while, except, case, conditional expressions, each and and or, each for and if of a comprehension."""
+    """Number of if, for, while, except, case, conditional expressions, and, or, for and if in comprehensions."""
     count = 0
     for node in own_nodes(function):
         if isinstance(node, BRANCHES):
@@ -186,7 +186,7 @@ def branches(function: Function) -> int:
 
 
 def most_complex(modules: Iterable[Module]) -> list[tuple[int, str]]:
-    """Branches and name of each function, those with the most first."""
+    """Number of branches and name of each function, sorted by decreasing number."""
     ranking = []
     for module in modules:
         for name, function in functions(module):
@@ -195,7 +195,7 @@ def most_complex(modules: Iterable[Module]) -> list[tuple[int, str]]:
 
 
 def mypy_errors(tree: Path) -> int:
-    """Errors of mypy in a checkout, by the configuration of the working tree."""
+    """The number of mypy errors in a checkout, with the configuration of the working tree."""
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-pretty"]
         if tree != ROOT:
@@ -209,10 +209,10 @@ def mypy_errors(tree: Path) -> int:
 
 
 def flow_counts(tree: Path) -> dict[str, dict[str, float]]:
-    """How often each flow checks, plans, opens and loads in a checkout."""
+    """How often each flow checks, plans, opens and loads, in a checkout."""
     command = [sys.executable, str(ROOT / "tests" / "counting.py")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True)
-    if done.returncode:  # an old revision may have none of the functions
+    if done.returncode:  # an old revision may lack these functions
         print(f"tests/counting.py counts nothing in {tree}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
         return {}
     flows: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
@@ -223,7 +223,7 @@ def flow_counts(tree: Path) -> dict[str, dict[str, float]]:
 
 
 def measure(modules: list[Module]) -> dict[str, str]:
-    """Everything that is read from the code alone, as it is shown."""
+    """All measures that are taken from the code alone, formatted for the table."""
     lines = code_lines(modules)
     complex_functions = most_complex(modules)
 
@@ -248,7 +248,7 @@ def measure(modules: list[Module]) -> dict[str, str]:
 
 
 def show_table(columns: dict[str, dict[str, str]]) -> str:
-    """The columns side by side in Markdown; a measure that a column does not have is empty there."""
+    """The columns side by side as a Markdown table; a measure that a column lacks is left empty."""
     measures = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [["measure", *columns]]
     rows += [[name, *(column.get(name, "") for column in columns.values())] for name in measures]
@@ -259,7 +259,7 @@ def show_table(columns: dict[str, dict[str, str]]) -> str:
 
 
 def extract(revision: str, folder: Path) -> Path:
-    """A checkout of a revision in a folder."""
+    """Extract a revision into a folder."""
     archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
     if archive.returncode:
         raise SystemExit(archive.stderr.decode())
@@ -280,7 +280,7 @@ def column_of(tree: Path, *, mypy: bool, counts: bool) -> dict[str, str]:
 
 
 def package_folder(name: str) -> Path:
-    """Where an installed package lies; it is not imported."""
+    """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit(f"there is no package {name} in this environment.")
@@ -288,7 +288,7 @@ def package_folder(name: str) -> Path:
 
 
 def show_complex(title: str, modules: list[Module]) -> str:
-    """The most complex functions, one a line."""
+    """The most complex functions, one per line."""
     lines = [f"{count:4} {name}" for count, name in most_complex(modules)[:SHOWN]]
     return "\n".join([f"Most branches, {title}:", *lines])
 

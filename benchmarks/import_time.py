@@ -13,7 +13,7 @@ CASES = {"bare interpreter": "pass", "import hf_soup": "import hf_soup", "import
 
 
 def cpu_seconds(code: str) -> float:
-    """User and system time that a fresh interpreter takes for one line."""
+    """User and system time of a new interpreter that runs one line of code."""
     measured = (
         "import resource, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True); "
         "usage = resource.getrusage(resource.RUSAGE_CHILDREN); print(usage.ru_utime + usage.ru_stime)"
@@ -24,7 +24,7 @@ def cpu_seconds(code: str) -> float:
 
 def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in CASES}
-    for _ in range(ROUNDS):  # in turn, so that a drift of the machine hits all alike
+    for _ in range(ROUNDS):  # alternately, so that drift of the machine affects all cases alike
         for name, code in CASES.items():
             times[name].append(cpu_seconds(code))
     bare = statistics.median(times["bare interpreter"])

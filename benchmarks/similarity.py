@@ -1,12 +1,12 @@
-"""Similarity of ten BERT-base models: our one pass against a plain torch loop and against reading the files, in turn.
+"""Similarity of ten BERT-base models: the package's single pass against a plain torch loop and reading the files.
 
 python benchmarks/similarity.py              # ten models, three rounds: 4.4 GB of disk, some minutes
 
-The floor reads every file once. The plain loop loads all models and computes the cosine of the changes of each
-pair, tensor by tensor, in float64, and nothing else. Ours has cosines of weights and changes, distances, angles and
-signs of every tensor. Each is the second call in a process of its own; the files are in the page cache. The target was
-twice the floor; the product of eleven rows in float64 alone takes more than that. Inputs are random numbers in the
-shapes of BERT-base.
+The lower bound ("floor") reads every file once. The plain loop loads all models and computes only the cosine of the
+changes of each pair, tensor by tensor, in float64. The package computes cosines of weights and changes, distances,
+angles and signs for every tensor. Each is timed on the second call in its own process, with the files in the page
+cache. The target was twice the lower bound, but the product of eleven rows in float64 alone takes more than that.
+Inputs are random numbers in the shapes of BERT-base.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import click
 
 
 def make_models(folder: Path, count: int) -> list[Path]:
-    """A base model and fine-tunes that lie near it."""
+    """Save a base model and fine-tunes close to it."""
     import torch
     import transformers
 
@@ -53,7 +53,7 @@ def floor(folders: list[Path]) -> None:
 
 
 def plain_loop(folders: list[Path]) -> None:
-    """All models in memory; the cosine of the changes of each pair, tensor by tensor."""
+    """Load all models into memory, and compute the cosine of the changes of each pair, tensor by tensor."""
     from safetensors.torch import load_file
 
     base, *runs = (load_file(folder / "model.safetensors") for folder in folders)
@@ -67,7 +67,7 @@ def plain_loop(folders: list[Path]) -> None:
 
 
 def ours(folders: list[Path]) -> None:
-    """Everything of every tensor, in one pass."""
+    """Compute all measures of every tensor in one pass."""
     from hf_soup.analysis.similarity import measure_similarity
     from hf_soup.checkpoints.source import open_all
 
@@ -76,7 +76,7 @@ def ours(folders: list[Path]) -> None:
 
 
 def without_signs(folders: list[Path]) -> None:
-    """The inner products alone: cosines, distances, angles, lengths."""
+    """Compute only the inner products: cosines, distances, angles and lengths."""
     from hf_soup.analysis.gram import measure_grams
     from hf_soup.checkpoints.source import open_all
 
@@ -88,7 +88,7 @@ TOOLS = {"floor": floor, "hf_soup, inner products": without_signs, "hf_soup, all
 
 
 def measure(name: str, folders: list[Path]) -> tuple[float, int]:
-    """Seconds of the second call in a process of its own, and its peak of memory in MB above the imports."""
+    """Seconds of the second call in a separate process, and its peak memory in MB above the imports."""
     done = subprocess.run(
         [sys.executable, __file__, "--tool", name, *map(str, folders)], capture_output=True, text=True, check=True
     )

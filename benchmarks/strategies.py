@@ -1,10 +1,10 @@
-"""Every strategy on the same fine-tunes: what it chooses, what that is worth on test and shifted sets, what it costs.
+"""Every strategy on the same fine-tunes: what it chooses, its gain on test and shifted sets, and its cost.
 
 python benchmarks/strategies.py DATA RUNS -o report       # a quarter of an hour on two cores for eight MiniLM
 
 DATA is a folder with train, validation and test files, and shifted test sets called ood_*; RUNS is the folder of a
-sweep. Each strategy is timed alone, with nothing kept from the one before; `exhaustive` takes the first six runs. All
-soups are then scored on the same examples, with the same resamples. The measurements are in `docs/strategies.md`.
+sweep. Each strategy is timed separately, and nothing is cached between them; `exhaustive` takes the first six runs.
+All soups are then scored on the same examples, with the same resamples. The measurements are in `docs/strategies.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import hf_soup
 from hf_soup.display.tables import align
 
 
-# name in the table -> strategy, its parameters, how many of the runs
+# name in the table -> strategy, its parameters, number of runs (None for all)
 ALL = {
     "uniform": ("uniform", {}, None),
     "performance": ("performance", {}, None),
@@ -50,7 +50,7 @@ class Counting(hf_soup.Evaluator):
     counted: list[int] = []  # noqa: RUF012
 
     def run(self, model: Any, **options: Any) -> Any:
-        """As that of any evaluator."""
+        """Run a model as `Evaluator.run` does, and count its examples."""
         outputs = super().run(model, **options)
         self.counted.append(len(outputs.rows))
         return outputs
@@ -101,7 +101,7 @@ def main(data: Path, runs: str, output: Path, shifted: bool, only: tuple[str, ..
 
 
 def table(soups: dict[str, hf_soup.Soup], costs: dict[str, tuple[float, float]], comparison: Any) -> str:
-    """A line for each model: accuracy in percent, difference from the run that is best on validation, cost."""
+    """A line for each model: accuracy in percent, difference from the run that is best on validation, and cost."""
     metric = comparison.metric
     wide = "mean of shifts" in comparison.models[0].scores
     head = ["", "in it", "validation", "test [95 %]", "less the best run"]
@@ -122,7 +122,7 @@ def table(soups: dict[str, hf_soup.Soup], costs: dict[str, tuple[float, float]],
 
 
 def shown(value: Any, limits: bool = True, *, signed: bool = False) -> str:
-    """In percent, with its interval."""
+    """A value in percent with its interval."""
     if value is None:
         return ""
     form = "+.1f" if signed else ".1f"

@@ -1,7 +1,8 @@
-"""What a sweep costs over a bare loop of Trainer over the same runs: same arguments, evaluations and checkpoints.
+"""Overhead of a sweep over a plain Trainer loop with the same runs, arguments, evaluations and checkpoints.
 
-Both start from one saved start and score at each epoch; the loop tokenises once, as anybody would write it. In turn,
-A B B A, each into an empty folder; the ratio of the sums is printed, and whether the weights are the same.
+Both use the same saved start and score at each epoch; the loop tokenises once, as is usual. They run alternately, in
+the order A B B A, each into an empty folder. The ratio of the total times is printed, and whether the weights are
+equal.
 
 python benchmarks/sweep_overhead.py --model MODEL --data DATA [--rounds 2]
 """
@@ -26,7 +27,7 @@ SHARED = {"num_train_epochs": 2, "per_device_train_batch_size": 32}
 
 
 def bare_loop(start: Path, train: datasets.Dataset, validation: datasets.Dataset, out: Path) -> None:
-    """What people write: for each setting a model, arguments, a Trainer."""
+    """The usual loop: for each setting a new model, arguments and a Trainer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(start)
 
     def encode(data: datasets.Dataset) -> datasets.Dataset:

@@ -1,7 +1,7 @@
-"""A soup of image classifiers from Python: settings drawn at random, learned weights, comparison on a shifted set too.
+"""A soup of image classifiers in Python: a random search, learned weights, and a comparison that has a shifted set.
 
 python examples/image_soup.py                                       # a ViT on CIFAR-10; wants a GPU
-python examples/image_soup.py --base my_model --data my_images      # a folder with train/ and test/, a folder a class
+python examples/image_soup.py --base my_model --data my_images      # a folder with train/CLASS/ and test/CLASS/
 python examples/image_soup.py --tiny                                # random weights, made-up images, half a minute
 """
 

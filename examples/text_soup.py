@@ -1,4 +1,4 @@
-"""A soup of text classifiers from Python: sweep, greedy merge, comparison on a test set that selection has not seen.
+"""A soup of text classifiers in Python: a sweep, a greedy merge, and a comparison on a test set unseen by selection.
 
 python examples/text_soup.py                                        # BERT on emotions in short texts; wants a GPU
 python examples/text_soup.py --base my_model --data my_data         # a folder with train.csv, validation.csv, test.csv
@@ -33,9 +33,9 @@ def main() -> None:
 
     runs = hf_soup.sweep(
         args.base,
-        data,  # without a validation split, a tenth of the training examples is kept apart for it
+        data,  # without a validation split, a tenth of the training examples is held out
         space={"learning_rate": [1e-3, 3e-3] if args.tiny else [1e-5, 3e-5, 5e-5], "seed": range(2)},
-        head="probe",  # one head for all, trained first with the body frozen
+        head="probe",  # one head for all runs, trained first with the body frozen
         training_args={"epochs": 3, "batch_size": 32, "warmup": 0.1, "weight_decay": 0.01},
         output_dir=args.output / "runs",
     )
@@ -45,7 +45,7 @@ def main() -> None:
     except hf_soup.errors.MissingExtraError as error:  # everything else works without pictures
         print(error)
 
-    _, validation = hf_soup.data.load_training(data)  # the same examples that the sweep has scored its runs on
+    _, validation = hf_soup.data.load_training(data)  # the same examples that the sweep scored its runs on
     soup = hf_soup.merge(runs, strategy="greedy", evaluator=validation)
     print(f"\n{soup.selection.table()}")
     print(f"\n{hf_soup.compare(soup, test=data['test'], validation=validation).table()}")

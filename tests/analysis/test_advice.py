@@ -1,4 +1,4 @@
-"""Advice: told from what was measured, with its number, and for the right reason."""
+"""Tests of advice: it follows from measurements, quotes their numbers, and gives the right reason."""
 
 import json
 
@@ -28,7 +28,7 @@ TEXTS = testing.tiny_texts(60)
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """What good runs start from: a model that decides for each class about equally often."""
+    """A start for good runs: a model that predicts each class about equally often."""
     folder, model = tmp_path_factory.mktemp("start") / "start", testing.tiny_text_model(0)
     testing.save_text_model(model, folder)
     logits = hf_soup.Evaluator(TEXTS).bound(str(folder), "text-classification").predict(model).logits
@@ -39,7 +39,7 @@ def start(tmp_path_factory):
 
 
 def runs(folder, n, start=None, *, apart=0.02, own_heads=False, seed=0):
-    """Models that went a short way from one start, each in its own direction; or with heads of their own."""
+    """Models that moved a short way from one start, each in its own direction, optionally with heads of their own."""
     folders = []
     for index in range(n):
         model_class = transformers.AutoModelForSequenceClassification
@@ -58,7 +58,7 @@ def runs(folder, n, start=None, *, apart=0.02, own_heads=False, seed=0):
 
 
 def examples(start, rows, noise=0.25):
-    """Texts whose labels are what the start says, but for some: good runs are better than chance, and not perfect."""
+    """Texts labelled by the start's predictions with noise, so that good runs are above chance and below perfect."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(start)
     predictions = hf_soup.Evaluator(TEXTS).bound(str(start), "text-classification").predict(model)
     labels = predictions.logits.argmax(1)
@@ -67,12 +67,12 @@ def examples(start, rows, noise=0.25):
 
 
 def topics(advice):
-    """What it is about."""
+    """The topics of the pieces of an advice."""
     return [piece.topic for piece in advice.pieces]
 
 
 def test_good_runs_may_be_averaged(tmp_path, start):
-    """Nothing stops them; with examples it is said what the soup and the ensemble gain."""
+    """Good runs may be averaged, and advice with examples also states the gain of the soup or the ensemble."""
     advice = hf_soup.advise(runs(tmp_path, 5, start), base_model=start)
     assert advice.ok
     assert "Nothing in the weights speaks against a soup" in advice.verdict
@@ -86,7 +86,7 @@ def test_good_runs_may_be_averaged(tmp_path, start):
 
 
 def test_heads_of_their_own_are_the_reason(tmp_path, start):
-    """Models that differ in their heads alone are refused for their heads; unrelated ones for their start."""
+    """Models that differ only in their heads are refused for their heads, unrelated models for their start."""
     heads = hf_soup.advise(runs(tmp_path / "heads", 4, start, own_heads=True))
     assert not heads.ok
     assert topics(heads)[0] == "heads"
@@ -100,7 +100,7 @@ def test_heads_of_their_own_are_the_reason(tmp_path, start):
 
 
 def test_evidence_has_its_number(tmp_path, start):
-    """Every piece says what was measured, how sure it is, and every command names the models."""
+    """Every piece of evidence has a number and a confidence, and the table names the models."""
     advice = hf_soup.advise(runs(tmp_path, 4, start), examples(start, 30), base_model=start)
     for piece in advice.pieces:
         assert any(letter.isdigit() for letter in piece.evidence), piece
@@ -111,7 +111,7 @@ def test_evidence_has_its_number(tmp_path, start):
 
 
 def test_check_compare_and_advice_agree_about_heads(tmp_path, start):
-    """All three find that heads started apart, and each gives the options that take one head; with data the best's."""
+    """`check`, `compare` and `advise` all report heads that started apart, and suggest options that take one head."""
     folders, data = runs(tmp_path, 3, start, own_heads=True), examples(start, 30)
     note = next(note for note in hf_soup.check(folders).notes if "heads" in note)
     assert note.startswith("run-0, run-1, run-2: the heads do not look like fine-tunes of one initial head")
@@ -133,13 +133,13 @@ def test_check_compare_and_advice_agree_about_heads(tmp_path, start):
 
 
 def test_one_odd_head_is_left_out(tmp_path, start):
-    """Where most heads are alike, these are averaged and the odd one is not."""
+    """When most heads are alike, those are averaged and the odd one is left out."""
     folders = [*runs(tmp_path / "alike", 3, start), *runs(tmp_path / "odd", 1, start, own_heads=True)]
     assert "--weights classifier=1,1,1,0 --weights 1,1,1,1" in hf_soup.advise(folders).command
 
 
 def test_what_was_given_is_not_asked_for_again(tmp_path, start, monkeypatch):
-    """The data, how it is read and the base model stand in the commands as they were typed, quoted for the shell."""
+    """Commands repeat the given data, its options and the base model as they were typed, quoted for the shell."""
     monkeypatch.chdir(tmp_path)
     folders = [folder.relative_to(tmp_path) for folder in runs(tmp_path / "my runs", 4, start)]
     examples(start, 30).rename_column("label", "answer").to_csv(tmp_path / "my data.csv")
@@ -156,7 +156,7 @@ def test_what_was_given_is_not_asked_for_again(tmp_path, start, monkeypatch):
 
 
 def test_commands_read_pickles_where_models_are_pickles(tmp_path, start):
-    """Models that were opened with `allow_pickle` are in commands that allow it, which would refuse them otherwise."""
+    """Advice on models opened with `allow_pickle` gives commands with `--allow-pickle`, which fail without it."""
     folders = runs(tmp_path, 2, start)
     for folder in folders:
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -168,7 +168,7 @@ def test_commands_read_pickles_where_models_are_pickles(tmp_path, start):
 
 
 def test_the_best_model_is_never_to_be_left_out():
-    """Where the barriers are those of the model with the best score, a search is to choose."""
+    """When the barriers are those of the best model, the advice is a search, not to leave that model out."""
 
     def line(one, other, height):
         ends = Point(0.4, 0.8)
@@ -184,7 +184,7 @@ def test_the_best_model_is_never_to_be_left_out():
 
 @pytest.mark.parametrize(("own_heads", "topic"), [(True, "heads"), (False, "start")])
 def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads, topic):
-    """Without examples nothing is said of what an average costs, with them its number; the rule stands apart."""
+    """Without examples the evidence has no loss, with examples it has the soup's; the general rule is separate."""
     strangers = [runs(tmp_path / f"s{index}", 1, seed=index)[0] for index in range(3)]
     folders = runs(tmp_path, 3, start, own_heads=True) if own_heads else strangers
     checkpoints = open_all(folders)
@@ -202,7 +202,7 @@ def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads,
     assert "the soup's loss is 0.410, its models' 0.400 on average" in pieces["flat"].evidence
     for piece in pieces.values():
         assert "cosine" in piece.evidence
-        assert "above 0.5" in piece.general  # the rule, and only there
+        assert "above 0.5" in piece.general  # the rule appears only here
         assert "0.5" not in piece.advice.replace("0.500", "") + piece.evidence
         table = Advice(("a", "b"), "verdict", "", (piece,)).table()
         assert f"In general, not measured here ({topic}): {piece.general}" in table.splitlines()
@@ -215,7 +215,7 @@ def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads,
 
 
 def test_no_pair_is_no_measurement(tmp_path, start):
-    """With a budget for the models and their soup alone, nothing is said of what lies between pairs."""
+    """When the budget covers only the models and their soup, the advice makes no claim about pairs."""
     advice = hf_soup.advise(runs(tmp_path, 5, start), examples(start, 30), base_model=start, budget=6)
     (piece,) = [piece for piece in advice.pieces if piece.topic == "barrier"]
     assert "no pair was looked at" in piece.advice
@@ -240,7 +240,7 @@ def test_where_nothing_is_left_to_gain_the_best_model_is_the_only_advice(tmp_pat
 
 
 def test_scores_are_in_the_evidence(tmp_path, start):
-    """A model that is far below the best, or no better than one class, is named with its number."""
+    """A model far below the best, or no better than the most frequent class, is named with its score."""
     folders = runs(tmp_path, 4, start)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folders[0])
     with torch.no_grad():
@@ -254,7 +254,7 @@ def test_scores_are_in_the_evidence(tmp_path, start):
 
 
 def test_models_of_which_none_is_of_use_are_not_left_out(tmp_path, start):
-    """Where every model is no better than one class, the advice is not to leave all of them out."""
+    """When every model is no better than the most frequent class, the advice is not to leave all of them out."""
     folders = runs(tmp_path, 3, start)
     for folder in folders:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
@@ -270,7 +270,7 @@ def test_models_of_which_none_is_of_use_are_not_left_out(tmp_path, start):
 
 
 def test_one_and_few_models(tmp_path, start):
-    """One model is told what to do instead; two have no search to make."""
+    """For one model the advice is to interpolate; for two models there is advice about their number."""
     advice = hf_soup.advise(runs(tmp_path, 1, start))
     assert not advice.ok
     assert "interpolate" in advice.command
@@ -278,7 +278,7 @@ def test_one_and_few_models(tmp_path, start):
 
 
 def test_models_that_do_not_fit(tmp_path, text_runs, image_runs):
-    """They are told apart before anything is read."""
+    """Advice on models that cannot be merged is about compatibility alone, and suggests `hf-soup check`."""
     advice = hf_soup.advise([text_runs[0], image_runs[0]])
     assert not advice.ok
     assert topics(advice) == ["compatibility"]
@@ -286,7 +286,7 @@ def test_models_that_do_not_fit(tmp_path, text_runs, image_runs):
 
 
 def test_nearly_one_model(tmp_path, start):
-    """Changes that all point the same way are no diversity."""
+    """Changes that all point in the same direction are reported as a lack of diversity."""
     folders = []
     for index, factor in enumerate((1.0, 1.01, 0.99, 1.02)):
         model = testing.tiny_text_model(0)
@@ -300,14 +300,14 @@ def test_nearly_one_model(tmp_path, start):
 
 
 def test_a_budget_is_kept_to(tmp_path, start):
-    """No more models are scored than asked for; too small a budget scores none."""
+    """`advise` scores no more models than its budget, and none if the budget is too small."""
     folders = runs(tmp_path, 5, start)
     assert hf_soup.advise(folders, examples(start, 30), budget=8).evaluations == 8
     assert hf_soup.advise(folders, examples(start, 30), budget=3).evaluations == 0
 
 
 def test_batchnorm_and_generation_ask_for_care(tmp_path):
-    """Running statistics need data; texts are not told by the loss."""
+    """Running statistics add advice to give data for BatchNorm; text generation has its own advice."""
     options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
     transformers.set_seed(0)
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
@@ -327,7 +327,7 @@ def test_batchnorm_and_generation_ask_for_care(tmp_path):
 
 
 def test_half_width_is_that_of_a_paired_interval():
-    """Half a 95 % interval of the difference of two accuracies, against the bootstrap."""
+    """`half_width` is half a 95 % interval of the difference of two accuracies, as the bootstrap gives it."""
     rng = np.random.default_rng(0)
     n, labels = 800, np.zeros(800, dtype=np.int64)
 
@@ -345,7 +345,7 @@ def test_half_width_is_that_of_a_paired_interval():
 
 
 def test_validation_that_is_too_small_is_told():
-    """Two models that differ on 8 of 40 examples, four in each direction: nothing below 14 points can be seen."""
+    """When two models differ on 8 of 40 examples, four each way, differences below 13.9 points are undetectable."""
     labels, wrong = np.zeros(40, dtype=np.int64), {"a": range(4), "b": range(4, 8)}
 
     def says(items):
@@ -371,7 +371,7 @@ def test_validation_that_is_too_small_is_told():
     ],
 )
 def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
-    """An ensemble that is worth it, a soup that is, and data that cannot tell."""
+    """The verdict favours a useful ensemble or a good soup, and says when validation cannot tell."""
     labels, rng = np.zeros(300, dtype=np.int64), np.random.default_rng(0)
     predictions = {}
     for name, score in scores.items():
@@ -386,7 +386,7 @@ def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two fine-tunes with BatchNorm, and images of seven classes, sorted by class."""
+    """Two models with BatchNorm, and images of seven classes, sorted by class."""
     folder = tmp_path_factory.mktemp("pictures")
     small = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic", "num_labels": 7}
     transformers.set_seed(0)
@@ -402,7 +402,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*classes and none of")
 @pytest.mark.parametrize("part", ["validation", "the data for BatchNorm"])
 def test_a_slice_without_some_classes_decides_nothing(pictures, part):
-    """Whether it scores or estimates BatchNorm: the verdict says so, and what was measured is not sure."""
+    """If validation or the data for BatchNorm lack classes, the verdict says so, and confidence in evidence is low."""
     models, data = pictures
     whole, cut = data.shuffle(seed=0), data.select(range(60))
     sets = (cut, whole) if part == "validation" else (whole, cut)

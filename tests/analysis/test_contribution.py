@@ -1,4 +1,4 @@
-"""Contributions: closed forms of games, and the soups of subsets that they are of."""
+"""Tests of contributions: games with known values, and the soups of subsets behind the numbers."""
 
 import itertools
 import math
@@ -19,22 +19,22 @@ NAMES = ("a", "b", "c", "d")
 
 
 def additive(members):
-    """Each is worth the same whoever else is there."""
+    """An additive game: each player is worth the same in every coalition."""
     return sum({"a": 1.0, "b": 2.0, "c": -1.0, "d": 0.0}[name] for name in members)
 
 
 def glove(members):
-    """A pair is worth 1: `a` is the only left glove, the others are right ones."""
+    """The glove game: a pair is worth 1; `a` has the only left glove, the others have right ones."""
     return float("a" in members and len(members) > 1)
 
 
 def odd(members):
-    """Something without symmetry."""
+    """A game without symmetry."""
     return math.sin(sum(1 + 3 * NAMES.index(name) for name in members)) * len(members)
 
 
 def test_games_with_known_values():
-    """Additive: each its own; gloves: 3/4 for the left one, 1/12 for each right one."""
+    """Values are the players' own in the additive game, and 3/4 (left) and 1/12 (each right) in the glove game."""
     shapley = exact_shapley(NAMES, additive)
     assert {name: value for name, (value, _) in shapley.items()} == pytest.approx({"a": 1, "b": 2, "c": -1, "d": 0})
     shapley = exact_shapley(NAMES, glove)
@@ -45,7 +45,7 @@ def test_games_with_known_values():
 
 @pytest.mark.parametrize("value", [additive, glove, odd])
 def test_values_are_means_over_all_orders_and_sum_to_the_whole(value):
-    """The definition by orders, and efficiency."""
+    """Exact values match the definition by orders, and their sum is the gain of the full coalition."""
     shapley = exact_shapley(NAMES, value)
     orders = list(itertools.permutations(NAMES))
     for name in NAMES:
@@ -55,7 +55,7 @@ def test_values_are_means_over_all_orders_and_sum_to_the_whole(value):
 
 
 def test_drawn_orders_come_near_with_an_honest_error():
-    """The truth lies within three standard errors, which shrink with more orders; every order sums to the whole."""
+    """Sampled values are within three standard errors, which shrink with more orders, and sum to the total."""
     truth = exact_shapley(NAMES, odd)
     few, many = (sampled_shapley(NAMES, odd, samples=n, seed=1) for n in (40, 1000))
     for name in NAMES:
@@ -68,7 +68,7 @@ def test_drawn_orders_come_near_with_an_honest_error():
 
 
 def test_scores_are_those_of_soups(text_runs):
-    """Leaving out, adding and Shapley values are differences of scores of uniform soups; the cost is what was told."""
+    """Left-out, added and Shapley values are differences of scores of uniform soups, at the predicted cost."""
     examples = testing.tiny_texts(24, seed=9)
     scorer = Scorer(open_all(text_runs), hf_soup.Evaluator(examples, metric="accuracy"))
     contribution = measure_contribution(scorer)
@@ -100,12 +100,12 @@ def test_scores_are_those_of_soups(text_runs):
     ("n", "samples", "most"), [(3, None, 7), (8, None, 255), (9, None, 27), (9, 10, 87), (9, 0, 27), (3, 0, 7)]
 )
 def test_cost(n, samples, most):
-    """All subsets up to 8; beyond that no Shapley values unless orders are drawn."""
+    """Up to 8 models the cost covers all subsets; beyond that, Shapley values cost more only if orders are sampled."""
     assert contribution_cost(n, samples) == most
 
 
 def test_ctrl_c_keeps_what_is_known(text_runs, monkeypatch, tmp_path):
-    """Who was left out is known; Shapley values are not."""
+    """After Ctrl-C the table and the picture are still available; Shapley values are unknown."""
     fourth = testing.save_text_model(testing.tiny_text_model(3), tmp_path / "run-3")
     scorer = Scorer(open_all([*text_runs, fourth]), testing.tiny_texts(10, seed=9))
     point, calls = scorer.point, []
@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_what_is_known(text_runs, monkeypatch, tmp_path):
 
 
 def test_modules_by_hand(text_runs):
-    """Averaging one module alone, and all but one, are the soups with such rows of weights."""
+    """The effects of averaging one module alone, or all but one, are those of soups with these weights by module."""
     examples, opened = testing.tiny_texts(24, seed=9), open_all(text_runs)
     modules = measure_modules(Scorer(opened, examples), opened[0])
     evaluator = hf_soup.Evaluator(examples).bound(str(text_runs[0]), "text-classification")
@@ -143,14 +143,14 @@ def test_modules_by_hand(text_runs):
 
 
 def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
-    """A module of which only one of its two models was scored has no effect yet."""
+    """After Ctrl-C a module with only one of its two models scored is left out."""
     opened = open_all(text_runs)
     scorer = Scorer(opened, testing.tiny_texts(10, seed=9))
     point, calls = scorer.point, []
 
     def interrupted(weights):
         calls.append(weights)
-        if len(calls) > 3 + 1 + 3:  # single ones, the soup, and one and a half modules
+        if len(calls) > 3 + 1 + 3:  # single models, the soup, and one and a half modules
             raise KeyboardInterrupt
         return point(weights)
 
@@ -161,7 +161,7 @@ def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
 
 
 def test_too_few_orders_are_refused(text_runs):
-    """One or two orders tell no error."""
+    """`measure_contribution` refuses fewer than 4 sampled orders."""
     scorer = Scorer(open_all(text_runs), testing.tiny_texts(10, seed=9))
     with pytest.raises(RecipeError, match="4 or more"):
         measure_contribution(scorer, samples=1)

@@ -1,4 +1,4 @@
-"""How differently models decide: closed forms on predictions that are written by hand."""
+"""Tests of diversity: closed forms on predictions written by hand."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ from hf_soup.metrics.predictions import Predictions, probabilities
 
 
 def says(classes, labels=(0, 0, 0, 1, 1, 1), sure=2.0):
-    """A model that decides so, of three classes."""
+    """Predictions of a model that chooses the given classes, out of three."""
     logits = np.zeros((len(classes), 3), dtype=np.float32)
     logits[np.arange(len(classes)), classes] = sure
     return Predictions(logits, np.array(labels), np.arange(len(classes)))
 
 
 def test_a_pair_by_hand():
-    """Three of six decided otherwise; of three items that someone gets wrong one is wrong in both."""
+    """On six examples three predictions differ, and of three examples with an error one is wrong in both models."""
     a, b = says([0, 0, 1, 1, 1, 0]), says([0, 2, 0, 1, 1, 2])
     pair = pair_diversity("a", "b", {"a": a, "b": b})
     assert pair.disagreement == pytest.approx(3 / 6)
@@ -31,7 +31,7 @@ def test_a_pair_by_hand():
 
 
 def test_ambiguity_is_what_the_mean_gains():
-    """Krogh and Vedelsby: the squared error of the mean is the mean squared error less the ambiguity."""
+    """Krogh and Vedelsby: the squared error of the mean is the mean squared error minus the ambiguity."""
     rng = np.random.default_rng(0)
     a, b = (says([0] * 6)._replace(logits=rng.normal(size=(6, 3)).astype(np.float32)) for _ in range(2))
     truth = np.eye(3)[a.labels]
@@ -45,7 +45,7 @@ def test_ambiguity_is_what_the_mean_gains():
 
 
 def test_equal_and_perfect_models():
-    """One model twice: no disagreement, kappa 1; where nobody is wrong everything is shared."""
+    """A model paired with itself has no disagreement and kappa 1; without any errors, the overlap is 1."""
     right = says([0, 0, 0, 1, 1, 1])
     assert pair_diversity("a", "b", {"a": right, "b": right})[2:] == (0.0, None, 1.0, 1.0, 0.0)
     wrong = says([0, 0, 0, 1, 1, 0])
@@ -54,7 +54,7 @@ def test_equal_and_perfect_models():
 
 
 def test_values_have_a_distance():
-    """Of numbers there are a root mean square difference and an ambiguity."""
+    """Numeric predictions have a root mean square difference and an ambiguity, and no kappa."""
     a, b = (Predictions(np.array(v, dtype=np.float32), np.zeros(2), np.arange(2), "values") for v in ([1, 2], [3, 2]))
     pair = pair_diversity("a", "b", {"a": a, "b": b})
     assert pair.disagreement == pytest.approx(np.sqrt(2))
@@ -73,13 +73,13 @@ def test_values_have_a_distance():
     ],
 )
 def test_how_much_of_the_gain_is_kept(soup, ensemble, higher, kept):
-    """Soup less mean, over ensemble less mean, whichever direction is better."""
+    """The kept share is (soup - mean) / (ensemble - mean), whether higher or lower is better."""
     diversity = Diversity("m", higher, "validation", 9, {"a": 0.7, "b": 0.9}, (), soup, ensemble)
     assert diversity.kept == (None if kept is None else pytest.approx(kept))
 
 
 def test_of_real_models(text_runs):
-    """Scores are those of the evaluator, the soup that of a merge; pictures and tables have every model."""
+    """Scores equal those of `compare`, pairs and pictures cover all models, and wrong requests are refused."""
     examples = testing.tiny_texts(24, seed=8)
     diversity = measure_diversity(Scorer(open_all(text_runs), examples))
     report = hf_soup.compare(hf_soup.merge(text_runs), test=examples, ensembles=["logits"])

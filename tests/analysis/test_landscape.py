@@ -1,4 +1,4 @@
-"""Lines, barriers and the plane: closed forms, and points that are the models that a merge makes."""
+"""Tests of lines, barriers and the plane: closed forms, and points equal to the models that a merge makes."""
 
 import math
 
@@ -27,12 +27,12 @@ def checkpoints(text_runs):
 
 @pytest.fixture
 def scorer(checkpoints):
-    """Over 20 examples, with what other tests have kept."""
+    """A scorer over 20 examples, which may reuse results cached by other tests."""
     return Scorer(checkpoints, hf_soup.Evaluator(testing.tiny_texts(20, seed=5)))
 
 
 def line(*values):
-    """A line with these losses, and scores that are 1 less them."""
+    """A line with these losses, and scores of 1 minus the loss."""
     alphas = tuple(np.linspace(0, 1, len(values)).tolist())
     return Line("a", "b", alphas, tuple(None if v is None else Point(v, 1 - v) for v in values))
 
@@ -52,21 +52,21 @@ def line(*values):
     ],
 )
 def test_barrier(values, barrier):
-    """The largest excess over the straight line between the ends, of the loss and, upside down, of the score."""
+    """A barrier is the largest excess of the loss, or drop of the score, relative to the line between the ends."""
     measured = line(*values).barrier()
     assert measured == (None if barrier is None else pytest.approx(barrier))
     assert line(*values).barrier("score") == (None if barrier is None else pytest.approx(barrier))
 
 
 def test_beyond_the_ends_does_not_count():
-    """A barrier lies between the two models."""
+    """Points beyond the two models do not count towards the barrier."""
     points = tuple(Point(loss, 0.0) for loss in (9.0, 1.0, 1.5, 1.0, 9.0))
     assert Line("a", "b", (-0.5, 0.0, 0.5, 1.0, 1.5), points).barrier() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("n", range(1, 14))
 def test_rough_first(n):
-    """Everything comes once; the ends come first, then the middle; early parts cover the whole."""
+    """`rough_first` returns every point once: the ends, then the middle, then points spread over the range."""
     order = rough_first(range(n))
     assert sorted(order) == list(range(n))
     if n > 2:
@@ -76,7 +76,7 @@ def test_rough_first(n):
 
 
 def test_points_are_the_models_that_a_merge_makes(scorer, text_runs):
-    """Loss and score at each end, half-way, beyond the ends and in the soup are those of the models themselves."""
+    """Loss and score at the ends, half-way, beyond the ends and in the soup equal those of the merged models."""
     landscape = scan_lines(scorer, points=3, beyond=0.5)
     evaluator = hf_soup.Evaluator(testing.tiny_texts(20, seed=5)).bound(str(text_runs[0]), "text-classification")
 
@@ -101,7 +101,7 @@ def test_points_are_the_models_that_a_merge_makes(scorer, text_runs):
 
 
 def test_what_was_scored_is_not_run_again(checkpoints, monkeypatch):
-    """The same scan in a fresh scorer runs no model; one with more points runs the new ones alone."""
+    """The same scan in a new scorer runs no model; a scan with more points runs only the new ones."""
     examples = testing.tiny_texts(14, seed=6)
     scan_lines(Scorer(checkpoints, examples), points=3)
     again, ran = Scorer(checkpoints, examples), []
@@ -114,7 +114,7 @@ def test_what_was_scored_is_not_run_again(checkpoints, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_is_done(scorer, monkeypatch):
-    """The rest is unknown and said to be; the rough picture is there already."""
+    """After Ctrl-C the landscape is marked incomplete, and a rough picture can be drawn."""
     point, done = scorer.point, []
 
     def interrupted(weights):
@@ -133,7 +133,7 @@ def test_ctrl_c_keeps_what_is_done(scorer, monkeypatch):
 
 
 def test_budget_and_pairs(scorer):
-    """A budget counts models; pairs may be chosen; wrong ones are told."""
+    """A budget limits the number of models, pairs may be chosen, and unknown names are refused with the known ones."""
     landscape = scan_lines(scorer, points=11, budget=6)
     assert not landscape.complete
     assert sum(p is not None for line in landscape.lines for p in line.points) == 6 + 2
@@ -147,7 +147,7 @@ def test_budget_and_pairs(scorer):
 
 
 def test_the_plane_is_that_of_the_vectors(checkpoints, text_runs):
-    """Coordinates of models and averages are those of an orthonormal basis of the weights themselves."""
+    """Coordinates of models and averages equal those in an orthonormal basis of the weights."""
     place = plane_coordinates(measure_similarity(checkpoints), ("run-0", "run-1", "run-2"))
     a, b, c = (vector(run) for run in text_runs)
     u = (b - a) / np.linalg.norm(b - a)
@@ -181,7 +181,7 @@ def test_grid_points_of_the_plane_are_models(checkpoints, scorer, text_runs):
 
 
 def test_a_plane_needs_three_models(checkpoints, scorer, text_runs):
-    """Two, or three of which two are one, are refused."""
+    """Corners that are not three distinct models, or lie on one line, are refused."""
     similarity = measure_similarity(checkpoints)
     with pytest.raises(RecipeError, match="three models"):
         scan_plane(scorer, similarity, corners=["run-0", "run-1"])
@@ -197,7 +197,7 @@ def test_a_plane_needs_three_models(checkpoints, scorer, text_runs):
 
 
 def test_interactive(checkpoints, scorer):
-    """A surface that can be turned, where plotly is installed; else the line for pip."""
+    """`plot_interactive` draws with plotly; without plotly it raises an error with the line for pip."""
     plane = scan_plane(scorer, measure_similarity(checkpoints), points=3)
     try:
         import plotly  # noqa: F401
@@ -209,13 +209,13 @@ def test_interactive(checkpoints, scorer):
 
 
 def test_a_function_has_no_points(checkpoints):
-    """A function of a model shows no examples to look at."""
+    """A function of a model is refused, because a scan needs examples."""
     with pytest.raises(EvaluationError, match="give a data set or an Evaluator"):
         Scorer(checkpoints, lambda model: 1.0)
 
 
 def test_batchnorm_is_estimated_again_between_models(resnet_runs):
-    """With training data a point between models has its own statistics; the models keep theirs."""
+    """With training data a point between models gets statistics of its own; single models keep theirs."""
     examples, opened = testing.tiny_images(12), open_all(resnet_runs)
     plain = Scorer(opened, examples).point({"run-0": 1.0, "run-1": 1.0})
     again = Scorer(opened, examples, batchnorm_data=testing.tiny_images(16, seed=1))
@@ -230,7 +230,7 @@ def test_batchnorm_is_estimated_again_between_models(resnet_runs):
 
 
 def test_a_rough_plane_is_no_empty_picture(checkpoints, scorer):
-    """What was scored within a budget is drawn, point by point."""
+    """A plane cut short by its budget is drawn from the points that were scored."""
     plane = scan_plane(scorer, measure_similarity(checkpoints), points=5, budget=6)
     assert not plane.complete
     drawn = plane.plot().get_axes()[0].collections[0].get_offsets()
@@ -238,7 +238,7 @@ def test_a_rough_plane_is_no_empty_picture(checkpoints, scorer):
 
 
 def test_half_way_is_one_point_wherever_it_is_asked_for(scorer):
-    """A mean of two has one fingerprint, so that nothing is run twice."""
+    """Equal mixtures have one fingerprint, however their weights are written, so that none is run twice."""
     whole, half = {"run-0": 1.0, "run-1": 1.0}, {"run-0": 0.5, "run-1": 0.5}
     points = (whole, half, half | {"run-2": 0.0})
     assert len({scorer.recipe(weights).fingerprint() for weights in points}) == 1

@@ -1,4 +1,4 @@
-"""Do checkpoints look like fine-tunes of one model? Angles against numpy, and what the deep check says of them."""
+"""Tests of the deep check: angles and distances against numpy, and the notes on models without a common start."""
 
 import json
 import warnings
@@ -18,7 +18,7 @@ from hf_soup.errors import IngredientError
 
 
 def moved(folder, start, *, body=0.0, head=0.0, seed=0):
-    """A copy of a checkpoint whose matrices are moved by so much, relative to their own size."""
+    """Save a tiny model with seed `start` and with parameters perturbed relative to their standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     model = testing.tiny_text_model(start)
     with torch.no_grad():
@@ -35,14 +35,14 @@ def runs(tmp_path):
 
 
 def vectors(folders, keep):
-    """The matrices of each checkpoint as one long vector of float64."""
+    """The matrices of each checkpoint, concatenated into one float64 vector."""
     states = [load_file(folder / "model.safetensors") for folder in folders]
     names = [name for name, tensor in states[0].items() if tensor.dim() > 1 and keep(name)]
     return np.stack([np.concatenate([state[name].double().numpy().ravel() for name in names]) for state in states])
 
 
 def cosine(a, b):
-    """Of two vectors."""
+    """The cosine of two vectors."""
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
@@ -68,7 +68,7 @@ def test_angles_and_distances_are_those_of_numpy(tmp_path, runs):
 
 
 def test_a_base_without_the_head_has_no_distance_there(tmp_path, runs):
-    """A body alone as base model: the head's cell says so in the table, and the command prints it."""
+    """When the base model has no head, the head's distance is "-" in the table, which the command prints."""
     testing.save_text_model(testing.tiny_text_model(0), tmp_path / "whole")
     transformers.AutoModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "body")
     relation = hf_soup.check(runs, tmp_path / "body", deep=True).relation
@@ -84,19 +84,19 @@ def test_a_base_without_the_head_has_no_distance_there(tmp_path, runs):
 
 
 def test_unrelated_models_are_noticed(text_runs):
-    """Models of different seeds have neither body nor head in common, and it is said what to do."""
+    """For models of different seeds the notes say that neither bodies nor heads have a common start."""
     report = hf_soup.check(text_runs, deep=True)
-    assert report.ok  # they can be averaged; whether they should is another question
+    assert report.ok  # the models can be averaged; whether they should be is another question
     assert abs(report.relation.body) < 0.2
     body, head = report.relation.notes
     assert "bodies do not look like fine-tunes of one model" in body
     assert "heads do not look like fine-tunes of one initial head" in head
-    assert "--weights" not in head  # no head helps bodies that are unrelated
+    assert "--weights" not in head  # no choice of head helps when the bodies are unrelated
     assert set(report.relation.notes) <= set(report.notes)
 
 
 def test_the_odd_one_is_named(tmp_path, runs):
-    """Of four the one that started elsewhere."""
+    """Of four models, the notes name the one with another start."""
     stranger = moved(tmp_path / "stranger", 7)
     body, head = hf_soup.check([*runs, stranger], deep=True).relation.notes
     assert body.startswith("stranger: ")
@@ -104,7 +104,7 @@ def test_the_odd_one_is_named(tmp_path, runs):
 
 
 def test_heads_apart_on_one_body(tmp_path, runs):
-    """A head that was initialised anew is told apart from the body, which is fine."""
+    """A head that was initialised anew is reported without a note on the body, which is fine."""
     state = load_file(runs[2] / "model.safetensors")
     state["classifier.weight"] = torch.randn(2, 32, generator=torch.Generator().manual_seed(5))
     save_file(state, runs[2] / "model.safetensors", metadata={"format": "pt"})
@@ -116,13 +116,13 @@ def test_heads_apart_on_one_body(tmp_path, runs):
         soup.save_pretrained(tmp_path / "soup")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert soup.model  # it was said at the first pour
+        assert soup.model  # the warning was given at the first pour
         assert hf_soup.merge(runs, weights={"": [1, 1, 1], "classifier": [1, 1, 0]}).model  # that head is left out
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_common_start_gives_no_warning(tmp_path, runs):
-    """Nothing is said where nothing is wrong; nor of one alone, nor of a body without head."""
+    """Runs with a common start give no warning, and a single run has no cosines and no notes."""
     hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
     hf_soup.merge(runs[:1]).save_pretrained(tmp_path / "one")
     one = hf_soup.check(runs[:1], deep=True).relation
@@ -130,7 +130,7 @@ def test_a_common_start_gives_no_warning(tmp_path, runs):
 
 
 def test_a_base_without_head_and_other_types(tmp_path, runs):
-    """What the base lacks is said and has no distance; types may differ."""
+    """Tensors that the base lacks are listed in a note and have no distance; data types may differ."""
     from transformers import AutoModel
 
     AutoModel.from_pretrained(runs[0]).to(torch.bfloat16).save_pretrained(tmp_path / "body")
@@ -149,7 +149,7 @@ def test_a_base_without_head_and_other_types(tmp_path, runs):
 
 
 def test_many_ingredients_in_small_pieces(tmp_path, monkeypatch):
-    """With many ingredients fewer numbers are read at once, and the sums stay the same."""
+    """With many ingredients fewer numbers are read at once, and the results stay the same."""
     monkeypatch.setattr(gram, "TOGETHER", 700)
     folders = [moved(tmp_path / f"run-{i}", 0, body=0.3, head=0.3, seed=i) for i in range(9)]
     body = vectors(folders, lambda name: not name.startswith("classifier"))
@@ -159,7 +159,7 @@ def test_many_ingredients_in_small_pieces(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_diverged_run_is_named(runs, value):
-    """NaN and infinity are no relation."""
+    """A deep check of a run with NaN or infinity raises an IngredientError that names the run."""
     state = load_file(runs[1] / "model.safetensors")
     state["bert.pooler.dense.weight"][3, 4] = value
     save_file(state, runs[1] / "model.safetensors", metadata={"format": "pt"})
@@ -168,7 +168,7 @@ def test_a_diverged_run_is_named(runs, value):
 
 
 def test_a_base_of_other_shapes(tmp_path, runs):
-    """A base model with another number of classes has no distance there, and the rest is as it was."""
+    """When the base model has another number of classes, the head has no distance, and the others are unaffected."""
     base = testing.save_text_model(testing.tiny_text_model(0, labels=("a", "b", "c")), tmp_path / "base")
     relation = hf_soup.check(runs, base, deep=True).relation
     assert next(module for module in relation.modules if module.name == "classifier").distance is None
@@ -176,7 +176,7 @@ def test_a_base_of_other_shapes(tmp_path, runs):
 
 
 def test_a_report_in_json(runs):
-    """Numbers and all, it is plain data."""
+    """The JSON output of a deep check includes the relation."""
     from click.testing import CliRunner
 
     from hf_soup.cli import main

@@ -1,4 +1,4 @@
-"""The verb, the report and the command line of an analysis."""
+"""Tests of `hf_soup.analyze`, its report and its commands."""
 
 import json
 import re
@@ -21,13 +21,13 @@ from hf_soup.options import PARTS, AnalyzeOptions
 
 @pytest.fixture(scope="module")
 def analysis(text_runs):
-    """Everything, of three models."""
+    """An analysis of three models with all parts."""
     examples = testing.tiny_texts(20, seed=5)
     return hf_soup.analyze(text_runs, evaluator=examples, base_model=text_runs[0], parts=PARTS, points=3)
 
 
 def test_parts(text_runs, analysis):
-    """Weights alone without examples; the usual parts with them; all when asked; wrong ones are told."""
+    """Without examples only similarity is measured, all parts can be requested, and invalid requests are refused."""
     assert hf_soup.analyze(text_runs).to_dict().keys() == {"similarity"}
     assert set(analysis.to_dict()) == set(PARTS)
     with pytest.raises(RecipeError, match='did you mean "plane"'):
@@ -37,7 +37,7 @@ def test_parts(text_runs, analysis):
 
 
 def test_the_report_is_one_file(analysis, tmp_path):
-    """HTML with every picture inside and nothing from elsewhere; Markdown with the same tables; numbers as JSON."""
+    """The report has an HTML page with all pictures inside, Markdown with nine pictures, and its numbers as JSON."""
     page = analysis.save(tmp_path / "report")
     text = page.read_text()
     assert page.name == "index.html"
@@ -53,30 +53,30 @@ def test_the_report_is_one_file(analysis, tmp_path):
     assert set(json.loads((tmp_path / "report" / "analysis.json").read_text())) == set(PARTS)
     headings = re.findall(r"^## (.*)", markdown, re.MULTILINE)
     assert len(headings) == len(PARTS)
-    assert all(len(heading.split()) > 4 for heading in headings)  # a finding, not a word
+    assert all(len(heading.split()) > 4 for heading in headings)  # a finding, not a single word
 
 
 class Tables(HTMLParser):
-    """Counts tags that are open at the end, and cells."""
+    """Collects tags and the number of cells, and keeps a list of open tags."""
 
     def __init__(self):
         super().__init__()
         self.open, self.cells, self.tags = [], 0, set()
 
     def handle_starttag(self, tag, attrs):
-        """One more."""
+        """Record an opening tag."""
         self.tags.add(tag)
         self.cells += tag in ("td", "th")
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        """One less."""
+        """Close the tag that was opened last."""
         assert self.open.pop() == tag
 
 
 def test_names_are_only_text():
-    """A model called like a tag is shown as that."""
+    """A model name that looks like HTML is shown as text."""
     evil = "<img src=x onerror=alert(1)>|x"
     table = f"| model | score |\n|---|--:|\n| {evil.replace('|', chr(92) + '|')} | 1.0 |\n\nA sentence of {evil}."
     page = render_html(evil, evil, [Section("similarity", evil, table, (), {})])
@@ -89,7 +89,7 @@ def test_names_are_only_text():
 
 
 def test_blocks():
-    """Our Markdown taken apart: alignment, escaped bars, paragraphs, commands."""
+    """`blocks` splits Markdown into tables with alignment and escaped bars, paragraphs and commands."""
     parts = blocks("| a | b |\n|---|--:|\n| x\\|y | 2 |\n\nText.\n\n    hf-soup merge")
     assert parts[0] == TableBlock([["a", "b"], ["x|y", "2"]], right=[False, True])
     assert parts[1] == TextBlock("Text.", code=False)
@@ -97,7 +97,7 @@ def test_blocks():
 
 
 def test_cost_is_told_before():
-    """How many models each part scores at most."""
+    """`analysis_cost` gives the largest number of models that each part may score."""
     costs = analysis_cost(8, AnalyzeOptions(parts=PARTS), modules=8)
     assert costs == {
         "similarity": 0,
@@ -111,7 +111,7 @@ def test_cost_is_told_before():
 
 
 def test_command_line(text_runs, tmp_path):
-    """analyze writes a report and prints tables; advise prints a verdict; --dry-run the cost; errors are one line."""
+    """`analyze` writes a report, `--dry-run` prints the cost, `advise` prints a verdict, errors exit with code 1."""
     testing.tiny_texts(20, seed=5).to_csv(tmp_path / "validation.csv")
     folders, data = [str(run) for run in text_runs], ["--data", str(tmp_path)]
     call = CliRunner().invoke
@@ -133,7 +133,7 @@ def test_command_line(text_runs, tmp_path):
 
 
 def test_a_sweep_knows_its_base(tmp_path, text_runs):
-    """Its start is the base that changes are measured from."""
+    """For a sweep, changes are measured from the start of its runs."""
     given = {"validation": testing.tiny_texts(12, seed=1), "training_args": {"max_steps": 2}}
     runs = hf_soup.sweep(
         text_runs[0], testing.tiny_texts(24), space={"seed": [0, 1]}, output_dir=tmp_path / "runs", **given
@@ -142,7 +142,7 @@ def test_a_sweep_knows_its_base(tmp_path, text_runs):
 
 
 def test_each_part_by_itself(text_runs):
-    """A part that is asked for alone is what it is among others."""
+    """A part requested alone equals the same part of a full analysis."""
     examples = testing.tiny_texts(20, seed=5)
 
     def part(name, **options):
@@ -173,7 +173,7 @@ def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
 
 
 def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
-    """A function that gives one part ends like the interruption where there is nothing of it."""
+    """An interruption of the only requested part gives a warning, and that part is None."""
     from hf_soup.api import analyze as analyze_module
 
     def interrupted(*args, **options):
@@ -194,27 +194,27 @@ def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
     ],
 )
 def test_wrong_calls(text_runs, options, message):
-    """Nothing to look at, or nothing to look at it with."""
+    """An empty list of parts, a budget of 0, and a landscape of one model are refused."""
     runs = text_runs[:1] if options.get("parts") else text_runs
     with pytest.raises(RecipeError, match=message):
         hf_soup.analyze(runs, evaluator=testing.tiny_texts(10), **options)
 
 
 def test_data_is_json(text_runs, tmp_path):
-    """Numbers that JSON does not have are null."""
+    """Numbers that JSON lacks, such as NaN, are not written to the JSON file."""
     page = hf_soup.analyze([text_runs[0], text_runs[0]]).save(tmp_path / "report")
     text = (page.parent / "analysis.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
 
 
 def piece(topic, command="", *, stops=False):
-    """A piece of advice that is called like its topic."""
+    """A piece of advice whose text names its topic."""
     return Piece(topic, f"Advice on {topic}.", "1 number", "high", command, stops)
 
 
 @pytest.mark.parametrize("average", [False, True])
 def test_a_report_begins_with_what_to_do_and_does_not_contradict_it(tmp_path, average):
-    """The verdict stands there once, with its command; where it is no soup, nothing else says to make one."""
+    """The report begins with verdict and command, each once; if they are against a soup, no advice recommends one."""
     command = "hf-soup merge a b -o soup" if average else "hf-soup check a b --deep"
     verdict = "Make a soup." if average else "Do not average all of them."
     pieces = (piece("start", command, stops=not average), piece("number", "hf-soup merge a b -o soup"))

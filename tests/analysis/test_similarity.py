@@ -1,4 +1,4 @@
-"""Angles, lengths and distances of weights: against whole vectors in float64."""
+"""Tests of angles, lengths and distances of weights, against concatenated vectors in float64."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def vector(folder, prefix=""):
 
 
 def cosine(a, b):
-    """Of two vectors."""
+    """The cosine of two vectors."""
     return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 def measured(folders, base=None):
-    """The similarity of folders."""
+    """The similarity of checkpoints in folders."""
     checkpoints = open_all(folders)
     return measure_similarity(checkpoints, open_base(base, checkpoints[0]) if base else None)
 
@@ -43,7 +43,7 @@ def start(text_runs, tmp_path_factory):
 
 @pytest.mark.parametrize("where", [None, "classifier", "encoder.layer.1", "body"])
 def test_everything_is_that_of_whole_vectors(text_runs, start, where):
-    """Cosines of weights and of changes, distances, lengths, angles and signs, of the whole and of modules."""
+    """Cosines, distances, lengths, angles and signs equal those of concatenated vectors, of models and modules."""
     similarity = measured(text_runs, start)
     prefix = {None: "", "classifier": "classifier", "encoder.layer.1": "encoder.layer.1.", "body": "bert."}[where]
     rows, base = [vector(run, prefix) for run in text_runs], vector(start, prefix)
@@ -68,7 +68,7 @@ def test_everything_is_that_of_whole_vectors(text_runs, start, where):
 
 
 def test_without_a_base_the_mean_stands_for_it(text_runs):
-    """Changes are differences from the mean of all."""
+    """Without a base model, changes are differences from the mean of all models."""
     similarity = measured(text_runs)
     rows = [vector(run) for run in text_runs]
     apart = [row - np.mean(rows, axis=0) for row in rows]
@@ -83,7 +83,7 @@ def test_without_a_base_the_mean_stands_for_it(text_runs):
 
 @pytest.mark.parametrize("models", [2, 3])
 def test_without_a_base_nothing_is_shown_that_holds_for_any_models(text_runs, models):
-    """Differences of two models from their mean are opposite, whatever the models are."""
+    """Without a base, tables and pictures leave out cosines of changes, which say nothing about two models."""
     similarity = measured(text_runs[:models])
     head = similarity.table().splitlines()[0]
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
@@ -102,8 +102,7 @@ def test_without_a_base_nothing_is_shown_that_holds_for_any_models(text_runs, mo
 
 
 def test_opposite_and_equal_changes(tmp_path, start):
-    """Changes that are opposite have the cosine -1 and no common sign, those that are equal 1, those at right angles
-    0."""
+    """Opposite changes have cosine -1 and no common sign, and parallel changes have cosine 1."""
     base = load_file(start / "model.safetensors")
     ways = {name: torch.randn_like(tensor) * 1e-3 for name, tensor in base.items()}
     folders = []
@@ -121,7 +120,7 @@ def test_opposite_and_equal_changes(tmp_path, start):
 
 
 def test_modules_come_from_the_bottom_up(text_runs, start):
-    """Each has mean, least and greatest over pairs; a tensor's numbers are its own; files hold the same."""
+    """Modules are in order of depth, with mean, minimum and maximum over pairs; a misspelled name is refused."""
     similarity = measured(text_runs, start)
     assert similarity.modules[0] == "embeddings"
     assert similarity.modules[-1] == "classifier"
@@ -140,7 +139,7 @@ def test_modules_come_from_the_bottom_up(text_runs, start):
 
 
 def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
-    """What the base lacks has no changes; weights and distances are those of whole models."""
+    """A head that the base lacks has no changes; its weights and distances are still measured."""
     import transformers
 
     body = transformers.AutoModel.from_pretrained(text_runs[0])
@@ -155,7 +154,7 @@ def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
 
 @pytest.fixture
 def bytes_read(monkeypatch):
-    """How many bytes of weights are read, a number for each piece."""
+    """The number of bytes in each read of weights."""
     from hf_soup.checkpoints.checkpoint import Checkpoint
 
     read, original = [], Checkpoint.read_into
@@ -176,14 +175,14 @@ def test_files_are_read_once(text_runs, start, bytes_read):
 
 @pytest.mark.parametrize("with_base", [True, False])
 def test_advice_and_similarity_share_one_pass(text_runs, start, bytes_read, with_base):
-    """Advice looks at the angles of the similarity, and reads nothing itself."""
+    """Advice uses the angles of the similarity, and reads no weights itself."""
     hf_soup.advise(text_runs, base_model=start if with_base else None)
     assert sum(bytes_read) == (3 + with_base) * 4 * len(vector(text_runs[0]))
 
 
 @pytest.mark.parametrize("with_base", [True, False])
 def test_the_relation_is_that_of_a_deep_check(text_runs, start, with_base):
-    """Both follow from the same inner products, of the same matrices."""
+    """The similarity and the deep check report the same relation."""
     base = start if with_base else None
     relation, checked = measured(text_runs, base).relation(), hf_soup.check(text_runs, base, deep=True).relation
     assert (relation.body, relation.head) == pytest.approx((checked.body, checked.head), abs=1e-12)
@@ -195,7 +194,7 @@ def test_the_relation_is_that_of_a_deep_check(text_runs, start, with_base):
 
 
 def test_a_model_that_diverged_is_named(text_runs, tmp_path):
-    """NaN is an error with the name of the model."""
+    """A model that holds NaN raises an error with its name."""
     folder = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "broken")
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"][0] = float("nan")
@@ -205,7 +204,7 @@ def test_a_model_that_diverged_is_named(text_runs, tmp_path):
 
 
 def test_pictures_have_every_model(text_runs, start):
-    """A heat map with a name for each row, and lines over the modules, with what they found as title."""
+    """The heat map labels every model, the plot by depth every module, and unknown pictures are refused."""
     similarity = measured(text_runs, start)
     axes = similarity.plot("runs").get_axes()[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(similarity.names)
@@ -233,7 +232,7 @@ def test_what_is_equal_in_all_says_nothing(tmp_path, text_runs):
 
 
 def test_weights_that_are_all_zero_give_no_nan(tmp_path, text_runs):
-    """What rounding leaves of their length may be less than zero, and has no root."""
+    """Tensors of zeros have finite angles, although rounding may make their squared length negative."""
     generator = torch.Generator().manual_seed(0)
     folders = []
     for name in ("base", "one", "two", "three"):
@@ -252,7 +251,7 @@ def test_weights_that_are_all_zero_give_no_nan(tmp_path, text_runs):
 
 
 def test_a_base_that_diverged_is_named(text_runs, tmp_path):
-    """Not the models that are measured from it."""
+    """If the base model holds infinity, the error names it and not the models."""
     folder = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "broken")
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"][0] = float("inf")

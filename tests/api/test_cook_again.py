@@ -1,4 +1,4 @@
-"""A cook file is cooked again if its ingredients, the soup or what vouches for it are others than they were."""
+"""A cook file is cooked again if its ingredients, its soup or the record of the soup have changed."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from hf_soup.api.load import read_comparison
 
 @pytest.fixture
 def cook_counted(tmp_path, monkeypatch):
-    """Cooks a file of two ingredients; how often it merged is the length of what it returns."""
+    """A function that cooks a file of two ingredients and returns the number of merges so far."""
     folders = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     for folder in folders:
         os.utime(folder / "model.safetensors", (0, 0))
@@ -32,12 +32,12 @@ def cook_counted(tmp_path, monkeypatch):
 
 
 def test_what_is_whole_is_not_cooked_again(cook_counted):
-    """Nothing has changed."""
+    """A second cook without changes does not merge again."""
     assert [cook_counted(), cook_counted()] == [1, 1]
 
 
 def test_an_ingredient_with_other_weights_is_noticed(cook_counted, tmp_path):
-    """Of the same size and time of change."""
+    """Changed weights are noticed even if size and modification time of the file are the same."""
     cook_counted()
     other = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "other")
     shutil.copyfile(other / "model.safetensors", tmp_path / "run-0" / "model.safetensors")
@@ -58,7 +58,7 @@ def test_an_ingredient_with_other_weights_is_noticed(cook_counted, tmp_path):
     ],
 )
 def test_a_soup_that_is_damaged_is_made_again(cook_counted, tmp_path, name, content):
-    """Also where only what vouches for it is."""
+    """A damaged or missing soup, recipe or `cooked.json` makes the next cook merge again, once."""
     cook_counted()
     path = tmp_path / "out" / name
     path.unlink() if content is None else path.write_bytes(content)
@@ -67,7 +67,7 @@ def test_a_soup_that_is_damaged_is_made_again(cook_counted, tmp_path, name, cont
 
 
 def test_a_comparison_that_is_damaged_is_none(tmp_path):
-    """Missing, no JSON, or of another form."""
+    """A comparison that is missing, invalid JSON or of another structure is read as None."""
     for content in (b"", b"[", b"[]", b'{"rows": 5}', b"{}"):
         (tmp_path / "comparison.json").write_bytes(content)
         assert read_comparison(tmp_path) is None

@@ -1,4 +1,4 @@
-"""`cook`: from a file to a compared soup, on tiny data in seconds; again without work; and with bad input."""
+"""Tests of `cook` from a file to a compared soup on tiny data, of cooking again, and of invalid values."""
 
 import shutil
 
@@ -32,12 +32,12 @@ def kitchen(tmp_path):
 
 
 def times(folder):
-    """When each file was last written."""
+    """Modification time of each file in a folder."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_cook_file_makes_a_soup(kitchen):
-    """Sweep, greedy, comparison, folder: all there, and the folder loads."""
+    """A cook file runs sweep, greedy merge and comparison, and writes a folder that transformers can load."""
     cooked = hf_soup.cook(kitchen / "cook.yaml")
     assert len(cooked.sweep) == 3
     assert list(cooked.comparison.sizes) == ["validation", "test", "odd"]
@@ -54,7 +54,7 @@ def test_a_cook_file_makes_a_soup(kitchen):
 
 
 def test_cooking_again_repeats_nothing(kitchen):
-    """The second time nothing is trained or written, and the answer is the same."""
+    """Cooking again trains nothing, writes no file but `sweep.json`, and returns the same result."""
     first = hf_soup.cook(kitchen / "cook.yaml")
     before = times(kitchen / "out")
     second = hf_soup.cook(kitchen / "cook.yaml")
@@ -71,7 +71,7 @@ def test_cooking_again_repeats_nothing(kitchen):
 
 
 def test_a_marker_vouches_for_its_own_soup_only(kitchen):
-    """A soup that was deleted is made again; a failure to make another one leaves the first as it was."""
+    """A deleted soup is made again, and a later cook that fails leaves the existing soup as it was."""
     first = hf_soup.cook(kitchen / "cook.yaml")
     shutil.rmtree(first.folder)
     again = hf_soup.cook(kitchen / "cook.yaml")
@@ -83,7 +83,7 @@ def test_a_marker_vouches_for_its_own_soup_only(kitchen):
 
 
 def test_a_sweep_knows_its_base(kitchen):
-    """A method that needs a base model gets what the runs started from, head included."""
+    """A method that needs a base model gets the start of the runs, with its head."""
     cooked = hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.method=ties", "merge.params={density: 0.5}"])
     recipe = hf_soup.load_recipe(cooked.folder)
     assert recipe.base_model.source == str(kitchen / "out" / "runs" / "start")
@@ -91,7 +91,7 @@ def test_a_sweep_knows_its_base(kitchen):
 
 
 def test_another_merge_keeps_the_runs(kitchen):
-    """With another strategy the runs stay and the soup is another."""
+    """Cooking with another strategy keeps the runs and makes another soup."""
     first = hf_soup.cook(kitchen / "cook.yaml")
     second = hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.strategy=uniform"])
     assert [run.state for run in second.sweep] == [run.state for run in first.sweep]
@@ -102,7 +102,7 @@ def test_another_merge_keeps_the_runs(kitchen):
 
 
 def test_ingredients_instead_of_a_sweep(kitchen, text_runs):
-    """A cook file can name its ingredients, and leave the comparison out."""
+    """A cook file can list ingredients instead of a sweep, and leave out the comparison."""
     cook_file = {"ingredients": [str(run) for run in text_runs], "merge": {"weights": [1, 2, 3]}, "output_dir": "out2"}
     (kitchen / "merge.yaml").write_text(yaml.safe_dump(cook_file))
     cooked = hf_soup.cook(kitchen / "merge.yaml", output_dir=kitchen / "out2")
@@ -112,7 +112,7 @@ def test_ingredients_instead_of_a_sweep(kitchen, text_runs):
 
 
 def test_a_sweep_alone(kitchen):
-    """Without `merge` the runs are what comes out."""
+    """A cook file without `merge` returns only the sweep."""
     cook_file = yaml.safe_load((kitchen / "cook.yaml").read_text())
     del cook_file["merge"], cook_file["compare"]
     (kitchen / "sweep.yaml").write_text(yaml.safe_dump(cook_file))
@@ -132,7 +132,7 @@ def test_a_pushed_cook(kitchen, hub):
 
 
 def test_pretraining_comes_first_and_once(tmp_path):
-    """A `pretrain` stage makes the base model; fine-tunes keep its head; a second cook leaves it alone."""
+    """A `pretrain` stage makes the base model, which the sweep starts from unchanged, and is not repeated."""
     text = """
 task: image-classification
 data:
@@ -184,7 +184,7 @@ output_dir: out
     ],
 )
 def test_bad_values_are_told_before_anything_is_trained(kitchen, override, message):
-    """Whatever is wrong in any stage of the file is said before the first run is trained."""
+    """An invalid value in any stage of the file raises an error before the first run is trained."""
     with pytest.raises(hf_soup.SoupError, match=message):
         hf_soup.cook(kitchen / "cook.yaml", overrides=[override])
     assert not (kitchen / "out").exists()

@@ -1,4 +1,4 @@
-"""What `merge` takes in more than one form: weights by name, types of torch, functions for methods and strategies."""
+"""Arguments that `merge` takes in several forms: weights by name, torch types, functions as methods and strategies."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ DATA = testing.tiny_texts(24)
 
 @method(elementwise=True)
 def first_one(tensors, weights):
-    """The first model as it is: a method that a module has."""
+    """A method at module level that returns the first model unchanged."""
     return next(iter(tensors))
 
 
 @strategy(scores=False)
 def last_one(ingredients, trials):
-    """The last ingredient alone: a strategy that a module has."""
+    """A strategy at module level that returns the last ingredient alone."""
     return Mixture((ingredients[-1],), (1.0,))
 
 
@@ -34,7 +34,7 @@ def tensors_of(soup):
 
 
 def test_weights_by_name(text_runs):
-    """Those that are not named have the weight 0; the order of the names does not matter."""
+    """Ingredients without a named weight have the weight 0, and the order of the names does not matter."""
     soup = hf_soup.merge(text_runs, weights={"run-2": 1, "run-0": 3})
     assert soup.recipe.weights == (3.0, 0.0, 1.0)
     plain = hf_soup.merge(text_runs, weights=[3, 0, 1])
@@ -44,14 +44,14 @@ def test_weights_by_name(text_runs):
 
 
 def test_weights_by_module_are_as_before(text_runs):
-    """Several numbers for a prefix are those of all ingredients."""
+    """A sequence of numbers for a prefix holds the weights of all ingredients."""
     soup = hf_soup.merge(text_runs, weights={"classifier": [1, 0, 0], "": np.ones(3)})
     assert soup.recipe.weights_by_module == {"classifier": (1.0, 0.0, 0.0), "": (1.0, 1.0, 1.0)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_types_of_torch(dtype, text_runs):
-    """They are what their names are, of soups and of evaluators."""
+    """`merge` and `Evaluator` take types of torch like their names, and refuse integer types."""
     soup = hf_soup.merge(text_runs, dtype=dtype)
     assert soup.recipe.dtype == str(dtype).removeprefix("torch.")
     assert {value.dtype for value in tensors_of(soup).values()} == {dtype}
@@ -61,7 +61,7 @@ def test_types_of_torch(dtype, text_runs):
 
 
 def test_functions_of_the_package_go_by_their_names(text_runs):
-    """Their recipes name the function, and can be cooked again by others."""
+    """The recipe names a method or strategy function of the package by its plugin name."""
     recipe = hf_soup.merge(text_runs, method=median).recipe
     assert recipe.method == "median"
     soup = hf_soup.merge(text_runs, strategy=greedy, evaluator=DATA)
@@ -69,7 +69,7 @@ def test_functions_of_the_package_go_by_their_names(text_runs):
 
 
 def test_functions_that_a_module_has_go_by_their_paths(text_runs, tmp_path):
-    """A recipe with such a path is cooked again by who allows it."""
+    """A recipe with the path of a function is cooked again only with `allow_code=True`."""
     soup = hf_soup.merge(text_runs, method=first_one, strategy=last_one)
     assert soup.recipe.method == f"{__name__}:first_one"
     assert soup.recipe.selection.strategy == f"{__name__}:last_one"
@@ -82,7 +82,7 @@ def test_functions_that_a_module_has_go_by_their_paths(text_runs, tmp_path):
 
 
 def test_functions_of_no_module_cannot_be_cooked_again(text_runs, tmp_path):
-    """The recipe names them as what was in memory, and says so when it is cooked."""
+    """The recipe marks a local function as `memory:`, and such a recipe cannot be loaded again."""
 
     def largest(tensors, weights):
         return torch.stack(list(tensors)).amax(0)
@@ -100,7 +100,7 @@ def test_functions_of_no_module_cannot_be_cooked_again(text_runs, tmp_path):
 
 
 def test_two_functions_of_one_name_are_two_methods(text_runs):
-    """As in a notebook, whose cell was changed and run again."""
+    """Two different functions of the same name, such as an edited notebook cell, get different names in recipes."""
 
     def make(pick):
         def chosen(tensors, weights):
@@ -117,13 +117,13 @@ def test_two_functions_of_one_name_are_two_methods(text_runs):
 
 @pytest.mark.parametrize("name", ["method", "strategy"])
 def test_what_is_no_function_is_refused(name, text_runs):
-    """With what it may be."""
+    """A method or strategy that is neither a name nor a function raises a RecipeError that says what it may be."""
     with pytest.raises(RecipeError, match=f"a {name} is a name.* or a function, not 3"):
         hf_soup.merge(text_runs, **{name: 3})
 
 
 def best_two(ingredients, trials):
-    """A strategy that returns its mixture alone, and tells nothing of what it tried."""
+    """A strategy that returns only its mixture, without its trials."""
     scores = {item.name: trials.score(Mixture.equal([item])) for item in ingredients}
     ranked = sorted(ingredients, key=lambda item: scores[item.name].rank_key, reverse=True)
     pair = Mixture.equal(ranked[:2])
@@ -132,7 +132,7 @@ def best_two(ingredients, trials):
 
 
 def test_what_a_strategy_of_the_user_tried_is_in_the_selection(text_runs):
-    """Every mixture that it scored, once, with singles as what the soup is compared with."""
+    """The selection of a user's strategy lists every mixture it scored, once, and the best single ingredient."""
     soup = hf_soup.merge(text_runs, strategy=best_two, evaluator=DATA)
     trials = soup.selection.trials
     assert [trial.ingredient for trial in trials[:3]] == ["run-0", "run-1", "run-2"]
@@ -146,7 +146,7 @@ def test_what_a_strategy_of_the_user_tried_is_in_the_selection(text_runs):
 
 
 def test_without_single_scores_nothing_is_compared_with_the_best(text_runs):
-    """It is not known which one that is."""
+    """Without scores of single ingredients the selection has no reference and no reason."""
 
     def one_try(ingredients, trials):
         everything = Mixture.equal(ingredients)

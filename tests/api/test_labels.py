@@ -1,4 +1,4 @@
-"""Ingredients whose classes are in another order: refused, or permuted when asked, and recorded."""
+"""Tests of ingredients whose classes are in another order: refused, or permuted on request and recorded."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def runs(tmp_path):
 
 
 def permute(folder, order):
-    """The same classifier with its classes in another order, in place."""
+    """Permute the classes of a classifier in place."""
     state = load_file(folder / "model.safetensors")
     for name in ("classifier.weight", "classifier.bias"):
         state[name] = state[name][list(order)].contiguous()
@@ -48,14 +48,14 @@ def permute(folder, order):
 
 @pytest.fixture
 def mixed(tmp_path, runs):
-    """The same, one of them permuted."""
+    """The same classifiers, one of them permuted."""
     return [runs[0], permute(shutil.copytree(runs[1], tmp_path / "moved"), (2, 0, 3, 1)), runs[2]]
 
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("method", ["linear", "median"])
 def test_aligned_heads_give_the_soup_of_equal_ones(tmp_path, runs, mixed, method, first):
-    """The soup is that of the ingredients before one was permuted, whoever comes first; its config too."""
+    """With `align_labels` the soup and its config equal those of the unpermuted ingredients, whichever comes first."""
     order = [first, *(index for index in range(3) if index != first)]
     with pytest.raises(IncompatibleError, match=r"moved has the labels in another order.*align_labels=True"):
         hf_soup.merge(mixed)
@@ -70,7 +70,7 @@ def test_aligned_heads_give_the_soup_of_equal_ones(tmp_path, runs, mixed, method
 
 
 def test_the_recipe_records_the_order_and_cooks_again(tmp_path, runs, mixed):
-    """`alignments` says which class of the ingredient each of the soup's is, and part of the fingerprint it is."""
+    """The recipe records `alignments`, cooks to the same bytes, and has none if no ingredient is permuted."""
     folder = hf_soup.merge(mixed, align_labels=True).save_pretrained(tmp_path / "soup")
     recipe = hf_soup.load_recipe(folder)
     assert recipe.alignments == {"moved": (1, 3, 0, 2)}
@@ -83,7 +83,7 @@ def test_the_recipe_records_the_order_and_cooks_again(tmp_path, runs, mixed):
 
 
 def test_digests_are_of_the_files(tmp_path, mixed):
-    """What is recorded of an aligned ingredient is its file as it is."""
+    """The recorded digests of an aligned ingredient are those of its files as they are."""
     aligned = hf_soup.merge(mixed, align_labels=True).save_pretrained(tmp_path / "soup")
     alone = hf_soup.merge(mixed[1:2]).save_pretrained(tmp_path / "alone")
     files = [item.files for item in hf_soup.load_recipe(aligned).ingredients if item.name == "moved"]
@@ -91,7 +91,7 @@ def test_digests_are_of_the_files(tmp_path, mixed):
 
 
 def test_greedy_and_the_comparison_see_one_order(tmp_path):
-    """Scores of a permuted ingredient are its own, and the ensemble adds up like classes."""
+    """Scores, greedy weights and comparison are the same as without the permutation."""
     data = testing.tiny_texts(40)
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(3)]
     straight = hf_soup.merge(runs, strategy="greedy", evaluator=data)
@@ -113,7 +113,7 @@ def test_greedy_and_the_comparison_see_one_order(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*lacks classes")
 def test_aligned_heads_are_analysed_as_equal_ones(runs, mixed):
-    """Weights and scores of a permuted ingredient are compared in the order of the others."""
+    """An analysis of a permuted ingredient equals that of the unpermuted one."""
     data = testing.tiny_texts(20)
     data = data.cast_column("label", datasets.ClassLabel(names=list(LABELS[:2])))
     parts = ["similarity", "diversity", "landscape", "plane", "advice"]
@@ -127,7 +127,7 @@ def test_aligned_heads_are_analysed_as_equal_ones(runs, mixed):
 
 
 def test_what_cannot_be_aligned(tmp_path, runs, mixed):
-    """Other labels stay an error; so do heads of which nobody can tell which rows are the classes."""
+    """Other labels, square heads, and invalid alignments in a recipe are refused even with `align_labels`."""
     other = testing.save_text_model(testing.tiny_text_model(0, labels=("a", "b", "c", "d")), tmp_path / "other")
     with pytest.raises(IncompatibleError, match="other has the labels"):
         hf_soup.merge([*mixed, other], align_labels=True)
@@ -145,7 +145,7 @@ def test_what_cannot_be_aligned(tmp_path, runs, mixed):
 
 
 def test_without_a_head_that_can_be_told(runs):
-    """Where no prefix tells the head from the body, other tensors may have as many rows as there are classes."""
+    """If no tensor of the head has one row for each class, permuting raises a RecipeError."""
     names = ("conv1.weight", "layer1.0.weight", "layer2.0.weight", "fc.weight", "fc.bias")
     specs = {name: TensorSpec(name, (4, 2), "float32") for name in names}
     with pytest.raises(RecipeError, match="no tensor of the head has 4 rows"):
@@ -153,7 +153,7 @@ def test_without_a_head_that_can_be_told(runs):
 
 
 def test_a_base_with_its_labels_in_another_order(tmp_path, runs):
-    """A base model with such a head would be subtracted crosswise."""
+    """A base model with its labels in another order is refused, because it would be subtracted crosswise."""
     base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
     with pytest.raises(IncompatibleError, match="base has the labels in another order"):
         hf_soup.merge(runs[:2], method="ties", base_model=base)
@@ -186,20 +186,20 @@ MADE_UP = ("LABEL_0", "LABEL_1")
     ids=str,
 )
 def test_labels_are_read_as_transformers_reads_them(config, names):
-    """With strings or numbers as keys, in order of the numbers, from timm's list, or made up."""
+    """Labels are read as in transformers: by index, from nested configs or timm's list, or made up."""
     assert class_names(config) == names
     assert label_names(config) == (() if names[0].startswith("LABEL_") else names)
 
 
 @pytest.mark.parametrize("config", [{}, {"num_labels": 3}, {"label2id": {"a": 0, "b": 1, "c": 2}}])
 def test_transformers_agrees_about_made_up_names(config):
-    """What is said of a configuration without names is what its class says."""
+    """Made-up class names equal those of transformers for the same configuration."""
     read = transformers.BertConfig.from_dict(dict(config))
     assert class_names(config) == tuple(read.id2label[index] for index in range(read.num_labels))
 
 
 def two(tmp_path, one, other):
-    """Two classifiers of these labels; `None` leaves names out of the configuration."""
+    """Two classifiers with the given labels."""
     folders = []
     for name, labels in (("one", one), ("other", other)):
         model = testing.tiny_text_model(len(folders), labels=labels)
@@ -225,7 +225,7 @@ def two(tmp_path, one, other):
     ids=str,
 )
 def test_each_kind_of_difference_has_its_own_message(tmp_path, other, found, way_out):
-    """What the difference is, in the names of both, and what to do about this one."""
+    """Each kind of difference between labels has its own message, with both lists and its own remedy."""
     problems = hf_soup.check(two(tmp_path, ("no", "yes"), other)).problems
     (problem,) = [problem for problem in problems if "labels" in problem]
     assert found in problem
@@ -234,7 +234,7 @@ def test_each_kind_of_difference_has_its_own_message(tmp_path, other, found, way
 
 
 def test_given_names_go_before_made_up_ones(tmp_path):
-    """Of two nameless classifiers and one with names, the nameless ones are told to take the names."""
+    """If classifiers with made-up names meet one with real names, they are the problem, with `take_from` as remedy."""
     runs = [*two(tmp_path, MADE_UP, ("no", "yes")), *two(tmp_path / "more", MADE_UP, MADE_UP)[:1]]
     report = hf_soup.check([runs[0], runs[1], runs[2].rename(tmp_path / "third")])
     assert report.labels == ("no", "yes")
@@ -243,7 +243,7 @@ def test_given_names_go_before_made_up_ones(tmp_path):
 
 
 def test_letter_case_is_matched_when_asked(tmp_path):
-    """With `align_labels` the same words are the same classes, moved or not, and the soup has the usual names."""
+    """With `align_labels`, names are matched regardless of case, and the soup has the most frequent labels."""
     runs = two(tmp_path, ("no", "yes"), ("YES", "No"))
     runs.append(testing.save_text_model(testing.tiny_text_model(2, labels=("NO", "YES")), tmp_path / "third"))
     soup = hf_soup.merge(runs, align_labels=True)
@@ -257,7 +257,7 @@ def test_letter_case_is_matched_when_asked(tmp_path):
 
 
 def in_other_case(tmp_path):
-    """Three classifiers: the first has the labels of the others in the other order, and in capitals."""
+    """Three classifiers, the first with the labels of the others in reverse order and in capitals."""
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(3)]
     for run, labels in zip(runs, (("POSITIVE", "NEGATIVE"), *[("negative", "positive")] * 2), strict=True):
         config = json.loads((run / "config.json").read_text())
@@ -271,14 +271,14 @@ def in_other_case(tmp_path):
     ["greedy", "performance", "layerwise", "pruned", "diverse", "exhaustive", "greedy_best_first", "learned"],
 )
 def test_trials_of_ingredients_in_other_case(tmp_path, strategy):
-    """A trial has the labels of all candidates, whichever ingredients it is of."""
+    """Every trial of a strategy uses the labels of all candidates, whichever ingredients it contains."""
     runs, data = in_other_case(tmp_path), testing.tiny_texts(20)
     soup = hf_soup.merge(runs, align_labels=True, strategy=strategy, evaluator=data)
     assert soup.plan.report.labels == ("negative", "positive")
 
 
 def test_a_function_scores_ingredients_in_other_case(tmp_path):
-    """The model that a function gets has the labels of all candidates; no trial is refused."""
+    """The model passed to a scoring function has the labels of all candidates."""
     seen = []
     hf_soup.merge(
         in_other_case(tmp_path),
@@ -290,7 +290,7 @@ def test_a_function_scores_ingredients_in_other_case(tmp_path):
 
 
 def test_one_ingredient_in_other_case_has_the_labels_of_all(tmp_path):
-    """The recipe says the labels where the chosen ingredients do not: cooked again, the soup has the same bytes."""
+    """A recipe records labels that differ from those of its only ingredient, and cooks to equal bytes."""
     runs = in_other_case(tmp_path)
 
     def prefers_first(model):
@@ -313,7 +313,7 @@ def test_one_ingredient_in_other_case_has_the_labels_of_all(tmp_path):
 
 @pytest.mark.parametrize("name", [None, "run-0", "run-1"])
 def test_ingredients_in_other_case_are_compared(tmp_path, name):
-    """Single ingredients have the labels of the soup: the usual ones, or those of the one that gives its settings."""
+    """Single ingredients are compared with the labels of the soup: the usual ones, or those of `take_from`."""
     soup = hf_soup.merge(in_other_case(tmp_path), align_labels=True, take_from=name)
     capitals = name == "run-0"
     test = testing.tiny_texts(20, seed=1)
@@ -326,7 +326,7 @@ def test_ingredients_in_other_case_are_compared(tmp_path, name):
 
 
 def test_names_that_differ_in_case_alone_are_not_guessed():
-    """Where two classes of one ingredient have one name but for the case, only equal letters are matched."""
+    """Labels of one ingredient that differ only in case are matched exactly or not at all."""
     one = SimpleNamespace(name="one", config={"id2label": {"0": "a", "1": "A"}})
     moved = SimpleNamespace(name="moved", config={"id2label": {"0": "A", "1": "a"}})
     other = SimpleNamespace(name="other", config={"id2label": {"0": "A", "1": "A"}})
@@ -337,7 +337,7 @@ def test_names_that_differ_in_case_alone_are_not_guessed():
 
 @pytest.mark.parametrize("name", ["one", "other"])
 def test_names_can_be_taken_from_one(tmp_path, name):
-    """Made-up names against real ones, and other letter case: the named ingredient gives the names, with a note."""
+    """`take_from` chooses the ingredient that gives the names, and a note says so."""
     for kind, other in (("made", MADE_UP), ("case", ("NO", "YES"))):
         runs = two(tmp_path / kind, ("no", "yes"), other)
         soup = hf_soup.merge(runs, take_from=name)
@@ -347,7 +347,7 @@ def test_names_can_be_taken_from_one(tmp_path, name):
 
 
 def test_an_order_is_no_matter_of_choice(tmp_path):
-    """The ingredient that gives the settings decides the order, and the others have to be permuted to it."""
+    """`take_from` decides the order of the classes, and the other ingredients must be permuted to it."""
     runs = two(tmp_path, ("no", "yes"), ("yes", "no"))
     with pytest.raises(IncompatibleError, match="class 0 is 'no', where other has 'yes'"):
         hf_soup.merge(runs, take_from="other")
@@ -357,7 +357,7 @@ def test_an_order_is_no_matter_of_choice(tmp_path):
 
 
 def test_a_check_says_what_would_be_permuted(tmp_path, runs, mixed):
-    """With `align_labels` a check passes if only the order differs, and says what becomes what, or why it cannot."""
+    """With `align_labels`, `check` passes if only the order differs and notes the permutation; a square head fails."""
     assert not hf_soup.check(mixed).ok
     report = hf_soup.check(mixed, align_labels=True)
     assert report.ok
@@ -374,7 +374,7 @@ def test_a_check_says_what_would_be_permuted(tmp_path, runs, mixed):
 
 
 def save_timm(folder, names, **config):
-    """A folder as transformers' wrapper of timm's models writes it."""
+    """Write a folder in the layout of transformers' timm wrapper."""
     folder.mkdir(parents=True)
     fields = {"architecture": "resnet10t", "model_type": "timm_wrapper", "label_names": names, **config}
     architectures = ["TimmWrapperForImageClassification"]
@@ -390,7 +390,7 @@ def save_timm(folder, names, **config):
 @pytest.mark.parametrize("other", [["dog", "cat"], ["Dog", "CAT"]])
 @pytest.mark.parametrize("config", [{}, {"pretrained_cfg": {"classifier": "last"}}])
 def test_classes_of_timm_are_compared_and_permuted(tmp_path, other, config):
-    """`label_names` counts as `id2label` does: the head alone is permuted, and the soup keeps timm's layout."""
+    """`label_names` is treated like `id2label`: the head is permuted, and the soup keeps timm's layout."""
     runs = [save_timm(tmp_path / "one", ["cat", "dog"], **config), save_timm(tmp_path / "two", other, **config)]
     assert any("order" in problem for problem in hf_soup.check(runs).problems)
     folder = hf_soup.merge(runs, align_labels=True).save_pretrained(tmp_path / "soup")
@@ -414,7 +414,7 @@ def test_classes_of_timm_are_compared_and_permuted(tmp_path, other, config):
     ],
 )
 def test_heads_without_classes(tmp_path, head, has_classes):
-    """Other names of classes are a problem where a head has classes, and a note where it has none."""
+    """Different class names are a problem if the head has classes, and a note otherwise."""
     for name, labels in (("one", MADE_UP), ("other", ("b", "a"))):
         transformers.set_seed(0)
         config = transformers.BertConfig(**testing.TINY["bert"], id2label=dict(enumerate(labels)))
@@ -437,19 +437,19 @@ def test_heads_without_classes(tmp_path, head, has_classes):
     ],
 )
 def test_which_heads_have_classes(architecture, has_classes):
-    """Speech to text and spans have none; answers to questions on images are classes."""
+    """Heads for speech to text and spans have no classes; heads for questions on images have."""
     assert bool(NO_CLASSES.search(architecture)) is not has_classes
 
 
 def test_one_class_has_one_order(tmp_path):
-    """The name of the only output of a regression decides nothing."""
+    """The names of the only output of a regression may differ."""
     report = hf_soup.check(two(tmp_path, ("LABEL_0",), ("score",)))
     assert (report.problems, besides_heads(report)) == ((), ())
 
 
 @pytest.mark.parametrize("names", [["cat", "fox"], list(MADE_UP)])
 def test_where_timm_keeps_names(tmp_path, names):
-    """The advice names the field in which the names are."""
+    """For timm models the advice names `label_names`, not `id2label`."""
     runs = [save_timm(tmp_path / "one", ["cat", "dog"]), save_timm(tmp_path / "two", names)]
     problems = [problem for problem in hf_soup.check(runs).problems if "labels" in problem]
     assert len(problems) == 1
@@ -458,7 +458,7 @@ def test_where_timm_keeps_names(tmp_path, names):
 
 
 def test_models_without_classes_have_no_labels_to_differ(tmp_path):
-    """Classes in the configuration of a language model are noted, and stop nothing."""
+    """Different class names in the configuration of a language model give a note and no problem."""
     for name, labels in (("one", {0: "a", 1: "b"}), ("other", {0: "b", 1: "a"})):
         transformers.set_seed(0)
         config = transformers.BertConfig(**testing.TINY["bert"], id2label=labels)
@@ -469,7 +469,7 @@ def test_models_without_classes_have_no_labels_to_differ(tmp_path):
 
 
 def test_a_base_with_its_labels_in_another_order_and_case(tmp_path, runs):
-    """Whatever the case: such a base would be subtracted crosswise."""
+    """A base model with labels in another order and case is refused by `merge` and noted by `check`."""
     base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
     path = base / "config.json"
     path.write_text(path.read_text().replace('"no"', '"NO"'))

@@ -1,4 +1,4 @@
-"""A soup that was saved or pushed is a `Soup` again, and goes wherever one goes."""
+"""A soup that was saved or pushed is loaded as a `Soup`, and can be used like the original."""
 
 import json
 
@@ -16,14 +16,14 @@ VALIDATION, TEST = testing.tiny_texts(30, seed=1), testing.tiny_texts(40, seed=2
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, text_runs):
-    """The folder of a greedy soup that was compared."""
+    """The folder of a greedy soup with a comparison."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=VALIDATION)
     soup.comparison = hf_soup.compare(soup, test=TEST, validation=VALIDATION)
     return soup.save_pretrained(tmp_path_factory.mktemp("saved") / "soup")
 
 
 def test_a_loaded_soup_is_the_saved_one(saved, tmp_path):
-    """Same recipe but for what came out, same selection, same comparison, same bytes when it is saved again."""
+    """A loaded soup has the recipe, selection and comparison of the saved one, and is saved to the same bytes."""
     soup = hf_soup.load(saved)
     assert soup.recipe == hf_soup.load_recipe(saved)
     assert soup.selection.strategy == "greedy"
@@ -34,7 +34,7 @@ def test_a_loaded_soup_is_the_saved_one(saved, tmp_path):
 
 
 def test_it_goes_wherever_a_soup_goes(saved):
-    """compare, in a list as well; verify; and its recipe into cook."""
+    """A loaded soup can be compared, also from its folder, verified and cooked again."""
     soup = hf_soup.load(saved)
     names = [model.name for model in hf_soup.compare([soup], test=TEST, validation=VALIDATION).models]
     assert "greedy soup" in names
@@ -46,7 +46,7 @@ def test_it_goes_wherever_a_soup_goes(saved):
 
 
 def test_two_soups_of_one_name_are_told_apart(text_runs):
-    """In a list, names come from the soups: equal ones are refused, and a mapping names them."""
+    """A list of soups with equal names, or an empty list, is refused."""
     soup = hf_soup.merge(text_runs)
     with pytest.raises(RecipeError, match="two soups to compare are called"):
         hf_soup.compare([soup, soup], test=TEST)
@@ -55,7 +55,7 @@ def test_two_soups_of_one_name_are_told_apart(text_runs):
 
 
 def test_a_soup_that_was_not_saved_has_nothing_to_verify(text_runs, tmp_path):
-    """Saving it is enough."""
+    """`verify` refuses a soup that was not saved, and accepts it once it is."""
     soup = hf_soup.merge(text_runs)
     with pytest.raises(RecipeError, match="call save_pretrained first"):
         hf_soup.verify(soup)
@@ -64,7 +64,7 @@ def test_a_soup_that_was_not_saved_has_nothing_to_verify(text_runs, tmp_path):
 
 
 def test_a_soup_of_the_hub_is_loaded_with_its_comparison(saved, hub, tmp_path, hub_runs):
-    """It was pushed from ingredients of the Hub, so anybody who sees them can load it."""
+    """A soup pushed from Hub ingredients is loaded with its comparison; a repository without a recipe is refused."""
     soup = hf_soup.merge(hub_runs, strategy="greedy", evaluator=VALIDATION)
     soup.comparison = hf_soup.compare(soup, test=TEST, validation=VALIDATION)
     soup.push_to_hub(f"{hub.user}/{tmp_path.name}-soup")
@@ -76,7 +76,7 @@ def test_a_soup_of_the_hub_is_loaded_with_its_comparison(saved, hub, tmp_path, h
 
 
 def test_without_its_ingredients_a_soup_is_not_loaded(tmp_path):
-    """The error names the one that is gone."""
+    """Loading a soup whose ingredient is missing raises an error that names the ingredient."""
     run = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "run")
     folder = hf_soup.merge([run]).save_pretrained(tmp_path / "soup")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
@@ -85,7 +85,7 @@ def test_without_its_ingredients_a_soup_is_not_loaded(tmp_path):
 
 
 def test_the_shell_pushes_what_was_compared(saved, hub, tmp_path, text_runs):
-    """`push SOUP REPO` sends the saved soup with its comparison, or with that of a later one."""
+    """`push SOUP REPO` sends the saved soup with its comparison, or with the one given by `--comparison`."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     done = hf_soup_command("push", saved, repo_id, "--tag", "mine", "--license", "mit", "--format", "json")
     assert done.returncode == 0, done.stderr
@@ -108,7 +108,7 @@ def test_the_shell_pushes_what_was_compared(saved, hub, tmp_path, text_runs):
 
 
 def test_a_card_as_json(saved):
-    """Metadata as values, and the text below them."""
+    """`card --format json` prints the metadata as values and the text after them."""
     card = json.loads(hf_soup_command("card", saved, "--format", "json").stdout)
     assert "model-soup" in card["metadata"]["tags"]
     assert card["text"].lstrip().startswith("#")
@@ -116,7 +116,7 @@ def test_a_card_as_json(saved):
 
 
 def test_one_part_of_an_analysis_by_its_name(text_runs):
-    """A text is not read letter by letter."""
+    """A single part of an analysis can be given as text."""
     assert hf_soup.analyze(text_runs, parts="similarity").similarity is not None
     with pytest.raises(RecipeError, match=r'no part .similarty.*did you mean "similarity"'):
         hf_soup.analyze(text_runs, parts="similarty")

@@ -1,4 +1,4 @@
-"""`merge` and what comes of it: right weights, whole folders, recipes that cook again."""
+"""Tests of `merge` and the soups it makes: weights, complete folders, and recipes that can be cooked again."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from hf_soup.types import OutputRecord
 
 
 def mean_by_hand(runs, weights=None):
-    """The float64 mean of saved tensors, as a float32 state."""
+    """The float64 mean of saved tensors, rounded to float32."""
     states = [load_file(run / "model.safetensors") for run in runs]
     weights = weights or [1] * len(runs)
     return {
@@ -32,13 +32,13 @@ def mean_by_hand(runs, weights=None):
 
 
 def same(state, other):
-    """Whether two states have the same names and the same bits."""
+    """Whether two state dicts have the same names and the same bits."""
     return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
 
 
 @pytest.mark.parametrize("weights", [None, [2, 1, 1], (0.5, 0.3, 0.2)])
 def test_saved_soup_is_the_mean(tmp_path, text_runs, weights):
-    """What is saved is the float64 mean of the files, rounded once, and loads with nothing missing or left over."""
+    """The saved soup is the float64 mean of the files, rounded once, and loads without missing or unexpected keys."""
     soup = hf_soup.merge(text_runs, weights=weights)
     folder = soup.save_pretrained(tmp_path / "soup")
     assert same(load_file(folder / "model.safetensors"), mean_by_hand(text_runs, weights))
@@ -48,7 +48,7 @@ def test_saved_soup_is_the_mean(tmp_path, text_runs, weights):
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_the_model_in_memory_is_the_saved_one(request, tmp_path, kind):
-    """The model that is scored has the very bits of the one that is saved, names in memory being others or not."""
+    """The model in memory has the same bits as the saved one, also if transformers renames tensors on loading."""
     soup = hf_soup.merge(request.getfixturevalue(f"{kind}_runs"), weights=[3, 2, 1])
     folder = soup.save_pretrained(tmp_path / "soup")
     saved = type(soup.model).from_pretrained(folder)
@@ -59,7 +59,7 @@ def test_the_model_in_memory_is_the_saved_one(request, tmp_path, kind):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_another_type(tmp_path, text_runs, dtype):
-    """`dtype` casts the soup once and its config says so; in memory and on disk alike."""
+    """`dtype` casts the soup in memory and on disk, and is recorded in its config."""
     soup = hf_soup.merge(text_runs, dtype=dtype)
     folder = soup.save_pretrained(tmp_path / "soup")
     assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {getattr(torch, dtype)}
@@ -68,9 +68,7 @@ def test_another_type(tmp_path, text_runs, dtype):
 
 
 def test_float8_is_for_files(tmp_path, text_runs):
-    """A soup is saved in float8 and opened again; in memory its numbers are bfloat16, as its config.json says, since
-    torch computes nothing in float8. What loads from the folder is that model.
-    """
+    """A soup can be saved in float8; in memory and when loaded it is bfloat16, as torch does not compute in float8."""
     soup = hf_soup.merge(text_runs, dtype="float8_e4m3fn")
     folder = soup.save_pretrained(tmp_path / "soup")
     assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {torch.float8_e4m3fn}
@@ -83,7 +81,7 @@ def test_float8_is_for_files(tmp_path, text_runs):
 
 
 def test_soups_of_bfloat16_checkpoints(tmp_path):
-    """16-bit ingredients give a 16-bit soup that is within half a step of the exact mean."""
+    """Soups of bfloat16 ingredients are bfloat16, and within half a rounding step of the exact mean."""
     runs = [testing.tiny_text_model(seed).to(torch.bfloat16) for seed in range(5)]
     paths = [testing.save_text_model(model, tmp_path / f"run-{i}") for i, model in enumerate(runs)]
     soup = load_file(hf_soup.merge(paths).save_pretrained(tmp_path / "soup") / "model.safetensors")
@@ -93,7 +91,7 @@ def test_soups_of_bfloat16_checkpoints(tmp_path):
 
 
 def test_weights_by_module(tmp_path, text_runs):
-    """A row for the head alone and one for the rest: the head of the first, the body of both."""
+    """Weights can be given by module, and the most specific prefix decides."""
     soup = hf_soup.merge(text_runs[:2], weights={"classifier": [1, 0], "": [1, 1], "encoder.layer.1": [0, 1]})
     state = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
     first, second = (load_file(run / "model.safetensors") for run in text_runs[:2])
@@ -108,7 +106,7 @@ def test_weights_by_module(tmp_path, text_runs):
 
 
 def test_models_and_state_dicts_give_the_bytes_of_folders(tmp_path, image_runs):
-    """In-memory and on-disk ingredients, mixed, give the same file as folders alone."""
+    """Ingredients in memory and on disk, mixed, give the same file as folders alone."""
     models = [testing.tiny_image_model(seed) for seed in range(3)]
     config = {**models[0].config.to_dict(), "architectures": ["ViTForImageClassification"]}
     mixed = hf_soup.merge([models[0], hf_soup.load_ingredient(models[1].state_dict(), config=config), image_runs[2]])
@@ -118,7 +116,7 @@ def test_models_and_state_dicts_give_the_bytes_of_folders(tmp_path, image_runs):
 
 
 def test_a_model_that_changes_under_a_soup_is_noticed(tmp_path):
-    """A model in memory that was trained on between `merge` and saving is an error, not another soup."""
+    """A model in memory that changes between `merge` and saving raises an IngredientError, and nothing is written."""
     models = [testing.tiny_text_model(seed) for seed in range(2)]
     soup = hf_soup.merge(models)
     with torch.no_grad():
@@ -129,7 +127,7 @@ def test_a_model_that_changes_under_a_soup_is_noticed(tmp_path):
 
 
 def test_ingredients_are_not_changed(tmp_path):
-    """Models that are handed over keep their weights, their mode and their configuration."""
+    """Models given as ingredients keep their weights, their mode and their configuration."""
     models = [testing.tiny_text_model(seed).train() for seed in range(2)]
     before = [{k: v.clone() for k, v in model.state_dict().items()} for model in models]
     configs = [model.config.to_dict() for model in models]
@@ -143,7 +141,7 @@ def test_ingredients_are_not_changed(tmp_path):
 
 
 def test_the_folder_is_complete(tmp_path, text_runs):
-    """Weights, config, tokenizer, recipe and card; a pipeline runs from the folder as it is."""
+    """The folder holds weights, config, tokenizer, recipe and card, and a pipeline runs from it."""
     folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
     names = {path.name for path in folder.iterdir()}
     assert names >= {"model.safetensors", "config.json", "soup_recipe.yaml", "README.md"}
@@ -153,7 +151,7 @@ def test_the_folder_is_complete(tmp_path, text_runs):
 
 
 def test_logits_are_those_of_averaging_by_hand(tmp_path, text_runs):
-    """The saved soup gives the logits of the model whose state is the float64 mean."""
+    """The saved soup has the logits of the model whose state is the float64 mean."""
     folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     by_hand = testing.tiny_text_model(0)
@@ -165,7 +163,7 @@ def test_logits_are_those_of_averaging_by_hand(tmp_path, text_runs):
 
 
 def test_image_processor_and_generation_config_travel(tmp_path, image_runs):
-    """An image processor is taken over; so is the generation config of a model that generates, from disk or memory."""
+    """The image processor, and the generation config of a generative model from disk or memory, are kept in soups."""
     folder = hf_soup.merge(image_runs).save_pretrained(tmp_path / "image")
     name = "preprocessor_config.json"
     assert (folder / name).read_bytes() == (image_runs[0] / name).read_bytes()
@@ -180,12 +178,12 @@ def test_image_processor_and_generation_config_travel(tmp_path, image_runs):
         folder = soup.save_pretrained(tmp_path / name)
         assert transformers.GenerationConfig.from_pretrained(folder).max_length == 7
         assert soup.model.generation_config.max_length == 7
-        assert "lm_head.weight" not in load_file(folder / "model.safetensors")  # tied: once
+        assert "lm_head.weight" not in load_file(folder / "model.safetensors")  # tied, so saved once
 
 
 @pytest.mark.parametrize("giver", [None, "run-1"])
 def test_the_generation_config_is_that_of_the_saved_soup(tmp_path, giver):
-    """In memory too, that of the ingredient that gives the settings; a trial has its own after any other."""
+    """The generation config is that of the ingredient that gives the settings, in memory and on disk."""
     config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
     folders = [tmp_path / "run-0", tmp_path / "run-1"]
     for folder, beams in zip(folders, (4, 3), strict=True):
@@ -202,7 +200,7 @@ def test_the_generation_config_is_that_of_the_saved_soup(tmp_path, giver):
 
 
 def test_cooked_again_gives_the_same_bytes(tmp_path, text_runs):
-    """The recipe beside a soup makes its weight file again, byte for byte, and records the same digests."""
+    """The recipe of a soup reproduces its weight file byte for byte, and records the same digests."""
     folder = hf_soup.merge(text_runs, weights={"": [3, 1, 1], "pooler": [1, 0, 2]}).save_pretrained(tmp_path / "soup")
     again = hf_soup.cook(folder / "soup_recipe.yaml", output_dir=tmp_path / "deeper" / "again").folder
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
@@ -214,7 +212,7 @@ def test_cooked_again_gives_the_same_bytes(tmp_path, text_runs):
 
 
 def test_sharding_changes_no_digest(tmp_path, text_runs):
-    """The output's digest is over tensors, so shards have that of the one file."""
+    """The output's digest is over tensors, so it does not depend on sharding."""
     recipes = [
         hf_soup.load_recipe(hf_soup.merge(text_runs).save_pretrained(tmp_path / size, max_shard_size=size))
         for size in ("50GB", "20KB")
@@ -252,7 +250,7 @@ def test_any_process_makes_the_same_bytes(tmp_path, text_runs):
 
 
 def test_an_ingredient_that_changed_is_refused(tmp_path, text_runs):
-    """Cooking again from other weights under the same path is an error that names the ingredient."""
+    """Cooking a recipe whose ingredient has other weights by now raises an IngredientError that names it."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
     folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
     shutil.copy(runs[0] / "model.safetensors", runs[1] / "model.safetensors")
@@ -262,7 +260,7 @@ def test_an_ingredient_that_changed_is_refused(tmp_path, text_runs):
 
 
 def test_existing_folders_are_kept(tmp_path, text_runs):
-    """A folder that is there is not overwritten unless asked; then the new one takes its place whole."""
+    """An existing folder is kept unless `overwrite=True`, which replaces it completely."""
     soup = hf_soup.merge(text_runs)
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup" / "mine.txt").write_text("mine")
@@ -274,7 +272,7 @@ def test_existing_folders_are_kept(tmp_path, text_runs):
 
 
 def test_a_run_that_is_replaced_is_noticed(tmp_path, text_runs):
-    """Weights that were replaced between `merge` and saving are an error: the scored soup would be another."""
+    """Weights replaced between `merge` and saving are an error, because the soup would differ from the scored one."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
     soup = hf_soup.merge(runs)
     shutil.copy(text_runs[2] / "model.safetensors", runs[1] / "model.safetensors")
@@ -285,7 +283,7 @@ def test_a_run_that_is_replaced_is_noticed(tmp_path, text_runs):
 
 
 def test_overwriting_never_takes_an_ingredient(tmp_path, text_runs, monkeypatch):
-    """A target that is, or holds, an ingredient or the working directory is refused, overwrite or not."""
+    """A target that is or contains an ingredient or the working directory is refused, also with `overwrite=True`."""
     runs = [shutil.copytree(run, tmp_path / "runs" / run.name) for run in text_runs]
     soup = hf_soup.merge(runs)
     monkeypatch.chdir(tmp_path / "runs")
@@ -296,7 +294,7 @@ def test_overwriting_never_takes_an_ingredient(tmp_path, text_runs, monkeypatch)
 
 
 def test_default_labels_in_memory_and_on_disk_are_the_same(tmp_path):
-    """A model without label names has them in memory and not in its file; the two go into one soup."""
+    """Default label names, present in memory but absent from the file, do not prevent a merge."""
     import transformers
 
     labels = ("LABEL_0", "LABEL_1")
@@ -307,7 +305,7 @@ def test_default_labels_in_memory_and_on_disk_are_the_same(tmp_path):
 
 
 def test_state_dicts_of_mixed_types_lose_nothing(tmp_path):
-    """A state dict with bfloat16 and float32 tensors is taken in float32, where all of it fits."""
+    """A state dict with bfloat16 and float32 tensors is converted to float32, without loss."""
     model = testing.tiny_text_model(0)
     config = {**model.config.to_dict(), "architectures": ["BertForSequenceClassification"]}
     state = {k: v.bfloat16() if "embeddings" in k else v for k, v in model.state_dict().items()}
@@ -316,14 +314,14 @@ def test_state_dicts_of_mixed_types_lose_nothing(tmp_path):
 
 
 def test_a_bad_shard_size(tmp_path, text_runs):
-    """A shard size that is none is told, and nothing is written."""
+    """An invalid shard size raises an OutputError, and nothing is written."""
     with pytest.raises(OutputError, match="max_shard_size='huge'"):
         hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup", max_shard_size="huge")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
-    """An ingredient with NaN is named, and no folder is left."""
+    """An ingredient with NaN raises an error that names it and the tensor, and no folder is left."""
     model = testing.tiny_text_model(0)
     with torch.no_grad():
         model.bert.pooler.dense.bias[3] = math.nan
@@ -353,15 +351,15 @@ def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
     ],
 )
 def test_bad_arguments(text_runs, options, message):
-    """Each wrong argument is told before anything is averaged."""
+    """Each invalid argument of `merge` raises a RecipeError."""
     with pytest.raises(RecipeError, match=message):
         hf_soup.merge(text_runs, **options)
 
 
 def test_any_function_of_a_model_can_steer(text_runs):
-    """A plain function that returns a number steers greedy; one that returns something else is an error."""
+    """A function of a model that returns a number can be an evaluator; other results and NaN are EvaluationErrors."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: 0.5)
-    assert soup.recipe.names == ("run-0", "run-1", "run-2")  # all tie
+    assert soup.recipe.names == ("run-0", "run-1", "run-2")  # all have equal scores
     with pytest.raises(EvaluationError, match="a Score, a number, or a dict of numbers"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: "good")
     with pytest.raises(EvaluationError, match="NaN"):
@@ -369,7 +367,7 @@ def test_any_function_of_a_model_can_steer(text_runs):
 
 
 def test_greedy_scores_the_soup_that_is_saved(tmp_path, text_runs):
-    """The score that the recipe records is that of the saved folder, loaded by transformers alone."""
+    """The score in the recipe equals that of the saved folder, loaded by transformers alone."""
     data = testing.tiny_texts(50, seed=3)
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=data)
     folder = soup.save_pretrained(tmp_path / "soup")
@@ -387,7 +385,7 @@ def test_greedy_scores_the_soup_that_is_saved(tmp_path, text_runs):
 
 @pytest.fixture
 def large_runs(tmp_path):
-    """Two checkpoints with tensors of more than one piece, one of them in shards."""
+    """Two checkpoints with tensors of more than one chunk, one of them in shards."""
     folders = []
     for seed, size in ((0, "50GB"), (1, "1MB")):
         model = testing.tiny_text_model(seed, vocab_size=9001)  # 288,032 numbers in the embeddings
@@ -400,7 +398,7 @@ def large_runs(tmp_path):
 
 @pytest.mark.parametrize("size", ["50GB", "500KB"])
 def test_large_tensors_from_disk_to_disk(tmp_path, large_runs, size):
-    """Tensors of several pieces come from files and shards and go to files and shards whole."""
+    """Tensors of several chunks are averaged exactly from and to single files and shards."""
     soup = hf_soup.merge(large_runs, weights=[1, 3])
     folder = soup.save_pretrained(tmp_path / "soup", max_shard_size=size)
     states = [
@@ -415,7 +413,7 @@ def test_large_tensors_from_disk_to_disk(tmp_path, large_runs, size):
 
 
 def test_models_in_memory_of_any_layout(tmp_path, text_runs):
-    """Transposed and expanded tensors of a loaded model are read as what they stand for."""
+    """Transposed and expanded tensors of a model in memory are read by their values, not by their storage."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(text_runs[0])
     layer = model.bert.pooler.dense
     layer.weight.data = layer.weight.data.T.contiguous().T
@@ -427,14 +425,14 @@ def test_models_in_memory_of_any_layout(tmp_path, text_runs):
 
 
 def test_a_part_of_an_ingredient_has_a_digest_of_its_own(tmp_path, text_runs):
-    """Where a row of weights leaves tensors out, the digest says so, and is compared with its like alone."""
+    """The digest of an ingredient with tensors left out is marked as partial and compared only with such digests."""
     whole = hf_soup.load_recipe(hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "whole"))
     rows = {"": [1, 1], "classifier": [1, 0]}
     part = hf_soup.load_recipe(hf_soup.merge(text_runs[:2], weights=rows).save_pretrained(tmp_path / "part"))
     found = [item.files["model.safetensors"].split(":")[0] for item in part.ingredients]
     assert found[0] == "xxh3-128"
     assert found[1].startswith("xxh3-128/")
-    again = hf_soup.merge(whole.ingredients, weights=rows).save_pretrained(tmp_path / "again")  # as in one, less of it
+    again = hf_soup.merge(whole.ingredients, weights=rows).save_pretrained(tmp_path / "again")
     assert hf_soup.load_recipe(again).ingredients == whole.ingredients
     assert hf_soup.cook(tmp_path / "part", output_dir=tmp_path / "cooked").folder
     state = load_file(text_runs[2] / "model.safetensors")
@@ -446,7 +444,7 @@ def test_a_part_of_an_ingredient_has_a_digest_of_its_own(tmp_path, text_runs):
 
 
 def test_a_base_is_never_overwritten(tmp_path, text_runs):
-    """A soup may not replace the model that it was made from."""
+    """A soup may not overwrite its base model."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     with pytest.raises(OutputError, match="would be lost"):
         hf_soup.merge(text_runs[:2], method="ties", base_model=base).save_pretrained(base, overwrite=True)
@@ -454,7 +452,7 @@ def test_a_base_is_never_overwritten(tmp_path, text_runs):
 
 
 def test_an_unknown_device(text_runs):
-    """A device that is not there is told before anything is read."""
+    """An unavailable device raises a RecipeError."""
     with pytest.raises(RecipeError, match="device='cuda:99'"):
         hf_soup.merge(text_runs, device="cuda:99")
 
@@ -463,7 +461,7 @@ def test_an_unknown_device(text_runs):
 @pytest.mark.parametrize("method", ["linear", "median", "ties"])
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_a_gpu_makes_the_same_bytes(tmp_path, large_runs, method, dtype):
-    """Where it is averaged makes no difference."""
+    """Averaging on a GPU gives the same bytes as on the CPU."""
     options = {"method": method, "dtype": dtype, "weights": [0.3, 1.7]}
     options |= {"base_model": large_runs[0]} if method == "ties" else {}
     here = hf_soup.merge(large_runs, **options).save_pretrained(tmp_path / "cpu")

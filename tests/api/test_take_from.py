@@ -1,4 +1,4 @@
-"""The ingredient that gives a soup its settings: named where they differ, recorded, the same when cooked again."""
+"""Tests of `take_from`, which names the ingredient that gives a soup its settings where ingredients differ."""
 
 import json
 import shutil
@@ -25,12 +25,12 @@ def runs(tmp_path, text_runs):
 
 
 def change(path, **fields):
-    """Other values in a JSON file."""
+    """Set values in a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def test_what_changes_the_meaning_has_to_be_decided(runs):
-    """Without a decision every difference is an error that says how to go on; with one each is a note."""
+    """Without `take_from` a difference that matters is an error that suggests the option; with it, a note."""
     with pytest.raises(IncompatibleError) as caught:
         hf_soup.merge(runs)
     activation, tokenizer = caught.value.problems
@@ -46,7 +46,7 @@ def test_what_changes_the_meaning_has_to_be_decided(runs):
 
 
 def test_every_verb_takes_the_decision(runs):
-    """What `merge` takes with the option can be analysed, advised on and compared, here and in a terminal."""
+    """`analyze`, `advise` and `compare` accept `take_from`, and the commands accept `--take-from`."""
     data = testing.tiny_texts(20)
     for verb in (hf_soup.analyze, hf_soup.advise):
         assert verb(runs, evaluator=data, take_from="run-1").to_dict()
@@ -69,11 +69,11 @@ def test_the_soup_has_the_settings_of_the_named_ingredient(tmp_path, runs, name)
     assert soup.model.config.hidden_act == activation
     assert json.loads((folder / "config.json").read_text())["hidden_act"] == activation
     assert json.loads((folder / "tokenizer_config.json").read_text())["do_lower_case"] is lower
-    assert (folder / "generation_config.json").read_text() == '{"max_length": 7}'  # there is no other
+    assert (folder / "generation_config.json").read_text() == '{"max_length": 7}'  # no other ingredient has one
 
 
 def test_it_is_cooked_again_as_it_was(tmp_path, runs):
-    """The recipe records the choice; cooked again the soup has the same files, and `verify` finds it so."""
+    """The recipe records `take_from`, cooking it gives the same files, and `verify` reports a changed setting."""
     folder = hf_soup.merge(runs, take_from="run-1").save_pretrained(tmp_path / "soup")
     assert yaml.safe_load((folder / "soup_recipe.yaml").read_text())["take_from"] == "run-1"
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
@@ -85,7 +85,7 @@ def test_it_is_cooked_again_as_it_was(tmp_path, runs):
 
 
 def test_the_choice_is_part_of_the_fingerprint_and_no_choice_is_not(text_runs):
-    """It decides what the soup computes; recipes from before there was a choice keep their fingerprints."""
+    """`take_from` changes the fingerprint of a recipe; without it the fingerprint is that of older versions."""
     items = [hf_soup.Ingredient("a", "a"), hf_soup.Ingredient("b", "b")]
     prints = {hf_soup.Recipe(items, (1, 1), take_from=name).fingerprint() for name in (None, "a", "b")}
     assert len(prints) == 3
@@ -93,7 +93,7 @@ def test_the_choice_is_part_of_the_fingerprint_and_no_choice_is_not(text_runs):
 
 
 def test_an_ingredient_that_is_left_out_gives_settings_at_weight_zero(tmp_path, runs):
-    """An ingredient that a strategy leaves out still gives its settings, and has weight 0 in the recipe."""
+    """An ingredient that a strategy leaves out can still give its settings, and has weight 0 in the recipe."""
     first = load_file(runs[0] / "model.safetensors")["classifier.weight"]
     seen = set()
 
@@ -113,14 +113,14 @@ def test_an_ingredient_that_is_left_out_gives_settings_at_weight_zero(tmp_path, 
 
 
 def test_a_comparison_takes_the_same_settings(runs):
-    """The uniform soup beside a soup has the settings of the soup, and the texts are read by its tokenizer."""
+    """The uniform soup in a comparison has the settings of the compared soup."""
     soup = hf_soup.merge(runs, take_from="run-1", weights=[2, 1, 1])
     comparison = hf_soup.compare(soup, test=testing.tiny_texts(20))
     assert "uniform soup" in [row.name for row in comparison.models]
 
 
 def test_a_name_that_is_not_there(tmp_path, runs):
-    """An unknown name is told with the nearest one: when merging, when checking, and in a recipe."""
+    """An unknown name raises a RecipeError, with the nearest name as a hint, in `merge`, `check` and `cook`."""
     for verb in (hf_soup.merge, hf_soup.check):
         with pytest.raises(
             RecipeError,
@@ -135,7 +135,7 @@ def test_a_name_that_is_not_there(tmp_path, runs):
 
 
 def test_a_changed_recipe_keeps_the_choice_while_it_can(tmp_path, runs):
-    """Dropping another ingredient keeps it, dropping the named one does not, and it can be set."""
+    """Dropping another ingredient keeps `take_from`, dropping the named one removes it, and an override sets it."""
     folder = hf_soup.merge(runs, take_from="run-1").save_pretrained(tmp_path / "soup")
     assert hf_soup.cook(folder, drop=["run-2"]).soup.recipe.take_from == "run-1"
     assert hf_soup.cook(folder, drop=["run-1"]).soup.recipe.take_from is None
@@ -143,7 +143,7 @@ def test_a_changed_recipe_keeps_the_choice_while_it_can(tmp_path, runs):
 
 
 def test_a_cook_file_says_it(tmp_path, runs):
-    """`merge.take_from` is passed on."""
+    """A cook file passes on `merge.take_from`."""
     path = tmp_path / "cook.yaml"
     path.write_text(
         yaml.safe_dump({"ingredients": list(map(str, runs)), "merge": {"take_from": "run-1"}, "output_dir": "out"})
@@ -152,7 +152,7 @@ def test_a_cook_file_says_it(tmp_path, runs):
 
 
 def test_the_command_line_has_it(tmp_path, runs):
-    """`check` and `merge` take `--take-from`; without it the exit code says that something is to be decided."""
+    """`check` and `merge` take `--take-from`, and `check` exits with code 1 without it."""
     names = list(map(str, runs))
     assert CliRunner().invoke(main, ["check", *names]).exit_code == 1
     done = CliRunner().invoke(main, ["check", *names, "--take-from", "run-1"])
@@ -164,7 +164,7 @@ def test_the_command_line_has_it(tmp_path, runs):
 
 
 def test_vocabularies_and_orders_of_labels_are_not_for_choosing(tmp_path, text_runs):
-    """Ids that mean other words, and classes in another place, stay problems whoever's settings are taken."""
+    """Different vocabularies and orders of labels remain problems with `take_from`."""
     copies = [shutil.copytree(run, tmp_path / "copies" / run.name) for run in text_runs[:2]]
     path = copies[1] / "tokenizer.json"
     path.write_text(path.read_text().replace('"good"', '"goodly"'))
@@ -174,7 +174,7 @@ def test_vocabularies_and_orders_of_labels_are_not_for_choosing(tmp_path, text_r
 
 
 def test_a_private_ingredient_is_not_named(hub, tmp_path, runs):
-    """Where a name is left out of a published recipe, it is left out of the choice as well."""
+    """In a published recipe, `take_from` names a private ingredient by its placeholder."""
     from huggingface_hub import HfApi
 
     names = []

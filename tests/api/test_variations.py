@@ -1,4 +1,4 @@
-"""A published soup, cooked again with changes."""
+"""Tests of cooking a published soup again with changes."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from hf_soup.errors import RecipeError
 
 @pytest.fixture
 def soup(hub_runs):
-    """The uniform soup of the first two, on the Hub."""
+    """The uniform soup of the first two runs, on the Hub."""
     hf_soup.merge(hub_runs[:2]).push_to_hub(f"{hub_runs[0]}-soup")
     return f"{hub_runs[0]}-soup"
 
@@ -23,7 +23,7 @@ def same(one, two):
 
 
 def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, hub_runs):
-    """The Hub id alone gives the same bytes."""
+    """Cooking from the Hub id alone gives the same bytes."""
     again = hf_soup.cook(soup, output_dir=tmp_path / "again").folder
     reference = hf_soup.merge(hub_runs[:2]).save_pretrained(tmp_path / "reference")
     assert same(again, reference)
@@ -43,7 +43,7 @@ def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, hub_runs):
     ],
 )
 def test_changes(tmp_path, soup, hub_runs, changes, members, options):
-    """Whatever is changed, the rest is as the recipe says; the result is that of a merge that is written out."""
+    """A changed recipe gives the same soup as a merge with those arguments, and keeps everything else."""
     named = {
         "add": [hub_runs[i] for i in changes.get("add", ())],
         "drop": [hub_runs[i] for i in changes.get("drop", ())],
@@ -55,7 +55,7 @@ def test_changes(tmp_path, soup, hub_runs, changes, members, options):
 
 
 def test_what_stays_is_pinned(tmp_path, soup, hub_runs):
-    """An ingredient whose branch has moved is taken as it was; one that is added, as it is now."""
+    """An ingredient that stays is taken at its recorded revision, even if its branch has moved."""
     old = hf_soup.load_recipe(soup).ingredients[0].revision
     HfApi().upload_file(repo_id=hub_runs[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
     cooked = hf_soup.cook(soup, add=[hub_runs[2]])
@@ -63,7 +63,7 @@ def test_what_stays_is_pinned(tmp_path, soup, hub_runs):
 
 
 def test_a_strategy_that_chooses_takes_data(tmp_path, soup, hub_runs):
-    """`evaluator=` names validation data; the new recipe has its own selection."""
+    """`evaluator=` names the validation data of a new strategy, and the new recipe has its own selection."""
     testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
     changes = ["strategy=greedy", f"evaluator={tmp_path}", "metric=accuracy"]
     recipe = hf_soup.cook(soup, overrides=changes, add=[hub_runs[2]]).soup.recipe
@@ -72,7 +72,7 @@ def test_a_strategy_that_chooses_takes_data(tmp_path, soup, hub_runs):
 
 
 def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):
-    """Where the weights differ nothing says that of a new ingredient; dropping needs no weight."""
+    """An ingredient can be added to unequal weights only if all weights are given or equal ones remain."""
     hf_soup.merge(hub_runs[:2], weights=[2, 1]).push_to_hub(f"{hub_runs[0]}-soup")
     with pytest.raises(RecipeError, match=r"have the weights 2, 1, which does not determine"):
         hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]])
@@ -97,14 +97,14 @@ def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):
     ],
 )
 def test_wrong_changes_are_told(soup, hub_runs, changes, message):
-    """Names that are nearly right get a hint."""
+    """Each invalid change raises an error, with a hint for a misspelled name."""
     drop = [hub_runs[item] if isinstance(item, int) else item for item in changes.get("drop", ())]
     with pytest.raises(hf_soup.SoupError, match=message):
         hf_soup.cook(soup, overrides=changes.get("overrides", ()), drop=drop)
 
 
 def test_a_point_on_the_way_from_a_base_needs_a_strategy(tmp_path, text_runs):
-    """Its place was found for other ingredients."""
+    """The recipe of an interpolation from a base model can be extended only with a new strategy."""
     soup = hf_soup.merge(
         text_runs[:1], strategy="interpolate", base_model=text_runs[2], evaluator=testing.tiny_texts(12)
     ).save_pretrained(tmp_path / "soup")
@@ -115,14 +115,14 @@ def test_a_point_on_the_way_from_a_base_needs_a_strategy(tmp_path, text_runs):
 
 
 def test_a_cook_file_is_changed_by_its_keys(tmp_path):
-    """Adding and dropping is for recipes."""
+    """A cook file refuses `add`, which is for recipes."""
     (tmp_path / "cook.yaml").write_text("output_dir: out\ningredients: [a, b]\nmerge: {}\n")
     with pytest.raises(RecipeError, match="is a cook file: change its list"):
         hf_soup.cook(tmp_path / "cook.yaml", add=["c"])
 
 
 def test_aligned_labels_stay_aligned(tmp_path):
-    """A recipe that permutes a head is varied with permuted heads."""
+    """A recipe that permutes a head keeps the permutation when it is changed."""
     folders = [
         testing.save_text_model(
             testing.tiny_text_model(seed, labels=labels),

@@ -1,4 +1,4 @@
-"""`verify` tells a soup that is what its recipe says from one that is not."""
+"""Tests of `verify`, which checks whether a soup is what its recipe makes."""
 
 import shutil
 from pathlib import Path
@@ -16,13 +16,13 @@ from hf_soup.errors import IngredientError, RecipeError
 
 @pytest.fixture
 def soup(hub_runs):
-    """Their soup on the Hub."""
+    """The soup of the runs, on the Hub."""
     hf_soup.merge(hub_runs, weights=[3, 2, 1]).push_to_hub(f"{hub_runs[0]}-soup")
     return f"{hub_runs[0]}-soup"
 
 
 def changed(soup, change):
-    """The soup with other weights, pushed over it."""
+    """Change the weights of a soup and push them over it."""
     tensors = load_file(hf_hub_download(soup, "model.safetensors"))
     change(tensors)
     path = Path("changed.safetensors").absolute()
@@ -31,7 +31,7 @@ def changed(soup, change):
 
 
 def test_a_soup_is_verified(soup):
-    """All tensors are identical, also after the runs' branches have moved on."""
+    """All tensors of an unchanged soup are identical."""
     found = hf_soup.verify(soup)
     assert found.ok
     assert found.table() == f"verified: {found.identical} tensors identical"
@@ -40,7 +40,7 @@ def test_a_soup_is_verified(soup):
 
 @pytest.mark.parametrize("method", ["linear", "median", "ties"])
 def test_every_kind_of_soup_is_verified(tmp_path, text_runs, method):
-    """Folders as well as repositories, by modules, with a base model, in another type, in shards."""
+    """`verify` accepts soups with weights by module, a base model, another type, and shards."""
     options = {"base_model": text_runs[2]} if method == "ties" else {}
     weights = {"": [2, 1], "classifier": [1, 0]} if method == "linear" else None
     merged = hf_soup.merge(text_runs[:2], method=method, weights=weights, dtype="bfloat16", **options)
@@ -49,14 +49,14 @@ def test_every_kind_of_soup_is_verified(tmp_path, text_runs, method):
 
 @pytest.mark.parametrize("strategy", ["interpolate", "greedy"])
 def test_a_soup_that_was_chosen_is_verified(tmp_path, text_runs, strategy):
-    """No data is needed for that, nor for a point on the way from the base model."""
+    """Verifying a soup made by a strategy needs no data."""
     options = {"base_model": text_runs[2]} if strategy == "interpolate" else {}
     merged = hf_soup.merge(text_runs[:2], strategy=strategy, evaluator=testing.tiny_texts(12), **options)
     assert hf_soup.verify(merged.save_pretrained(tmp_path / "soup")).ok
 
 
 def test_one_bit_is_found(soup, monkeypatch, tmp_path):
-    """The last bit of one element of one tensor is told, with the tensor, the count and the size."""
+    """A single flipped bit is reported with the tensor, the number of elements and the size of the difference."""
     monkeypatch.chdir(tmp_path)
 
     def flip(tensors):
@@ -84,7 +84,7 @@ def test_one_bit_is_found(soup, monkeypatch, tmp_path):
     ],
 )
 def test_other_tensors_are_found(soup, monkeypatch, tmp_path, change, told):
-    """A tensor that lacks, is there too, or has another shape."""
+    """A tensor that is missing, additional or of another shape is reported."""
     import re
 
     monkeypatch.chdir(tmp_path)
@@ -95,14 +95,14 @@ def test_other_tensors_are_found(soup, monkeypatch, tmp_path, change, told):
 
 
 def test_no_number_is_a_difference(soup, monkeypatch, tmp_path):
-    """NaN in the soup is infinitely far from what the recipe makes."""
+    """NaN in the soup counts as an infinite difference."""
     monkeypatch.chdir(tmp_path)
     changed(soup, lambda tensors: tensors["classifier.bias"].fill_(float("nan")))
     assert hf_soup.verify(soup).different[0].largest == float("inf")
 
 
 def test_an_ingredient_that_is_gone_is_named(hub, hub_runs, soup):
-    """Deleted, made private by somebody else, or another repository of that name."""
+    """An ingredient that was deleted, or replaced by another repository of the same name, is named."""
     HfApi().delete_repo(hub_runs[0])
     theirs = hub.store.repositories[hub_runs[1]]
     try:
@@ -118,7 +118,7 @@ def test_an_ingredient_that_is_gone_is_named(hub, hub_runs, soup):
 
 
 def test_a_folder_that_has_changed_is_named(tmp_path, text_runs):
-    """Local ingredients are compared with the digests of what was poured."""
+    """A local ingredient whose weights have changed is named."""
     copies = [shutil.copytree(run, tmp_path / f"copy-{index}") for index, run in enumerate(text_runs)]
     folder = hf_soup.merge(copies).save_pretrained(tmp_path / "soup")
     assert hf_soup.verify(folder).ok
@@ -131,14 +131,14 @@ def test_a_folder_that_has_changed_is_named(tmp_path, text_runs):
 
 
 def test_models_in_memory_cannot_be_verified(tmp_path):
-    """They can be named and not fetched."""
+    """A soup of models in memory cannot be verified, and the table says why."""
     models = [testing.tiny_text_model(seed) for seed in range(2)]
     folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
     assert "was a model in memory" in hf_soup.verify(folder).table()
 
 
 def test_what_is_no_soup_is_told(hub, hub_runs, text_runs, tmp_path):
-    """A model without a recipe, on the Hub or here, is an error and no verdict."""
+    """A model without a recipe, or an empty folder, raises an error instead of a negative result."""
     with pytest.raises(RecipeError, match="it is a model, but not a soup of hf_soup"):
         hf_soup.verify(hub_runs[0])
     with pytest.raises(RecipeError, match="cannot read"):
@@ -148,7 +148,7 @@ def test_what_is_no_soup_is_told(hub, hub_runs, text_runs, tmp_path):
 
 
 def test_recorded_statistics_are_said_to_be_recorded(tmp_path, resnet_runs):
-    """BatchNorm that was estimated on data is compared with the file beside the recipe, and the result says so."""
+    """BatchNorm statistics estimated on data are compared with the recorded file, and the result counts them."""
     folder = hf_soup.merge(resnet_runs, batchnorm_data=testing.tiny_images(12)).save_pretrained(tmp_path / "soup")
     found = hf_soup.verify(folder)
     assert found.ok
@@ -169,10 +169,10 @@ def test_recorded_statistics_are_said_to_be_recorded(tmp_path, resnet_runs):
     ],
 )
 def test_what_else_decides_the_model_is_looked_at(soup, name, change, told):
-    """Identical tensors are not enough: another configuration, or other weights beside them, are told."""
+    """A changed configuration, or weight files beside the soup, are reported although its tensors are identical."""
     try:
         before = Path(hf_hub_download(soup, name)).read_text()
-    except EntryNotFoundError:  # it is not there yet
+    except EntryNotFoundError:  # the file does not exist yet
         before = ""
     HfApi().upload_file(repo_id=soup, path_or_fileobj=change(before).encode(), path_in_repo=name)
     found = hf_soup.verify(soup)
@@ -181,7 +181,7 @@ def test_what_else_decides_the_model_is_looked_at(soup, name, change, told):
 
 
 def test_a_base_that_is_not_needed_may_be_gone(hub, hub_runs, text_runs):
-    """A recipe that only records its base is verified without it."""
+    """A recipe that only records its base model is verified without it."""
     base = f"{hub_runs[0]}-base"
     HfApi().create_repo(base)
     HfApi().upload_folder(repo_id=base, folder_path=text_runs[2])

@@ -1,4 +1,4 @@
-"""Soups of every kind of model: the saved folder loads whole, and memory and disk give the same bytes."""
+"""Soups of many architectures: the saved folder loads completely, and memory and disk give the same bytes."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ MODELS = {
 
 
 def make(name, seed):
-    """A tiny model in which every float tensor is random, also those that start as ones or zeros."""
+    """A tiny model in which every float tensor is random, also those initialised to ones or zeros."""
     config_name, fields = MODELS[name]
     with quiet_transformers():
         transformers.set_seed(seed)
@@ -85,12 +85,11 @@ def make(name, seed):
         return model.eval()
 
 
-@pytest.mark.filterwarnings("ignore:the model has BatchNorm")  # said of two of these, as it should be
+@pytest.mark.filterwarnings("ignore:the model has BatchNorm")  # two of these models have it
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture(tmp_path, name):
-    """The soup has the keys of its ingredients' files and the mean of their values, loads with nothing missing or left
-    over, is the model that was built in memory, and has the same bytes from memory, from disk and from both.
-    """
+    """The soup is the mean of its ingredients' files, loads without missing or unexpected keys, and equals the model
+    in memory, with the same bytes from ingredients in memory, on disk and mixed."""
     models = [make(name, seed) for seed in range(3)]
     folders = [tmp_path / f"run-{seed}" for seed in range(3)]
     with quiet_transformers():

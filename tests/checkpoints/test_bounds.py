@@ -1,4 +1,4 @@
-"""Numbers that no model has are refused before anything is built of them."""
+"""Numbers in a configuration or header that no model can have are refused before anything is built from them."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ from hf_soup.training.start import _read_config
 
 @pytest.fixture
 def run(tmp_path, text_runs):
-    """A good checkpoint, to be spoilt."""
+    """A valid checkpoint, to be damaged."""
     return shutil.copytree(text_runs[0], tmp_path / "run")
 
 
 def change(run, **fields):
-    """Set fields of its configuration."""
+    """Set fields of the configuration."""
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | fields))
 
@@ -49,7 +49,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 def test_configuration_beyond_its_tensors_is_refused_at_once(run, fields):
-    """Within a second and a few megabytes, with the name of the field."""
+    """An impossible configuration is refused within a few seconds and 40 MB."""
     change(run, **fields)
     start = time.process_time()
     tracemalloc.start()
@@ -63,7 +63,7 @@ def test_configuration_beyond_its_tensors_is_refused_at_once(run, fields):
 
 
 def test_base_model_beyond_all_bounds_is_refused(run):
-    """The same where a sweep opens it."""
+    """A sweep refuses an impossible configuration of its base model, and names the field."""
     change(run, num_hidden_layers=2**31)
     with pytest.raises(hf_soup.SoupError, match="num_hidden_layers is 2147483648"):
         _read_config(str(run), None, {})
@@ -87,13 +87,13 @@ LARGE = [
 
 @pytest.mark.parametrize("config", LARGE, ids=range(len(LARGE)))
 def test_configurations_of_large_models_are_taken(config):
-    """Numbers of models that there are."""
+    """The numbers of existing large models are accepted."""
     specs = {f"layers.{index}": TensorSpec(f"layers.{index}", (262_208, 16384), "bfloat16") for index in range(1500)}
     refuse_unbounded(config, "config.json", specs)
 
 
 def test_modules_are_counted_while_a_model_is_built(run):
-    """A model that has more modules than its limit is given up, and other models are built as before."""
+    """Building a model with more modules than the limit is stopped, and other models can still be built."""
     config = json.loads((run / "config.json").read_text())
     with pytest.raises(IngredientError, match="more than 10 modules"):
         empty_model(config, 10)
@@ -102,7 +102,7 @@ def test_modules_are_counted_while_a_model_is_built(run):
 
 @pytest.mark.parametrize("sizes", [[2**63 - 1] * 100_000, [10**18] * 1000, [1] * 1_000_000, [True], [2.0]])
 def test_shapes_that_multiply_to_megabytes_are_refused(sizes):
-    """A shape is a few whole numbers."""
+    """Shapes with impossible sizes are refused at once, with a short message."""
     header = json.dumps({"x": {"dtype": "F32", "shape": sizes, "data_offsets": [0, 4]}}).encode()
     start = time.process_time()
     with pytest.raises(IngredientError) as raised:
@@ -115,7 +115,7 @@ def test_shapes_that_multiply_to_megabytes_are_refused(sizes):
     "header", [b"[" + b"[]," * 3_000_000 + b"1]", b'{"a":' * 100_000, b" " * 1000, b"9" * 100_000]
 )
 def test_headers_of_something_else_take_no_memory(run, header):
-    """A header that is mostly brackets is not parsed."""
+    """A header that is not valid JSON is refused within 40 MB."""
     (run / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     tracemalloc.start()
     try:
@@ -128,7 +128,7 @@ def test_headers_of_something_else_take_no_memory(run, header):
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors.index.json"])
 def test_small_files_of_millions_of_values_are_refused(run, name):
-    """They would take fifty times their size in memory."""
+    """Small files with millions of values are refused, because parsed they would take fifty times their size."""
     (run / name).write_bytes(b'{"a": [' + b"{}," * 600_000 + b"1]}")
     if "index" in name:
         (run / "model.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""One error that lists every offender, from headers and configurations."""
+"""Tests of the compatibility check: one error lists every problem found in headers and configurations."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def configure(folder, **fields):
 
 
 def test_good_ingredients_pass(text_runs):
-    """Runs of one architecture can be averaged, and the report says what they are."""
+    """Runs of one architecture pass, and the report has their architecture, labels and number of parameters."""
     report = hf_soup.check(text_runs)
     assert report.ok
     assert report.architecture == "BertForSequenceClassification"
@@ -45,13 +45,13 @@ def test_good_ingredients_pass(text_runs):
 
 
 def test_another_architecture(text_runs, image_runs):
-    """A ViT among BERTs is the one that is named."""
+    """A ViT among BERT models is named in the error."""
     with pytest.raises(IncompatibleError, match="run-0 is a ViTForImageClassification, the others are Bert"):
         hf_soup.merge([image_runs[0], text_runs[1], text_runs[2]])
 
 
 def test_every_offender_is_listed(runs):
-    """Missing, additional and misshapen tensors of two ingredients come in one error."""
+    """Missing, additional and misshapen tensors of two ingredients are listed in one error."""
     edit(runs[1], lambda tensors: tensors.pop("classifier.bias"))
     edit(runs[2], lambda tensors: tensors.update({"more": torch.zeros(1), "classifier.weight": torch.zeros(2, 31)}))
     with pytest.raises(IncompatibleError) as caught:
@@ -64,7 +64,7 @@ def test_every_offender_is_listed(runs):
 
 
 def test_buffers_that_transformers_ignores_make_no_difference(tmp_path, runs):
-    """Files of older versions with `position_ids` go with files without; the soup has what is written today."""
+    """Runs with and without `position_ids`, which older versions wrote, can be merged, and the soup has none."""
     plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
     for run in (runs[0], runs[2]):
         edit(run, lambda tensors: tensors.update({"bert.embeddings.position_ids": torch.arange(32)[None]}))
@@ -73,7 +73,7 @@ def test_buffers_that_transformers_ignores_make_no_difference(tmp_path, runs):
 
 
 def retokenise(folder, change):
-    """Change the tokenizer's file of a saved run."""
+    """Change the tokenizer file of a saved run."""
     path = folder / "tokenizer.json"
     data = json.loads(path.read_text())
     change(data)
@@ -87,7 +87,7 @@ def swap(data):
 
 
 def test_tokenizers_of_one_size_with_other_words(runs):
-    """Two words that changed places are told, with the ids, although every shape fits."""
+    """Tokenizers of equal size with two words exchanged are refused, with the ids."""
     retokenise(runs[1], swap)
     message = "run-1 has another tokenizer than run-0: 2 tokens differ: 5 is 'bad' against 'good'"
     with pytest.raises(IncompatibleError, match=message):
@@ -95,7 +95,7 @@ def test_tokenizers_of_one_size_with_other_words(runs):
 
 
 def test_special_tokens(runs):
-    """Another padding token is another tokenizer."""
+    """Tokenizers with different padding tokens are refused."""
     path = runs[2] / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "[MASK]"}))
     with pytest.raises(IncompatibleError, match=r"the pad_token is '\[MASK\]' against '\[PAD\]'"):
@@ -103,7 +103,7 @@ def test_special_tokens(runs):
 
 
 def test_what_no_vocabulary_says_is_no_difference(runs):
-    """Truncation settings, which Trainer writes into the file, and a missing tokenizer are no obstacles."""
+    """Truncation settings, which Trainer writes into the file, and a missing tokenizer are no problems."""
     retokenise(runs[0], lambda data: data.update({"truncation": {"max_length": 8}}))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (runs[1] / name).unlink()
@@ -113,28 +113,28 @@ def test_what_no_vocabulary_says_is_no_difference(runs):
 
 
 def test_a_broken_tokenizer_is_named(runs):
-    """A file that is no tokenizer's is an error with the ingredient's name."""
+    """Invalid tokenizer files raise an IngredientError that names the ingredient."""
     (runs[1] / "tokenizer.json").write_text("{}")
     with pytest.raises(IngredientError, match="tokenizer files of run-1 cannot be read"):
         hf_soup.check(runs)
 
 
 def test_label_order(runs):
-    """Swapped labels average one class into the other: refused, with the class."""
+    """Runs with exchanged labels are refused, because one class would be averaged into the other."""
     configure(runs[0], id2label={"0": "positive", "1": "negative"}, label2id={"positive": 0, "negative": 1})
     with pytest.raises(IncompatibleError, match="labels in another order: class 0 is 'positive'"):
         hf_soup.merge(runs)
 
 
 def test_other_labels(runs):
-    """Labels of another task are refused."""
+    """Runs with the labels of another task are refused."""
     configure(runs[2], id2label={"0": "ham", "1": "spam"})
     with pytest.raises(IncompatibleError, match=r"run-2 has the labels \['ham', 'spam'\]"):
         hf_soup.merge(runs)
 
 
 def test_unequal_integer_buffers(tmp_path, bros_runs):
-    """Whole numbers are not averaged: an error that names the buffer, before anything is written."""
+    """Integer buffers are not averaged: if they differ, an error names the buffer."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in bros_runs]
     assert hf_soup.check(runs).ok
     edit(runs[1], lambda tensors: tensors["bros.embeddings.position_ids"].add_(1))
@@ -143,7 +143,7 @@ def test_unequal_integer_buffers(tmp_path, bros_runs):
 
 
 def test_batchnorm_is_noted(tmp_path):
-    """A model with BatchNorm can be averaged, with a note on its running statistics."""
+    """A model with BatchNorm passes, with a note on its running statistics."""
     import transformers
 
     for seed in (0, 1):
@@ -158,7 +158,7 @@ def test_batchnorm_is_noted(tmp_path):
 
 
 def test_tied_against_untied_embeddings(tmp_path):
-    """The error says which model is tied and how to untie it, and what it says works."""
+    """Tied and untied embeddings are a problem, and the commands in its message untie a model."""
     folders = []
     sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     for index, tied in enumerate((False, True, True)):

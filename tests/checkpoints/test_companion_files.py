@@ -1,4 +1,4 @@
-"""What lies beside the weights: all of it goes along, but weights, traces of training and the card."""
+"""Tests of the files beside the weights: a soup takes all except other weights, traces of training and the card."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ SILENT = [
 
 @pytest.fixture
 def crowded(tmp_path, text_runs):
-    """A run in the middle of everything that people have in such folders."""
+    """A run with all kinds of other files in its folder."""
     run = shutil.copytree(text_runs[0], tmp_path / "crowded")
     for name in [*LEFT, *LEFT_FOLDERS, *SILENT]:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def crowded(tmp_path, text_runs):
 
 @pytest.fixture
 def crowded_source(request, crowded, hub):
-    """The same in a folder, or on the Hub."""
+    """The same run in a folder or on the Hub."""
     if request.param == "folder":
         return crowded
     repo_id = f"{hub.user}/{crowded.parent.name}"
@@ -88,9 +88,8 @@ def crowded_source(request, crowded, hub):
 
 @pytest.mark.parametrize("crowded_source", ["folder", "hub"], indirect=True)
 def test_everything_else_goes_along(tmp_path, text_runs, crowded_source):
-    """Every file of the first ingredient that is none of the exceptions is in the soup, sub-folders included, and what
-    stays behind is said by name.
-    """
+    """A soup takes every file of the first ingredient, subfolders included, except other weights, traces of training,
+    the card and hidden files, and a note lists what it leaves behind."""
     soup = hf_soup.merge([crowded_source, text_runs[1]])
     folder = soup.save_pretrained(tmp_path / "soup")
     for name, content in TAKEN.items():
@@ -111,7 +110,7 @@ def test_everything_else_goes_along(tmp_path, text_runs, crowded_source):
 
 
 def test_what_stays_behind_is_told_by_name():
-    """Each exception is told, folders as a whole; the card, an earlier recipe and hidden files are not."""
+    """`sort_files` lists what is left behind, folders by name, but not the card, an earlier recipe or hidden files."""
     sizes = dict.fromkeys(["config.json", "model.safetensors", *LEFT, *LEFT_FOLDERS, *SILENT, *TAKEN], 10)
     sorted_files = sort_files(sizes)
     assert set(sorted_files.left) == {*LEFT, *LEFT_FOLDERS.values()}
@@ -119,7 +118,7 @@ def test_what_stays_behind_is_told_by_name():
 
 
 def test_a_link_that_nobody_needs_stays_behind(tmp_path, text_runs):
-    """A link to somewhere else does not travel; unless a tokenizer needs it, the rest goes on without it."""
+    """A link out of the folder to a file that is not needed is left behind, and the rest is merged."""
     run = shutil.copytree(text_runs[1], tmp_path / "run")
     (run / "latest_log.txt").symlink_to("/etc/hostname")
     soup = hf_soup.merge([run, text_runs[0]])
@@ -128,7 +127,7 @@ def test_a_link_that_nobody_needs_stays_behind(tmp_path, text_runs):
 
 
 def test_sizes_have_a_limit(monkeypatch):
-    """A file above the documented size stays behind, and of many the largest."""
+    """Files above the size limit are left behind, and if all are too large together, the largest of them."""
     sizes = {"small.json": 5, "large.bin.txt": companion_files.LARGEST + 1}
     assert sort_files(sizes).taken == ("small.json",)
     assert sort_files(sizes).left == ("large.bin.txt",)
@@ -176,9 +175,8 @@ STATES = {
 @pytest.mark.parametrize("place", ["folder", "hub"])
 @pytest.mark.parametrize("kind", STATES)
 def test_states_of_training_are_recognised(hub, tmp_path, text_runs, kind, place):
-    """Folders of large training are answered with the command that makes weights of them; optimizers, schedulers,
-    scalers and random states are never offered for conversion.
-    """
+    """A folder with training state instead of weights is refused, if possible with the command that makes weights of
+    it, and optimizers, schedulers, scalers and random states are never offered for conversion."""
     files, message = STATES[kind]
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     (run / "model.safetensors").unlink()
@@ -198,7 +196,7 @@ def test_states_of_training_are_recognised(hub, tmp_path, text_runs, kind, place
 
 
 def test_a_state_of_accelerate_with_weights(tmp_path, text_runs):
-    """`save_state` writes weights without config.json: said, with what to add."""
+    """A state saved by accelerate, with weights but without `config.json`, is refused; the error says what to add."""
     run = tmp_path / "state"
     run.mkdir()
     shutil.copy(text_runs[0] / "model.safetensors", run)
@@ -208,7 +206,7 @@ def test_a_state_of_accelerate_with_weights(tmp_path, text_runs):
 
 
 def test_empty_weights_of_zero_3(tmp_path):
-    """DeepSpeed's placeholders without numbers are named for what they are."""
+    """Empty tensors, DeepSpeed's placeholders, are reported as such."""
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     state = {name: torch.empty(0) for name in testing.tiny_text_model(0).state_dict()}
     save_file(state, runs[0] / "model.safetensors", metadata={"format": "pt"})
@@ -238,9 +236,8 @@ KEPT = ["notes.md", "training_args.bin", "images/plot.png", "eval/results.txt"]
 
 
 def test_a_push_takes_away_what_would_be_loaded_instead(hub, tmp_path, text_runs):
-    """Weights of other kinds, adapters, older shards and stale tokenizer files go in the same commit, whose
-    description names them; other files stay.
-    """
+    """A push deletes stale weights, adapters, shards and tokenizer files in the same commit, whose description names
+    them, and keeps other files."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     (tmp_path / "old").mkdir()
     for name in [*STALE, *KEPT]:
@@ -270,7 +267,7 @@ TYPES = {
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_type_of_safetensors(tmp_path, dtype):
-    """Types that torch can add up are averaged; others are copied where they are equal, and named where not."""
+    """Types that torch can add are averaged; other types are copied if equal and reported if not."""
     from merging.test_blend import checkpoint
 
     from hf_soup.checkpoints.check import check_checkpoints
@@ -286,7 +283,7 @@ def test_every_type_of_safetensors(tmp_path, dtype):
 
 @pytest.mark.parametrize(("code", "size"), [("F4", 2), ("F6_E2M3", 3), ("F6_E3M2", 3), ("F3_NEW", 4)])
 def test_a_type_that_torch_cannot_add_up_is_not_corrupt(tmp_path, text_runs, code, size):
-    """Packed types and types of a later format are named plainly."""
+    """Packed and unknown types are reported by their code, not as a corrupt file."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     header = {"x": {"dtype": code, "shape": [4], "data_offsets": [0, size]}}
     text = json.dumps(header).encode()
@@ -297,9 +294,8 @@ def test_a_type_that_torch_cannot_add_up_is_not_corrupt(tmp_path, text_runs, cod
 
 
 def test_a_tokenizer_comes_whole_and_notes_say_whose_files_there_are(tmp_path, text_runs):
-    """Where the first ingredient has no tokenizer, all files of another's come; of the rest the soup has the first's,
-    and the notes say so.
-    """
+    """If the first ingredient has no tokenizer, all tokenizer files of the next are taken; other files are those of
+    the first, and notes say so."""
     first, second = (shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2])
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (first / name).unlink()
@@ -318,7 +314,7 @@ def test_a_tokenizer_comes_whole_and_notes_say_whose_files_there_are(tmp_path, t
 
 
 def test_what_is_left_behind_is_said_once_for_all(tmp_path, text_runs):
-    """Runs of one sweep leave the same files behind: one note names them all."""
+    """Files left behind by several runs are listed in one note."""
     folders = []
     for run in text_runs:
         folders.append(tmp_path / run.name)

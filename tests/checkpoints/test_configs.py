@@ -1,4 +1,4 @@
-"""Configurations: what changes the computation is told; another spelling, names and dropout are not."""
+"""Tests of the comparison of configurations: only settings that change the computation are reported as problems."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ ROPE = {"rope_type": "linear", "factor": 2.0}
 
 
 def compared(config, changes):
-    """The names of what is decisive and of what is noted between a configuration and a changed copy of it."""
+    """The names of the decisive and of the noted differences between a configuration and a changed copy of it."""
     decisive, noted = compare_configs({"run1": config, "run2": {**config, **changes}})
     return [found.name for found in decisive], [found.name for found in noted]
 
@@ -87,7 +87,7 @@ def compared(config, changes):
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_what_changes_the_computation(config, changes, name):
-    """The same tensors compute something else: decisive, under the name of the setting."""
+    """A setting that changes what the same tensors compute is decisive."""
     decisive, _ = compared(config, changes)
     assert name in decisive
 
@@ -137,7 +137,7 @@ def test_what_changes_nothing(config, changes):
     ],
 )
 def test_other_spellings_are_one(old, new):
-    """A default that is written out, and the old name of a setting, are no difference."""
+    """A default that is written out and the old name of a setting are no differences."""
     assert compare_configs({"run1": old, "run2": new}) == ([], [])
 
 
@@ -174,24 +174,24 @@ def test_other_spellings_are_one(old, new):
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_what_may_matter_is_noted(config, changes, name):
-    """Unknown fields, and fields that this kind of model does not compute with."""
+    """Unknown fields and fields that the model type does not use are noted."""
     assert compared(config, changes) == ([], [name])
 
 
 def test_positions_matter_where_frequencies_depend_on_them():
-    """The longest position changes nothing of plain rotations, and everything of dynamic ones."""
+    """The largest position is decisive for dynamic rotary embeddings, whose frequencies depend on it."""
     dynamic = {**LLAMA, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
     assert compared(dynamic, {"max_position_embeddings": 4096})[0] == ["max_position_embeddings"]
 
 
 def test_sizes_are_told_once():
-    """Where shapes of tensors have told, the size in the configuration is not told again."""
+    """With `sizes=False` a size that shapes of tensors already show is not reported again."""
     configs = {"run1": BERT, "run2": {**BERT, "hidden_size": 512, "hidden_act": "relu"}}
     assert [found.name for found in compare_configs(configs, sizes=False)[0]] == ["hidden_act"]
 
 
 def test_equal_values_are_grouped():
-    """Of three ingredients those with one value stand together; long values are shown where they differ."""
+    """Ingredients with equal values are grouped, and long values are cut to the part that differs."""
     assert str(Difference("heads", {"a": 2, "b": 4, "c": 2})) == "heads: a, c have 2, b has 4"
     assert str(Difference("x", {"a": None, "b": "y"})) == "x: a has none, b has 'y'"
     kinds = ["full_attention"] * 40
@@ -204,7 +204,7 @@ def test_equal_values_are_grouped():
 
 
 def test_a_check_lists_each_and_what_to_do(tmp_path, text_runs):
-    """The problem of a merge names the field, who has what, and the way out."""
+    """A problem names the field, the values with their ingredients, and the remedy."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
     path = runs[2] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 4, "layer_norm_eps": 1e-3}))
@@ -216,7 +216,7 @@ def test_a_check_lists_each_and_what_to_do(tmp_path, text_runs):
 
 
 def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
-    """A note for a check and for methods; a problem where the soup lies on the way from the base."""
+    """A base model with other settings gives a note, and an error if the soup lies between the base and the runs."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 4}))
@@ -233,7 +233,7 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
 
 
 def test_a_base_that_reads_other_words_is_told(tmp_path, text_runs):
-    """A note for a check and for methods; tokens that only one of the two has are none."""
+    """A base model whose tokenizer has other tokens for some ids gives a note; fewer or unreadable tokens do not."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     path = base / "tokenizer.json"
     text = path.read_text()
@@ -253,14 +253,14 @@ def test_a_base_that_reads_other_words_is_told(tmp_path, text_runs):
 
 
 def test_heads_and_sizes_of_a_base_are_its_own():
-    """A base is pre-trained for something else, perhaps with fewer tokens; that is no difference of this kind."""
+    """A base model may have another head and vocabulary size, but not another model type."""
     assert base_differences({**BERT, "vocab_size": 30522}, {**BERT, "vocab_size": 30523}, ("base", "run")) == []
     assert base_differences({**BERT, "pad_token_id": 1}, {**BERT, "problem_type": "regression"}, ("base", "run")) == []
     assert [found.name for found in base_differences(GPT2, BERT, ("base", "run"))] == ["model_type"]
 
 
 def test_equal_configurations_load_nothing(text_runs):
-    """A check of runs with equal settings imports neither configurations nor models nor tokenizers."""
+    """A check of runs with equal settings imports no configurations, models or tokenizers of transformers."""
     code = (
         "import sys, hf_soup; report = hf_soup.check(sys.argv[1:]); assert report.ok; "
         "print(*[name for name in sys.modules if name.startswith('transformers.') and "
@@ -271,7 +271,7 @@ def test_equal_configurations_load_nothing(text_runs):
 
 
 def test_a_comparison_loads_no_model_classes(tmp_path):
-    """Reading two spellings of one configuration imports configurations alone."""
+    """Comparing configurations imports no model classes."""
     code = (
         "import sys; from hf_soup.checkpoints.configs import compare_configs; "
         "print(compare_configs({'a': {'model_type': 'bert'}, 'b': {'model_type': 'bert', 'hidden_act': 'relu'}})[0]); "

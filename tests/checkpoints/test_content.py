@@ -1,4 +1,4 @@
-"""Files are known by their content: read once, and again after any change of it, whatever its size and times say."""
+"""Tests of content digests: a file is read once, and again after any change, whatever its size and times."""
 
 import os
 import shutil
@@ -18,9 +18,9 @@ LONG_AGO = 1_500_000_000
 
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
-    """A file of its own, and a process that has read nothing."""
+    """A store in a file of its own, and a process that has read nothing yet."""
     monkeypatch.setattr(content, "_known", {})
-    monkeypatch.setattr(content, "SETTLED", 0.0)  # so that no test has to wait; another test has the two seconds
+    monkeypatch.setattr(content, "SETTLED", 0.0)  # so that no test has to wait; another test sets two seconds
     made = ValueStore(tmp_path / "kept" / "digests.sqlite", "digests")
     monkeypatch.setattr(content, "store", lambda: made)
     return made
@@ -28,20 +28,20 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The files that are read, in turn."""
+    """The files that are read, in order."""
     seen, read = [], content._read
     monkeypatch.setattr(content, "_read", lambda states: seen.extend(states) or read(states))
     return seen
 
 
 def digest_of(path):
-    """The digest of one file, a moment after its last change."""
+    """The digest of a file, taken a moment after its last change."""
     time.sleep(0.02)
     return content_digests([path])[str(path)]
 
 
 def test_what_is_known_is_not_read(tmp_path, reads):
-    """Neither by this process nor by the next one, which has the file of digests alone."""
+    """A known file is not read again, by the same process or, given the store, by another one."""
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(1000))
     first = digest_of(path)
@@ -82,7 +82,7 @@ def _in_place(new, old):
 @pytest.mark.parametrize("replace", [_cp_p, _rsync_t, _tar, _link, _in_place])
 @pytest.mark.parametrize("when", [LONG_AGO, 0])
 def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path, replace, when):
-    """However it came there."""
+    """Other content of the same size and time is noticed, whatever tool replaced it."""
     old, new = tmp_path / "weights", tmp_path / "new"
     for path in (old, new):
         path.write_bytes(os.urandom(1000))
@@ -96,7 +96,7 @@ def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path, replace, w
 
 
 def test_the_digest_is_of_all_bytes_in_their_order(tmp_path, monkeypatch):
-    """Over several blocks and threads, and for empty files."""
+    """The digest depends on all bytes and their order, across blocks and threads, and empty files have one too."""
     monkeypatch.setattr(content, "BLOCK", 3000)
     monkeypatch.setattr(content, "CHUNK", 1000)
     one, other = os.urandom(3000), os.urandom(3000)
@@ -111,7 +111,7 @@ def test_the_digest_is_of_all_bytes_in_their_order(tmp_path, monkeypatch):
 
 
 def test_a_file_that_was_just_written_is_read_each_time(tmp_path, monkeypatch, reads):
-    """It may change once more within the same tick of the clock, and then has the same times."""
+    """A file written within `SETTLED` seconds is read each time, because it may change again within a clock tick."""
     monkeypatch.setattr(content, "SETTLED", 2.0)
     path = tmp_path / "weights"
     path.write_bytes(b"one")
@@ -121,7 +121,7 @@ def test_a_file_that_was_just_written_is_read_each_time(tmp_path, monkeypatch, r
 
 
 def test_a_file_that_keeps_changing_is_refused(tmp_path, monkeypatch):
-    """There is no digest of what is being written."""
+    """A file that changes while it is read raises an IngredientError."""
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     read = content._read
@@ -136,7 +136,7 @@ def test_a_file_that_keeps_changing_is_refused(tmp_path, monkeypatch):
 
 
 def test_where_times_of_change_mean_nothing_no_digest_outlives_the_process(tmp_path, monkeypatch, store):
-    """FAT, network drives of Windows and what programs make look like a disk."""
+    """Digests of files on network and user-space file systems are not stored."""
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     monkeypatch.setattr(content, "_file_systems", lambda: {os.stat(path).st_dev: "fuse.sshfs"})
@@ -145,7 +145,7 @@ def test_where_times_of_change_mean_nothing_no_digest_outlives_the_process(tmp_p
 
 
 def test_a_damaged_file_of_digests_is_as_good_as_none(tmp_path, store):
-    """The digest is right all the same."""
+    """A damaged store gives a warning, and the digest is still right."""
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(1000))
     first = digest_of(path)
@@ -156,7 +156,7 @@ def test_a_damaged_file_of_digests_is_as_good_as_none(tmp_path, store):
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    """As is a name that no file can have."""
+    """A missing file or an impossible name raises an IngredientError."""
     for name in ("missing", "a\0b"):
         with pytest.raises(IngredientError, match="cannot read"):
             content_digests([tmp_path / name])

@@ -1,4 +1,4 @@
-"""Files that threads share, pieces that threads work off, and digests that come in any order."""
+"""Tests of file handles shared by threads, of work in pieces, and of digests of pieces in any order."""
 
 import threading
 
@@ -14,7 +14,7 @@ from hf_soup.errors import RecipeError
 
 
 def test_reading_and_writing_at_places(tmp_path):
-    """Parts of a file are written and read in any order; an end that comes too soon is told."""
+    """Parts of a file are written and read at any position, and reading beyond its end returns False."""
     path = tmp_path / "file"
     path.write_bytes(bytes(10))
     with OpenFiles("r+b") as files:
@@ -29,7 +29,7 @@ def test_reading_and_writing_at_places(tmp_path):
 
 
 def test_more_files_than_handles(tmp_path, monkeypatch):
-    """Threads that read more files than may be open at once read the right ones."""
+    """Threads that read more files than may be open at once still read the right ones."""
     monkeypatch.setattr(files_module, "HANDLES", 3)
     paths = [tmp_path / str(index) for index in range(40)]
     for index, path in enumerate(paths):
@@ -54,7 +54,7 @@ def test_more_files_than_handles(tmp_path, monkeypatch):
 
 
 def test_threads_do_everything_once():
-    """Each item is taken once, no thread records a graph, and torch's own threads are as before."""
+    """Each item is processed once, without gradients, and torch's number of threads is restored."""
     before, done, lock = torch.get_num_threads(), [], threading.Lock()
 
     def make_worker():
@@ -72,7 +72,7 @@ def test_threads_do_everything_once():
         assert sorted(done) == list(range(1000))
         seen = []
         for look in (threading.Thread(target=lambda: seen.append(torch.get_num_threads())) for _ in "ab"):
-            look.start()  # a new thread takes what torch remembers for all
+            look.start()  # a new thread takes the process-wide number
             look.join()
         assert [torch.get_num_threads(), *seen] == [4, 4, 4]
     finally:
@@ -80,7 +80,7 @@ def test_threads_do_everything_once():
 
 
 def test_an_error_in_a_thread_stops_the_others():
-    """The first error comes out, and what was not begun is left."""
+    """The first error in a thread is raised, and remaining items are not started."""
     done = []
 
     def make_worker():
@@ -97,7 +97,7 @@ def test_an_error_in_a_thread_stops_the_others():
 
 
 def test_a_device_that_is_not_there():
-    """What torch cannot compute on is refused with what it said."""
+    """An unavailable device raises a RecipeError."""
     check_device("cpu")
     with pytest.raises(RecipeError, match="device='nowhere'"):
         check_device("nowhere")
@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool])
 @pytest.mark.parametrize("numel", [0, 1, PIECE, 2 * PIECE + 5])
 def test_a_digest_of_pieces_is_that_of_the_tensor(numel, dtype):
-    """Pieces in any order have the digest of the whole; that of one piece is plain xxh3-128."""
+    """Digests of pieces in any order equal the digest of the tensor, which for a single piece is plain xxh3-128."""
     tensor = torch.randn(numel).to(dtype)
     digests = Digests()
     digests.expect("x", numel)
@@ -122,6 +122,6 @@ def test_a_digest_of_pieces_is_that_of_the_tensor(numel, dtype):
 
 
 def test_digests_tell_pieces_apart():
-    """Two pieces that change places change the digest."""
+    """Exchanging two pieces changes the digest."""
     tensor = torch.randn(2 * PIECE)
     assert tensor_digest(tensor) != tensor_digest(torch.cat([tensor[PIECE:], tensor[:PIECE]]))

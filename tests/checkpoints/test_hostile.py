@@ -1,4 +1,4 @@
-"""Files that somebody else made: whatever they say, either they are read as they are or a `SoupError` comes out."""
+"""Tests of untrusted files: whatever they contain, they are read as they are or raise a `SoupError`."""
 
 import json
 import os
@@ -20,20 +20,20 @@ from hf_soup.errors import IncompatibleError, IngredientError
 
 @pytest.fixture
 def run(tmp_path, text_runs):
-    """A good checkpoint in one file, to be spoilt."""
+    """A valid checkpoint in one file, to be damaged."""
     return shutil.copytree(text_runs[0], tmp_path / "run")
 
 
 @pytest.fixture
 def sharded(tmp_path, run):
-    """The same in shards."""
+    """The same checkpoint in shards."""
     (run / "model.safetensors").unlink()
     testing.tiny_text_model(0).save_pretrained(run, max_shard_size="30KB")
     return run
 
 
 def spoil_header(header, rng):
-    """One change to the header of a good file."""
+    """Make one random change to the header of a valid file."""
     name, other = rng.sample([key for key in header if key != "__metadata__"], 2)
     entry = header[name]
     begin, end = entry["data_offsets"]
@@ -63,7 +63,7 @@ def spoil_header(header, rng):
 
 @pytest.mark.parametrize("seed", range(100))
 def test_a_corpus_of_headers(run, seed):
-    """A header that was changed in one place."""
+    """A header with one invalid change raises a SoupError."""
     rng = random.Random(seed)
     content = (run / "model.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -77,7 +77,7 @@ def test_a_corpus_of_headers(run, seed):
 
 
 def spoil_index(folder, index, rng):
-    """One change to an index of shards, or to what it names."""
+    """Make one random change to an index of shards or to a shard."""
     weight_map = index["weight_map"]
     name, other = rng.sample(sorted(weight_map), 2)
     shards = sorted(set(weight_map.values()))
@@ -110,7 +110,7 @@ def spoil_index(folder, index, rng):
 
 @pytest.mark.parametrize("seed", range(100))
 def test_a_corpus_of_indexes(sharded, seed):
-    """An index that was changed in one place, or shards that it does not describe."""
+    """An index with one invalid change, or with shards that do not match it, raises a SoupError."""
     path = sharded / "model.safetensors.index.json"
     save_file({"classifier.bias": torch.zeros(2)}, sharded.parent / "out.safetensors")
     index = json.loads(path.read_text())
@@ -121,7 +121,7 @@ def test_a_corpus_of_indexes(sharded, seed):
 
 
 def test_a_link_out_of_the_folder(sharded):
-    """A shard that is a link to somewhere else is not read; a link inside the folder is."""
+    """A shard that links out of its folder is refused; a link inside the folder is followed."""
     shard = sorted(sharded.glob("*.safetensors"))[0]
     inside = sharded / "real.bin"
     shard.rename(inside)
@@ -135,7 +135,7 @@ def test_a_link_out_of_the_folder(sharded):
 
 
 def test_an_enormous_header_costs_nothing(run):
-    """A header of 100 MB is refused by its length, without reading it."""
+    """A header of 100 MB is refused by its length, without being read."""
     with (run / "model.safetensors").open("wb") as file:
         file.write((100_000_000).to_bytes(8, "little"))
         file.truncate(8 + 100_000_000)
@@ -149,7 +149,7 @@ def test_an_enormous_header_costs_nothing(run):
 
 
 def test_remote_code_is_never_asked_for(tmp_path, run, text_runs):
-    """A model that only its repository's code can build is refused; code that is not needed is not mentioned again."""
+    """Code from a repository is removed from the soup's config, and refused if the model needs it."""
     auto_map = {"AutoConfig": "modeling.Evil", "AutoModelForSequenceClassification": "modeling.Evil"}
     config = json.loads((run / "config.json").read_text()) | {
         "auto_map": auto_map,
@@ -168,14 +168,14 @@ def test_remote_code_is_never_asked_for(tmp_path, run, text_runs):
 
 @pytest.fixture
 def pickled(run):
-    """A checkpoint whose weights are a pickle, as older ones are."""
+    """A checkpoint with a pickle of its weights, as older ones have."""
     torch.save(load_file(run / "model.safetensors"), run / "pytorch_model.bin")
     (run / "model.safetensors").unlink()
     return run
 
 
 def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
-    """They give the soup of the safetensors, in one file or in shards, and the recipe needs the same permission."""
+    """Allowed pickles, in one file or in shards, give the same soup as safetensors; cooking also needs permission."""
     with pytest.raises(IngredientError, match="allow_pickle=True"):
         hf_soup.merge([pickled, text_runs[1]])
     opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
@@ -204,7 +204,7 @@ def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
 
 
 def test_a_pickle_that_changed_is_noticed(tmp_path, pickled, text_runs):
-    """Its digest is compared when the recipe is cooked again."""
+    """A pickle that has changed is noticed when the recipe is cooked again."""
     opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
     folder = hf_soup.merge([opened, text_runs[1]]).save_pretrained(tmp_path / "soup")
     state = torch.load(pickled / "pytorch_model.bin")
@@ -215,7 +215,7 @@ def test_a_pickle_that_changed_is_noticed(tmp_path, pickled, text_runs):
 
 
 class Attack:
-    """What runs a command when it is unpickled without care."""
+    """An object that runs a command when it is unpickled unsafely."""
 
     def __reduce__(self):
         return os.mkdir, ("attacked",)
@@ -223,7 +223,7 @@ class Attack:
 
 @pytest.mark.parametrize("content", ["attack", "attack in a tensor's place", "list", "nested", "noise", "empty"])
 def test_a_pickle_is_tensors_or_nothing(pickled, content, monkeypatch):
-    """Allowed or not, no code runs; what holds more than tensors is refused."""
+    """A pickle with more than tensors is refused, and no code runs."""
     monkeypatch.chdir(pickled)
     path = pickled / "pytorch_model.bin"
     state = torch.load(path)
@@ -260,7 +260,7 @@ def test_a_pickle_is_tensors_or_nothing(pickled, content, monkeypatch):
     ],
 )
 def test_odd_configurations(run, text_runs, change):
-    """Whatever stands in a configuration, it is an error that names it, at the latest when the model is built."""
+    """An invalid configuration raises a SoupError, at the latest when the model is built."""
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(hf_soup.SoupError):
@@ -271,7 +271,7 @@ def test_odd_configurations(run, text_runs, change):
     "file", ["config.json", "tokenizer.json", "model.safetensors.index.json", "tokenizer_config.json"]
 )
 def test_nested_without_end(sharded, file):
-    """JSON that is nested deeper than Python goes."""
+    """JSON nested deeper than Python's recursion limit raises a SoupError."""
     (sharded / file).write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(hf_soup.SoupError):
         hf_soup.check([sharded])
@@ -281,7 +281,7 @@ def test_nested_without_end(sharded, file):
     "state", [[1], {"best_model_checkpoint": 5}, {"best_model_checkpoint": "x/.."}, {"best_model_checkpoint": None}]
 )
 def test_odd_trainer_states(tmp_path, run, state):
-    """A Trainer's folder whose state makes no sense is its last checkpoint, and never another folder."""
+    """An invalid Trainer state is ignored, and the last checkpoint in the folder is used."""
     shutil.copytree(run, tmp_path / "out" / "checkpoint-10")
     (tmp_path / "out" / "checkpoint-²").mkdir()
     (tmp_path / "out" / "checkpoint-10" / "trainer_state.json").write_text(json.dumps(state))
@@ -289,7 +289,7 @@ def test_odd_trainer_states(tmp_path, run, state):
 
 
 def test_a_link_to_a_secret_does_not_travel(tmp_path, run, text_runs):
-    """A tokenizer file that is a link to somewhere else would carry its target into the soup."""
+    """A tokenizer file that links out of the folder is refused, because its target would be copied into the soup."""
     (tmp_path / "secret").write_text("token")
     (run / "chat_template.jinja").symlink_to(tmp_path / "secret")
     with pytest.raises(IngredientError, match="is a link out of its folder"):
@@ -298,14 +298,14 @@ def test_a_link_to_a_secret_does_not_travel(tmp_path, run, text_runs):
 
 @pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json"])
 def test_older_quantised_checkpoints(run, file):
-    """GPTQ and AWQ once wrote their settings beside the configuration."""
+    """Quantised checkpoints that keep their settings in a separate file, as GPTQ and AWQ once did, are refused."""
     (run / file).write_text(json.dumps({"quant_method": "gptq", "bits": 4}))
     with pytest.raises(IngredientError, match=r"quantised \(gptq\)"):
         open_checkpoint(run)
 
 
 def test_names_of_bitsandbytes(run):
-    """Its settings do not always say who made them."""
+    """A bitsandbytes checkpoint is recognised although its settings do not name the method."""
     config = json.loads((run / "config.json").read_text()) | {"quantization_config": {"load_in_8bit": True}}
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(IngredientError, match=r"quantised \(bitsandbytes\)"):
@@ -313,7 +313,7 @@ def test_names_of_bitsandbytes(run):
 
 
 def test_whole_numbers_and_others_do_not_mix(run, text_runs):
-    """A tensor that is floating-point in one ingredient and whole numbers in another is named, in any order."""
+    """A tensor that is integer in one ingredient and floating-point in another is named, whatever the order."""
     state = load_file(run / "model.safetensors")
     state["classifier.bias"] = torch.ones(2, dtype=torch.int64)
     save_file(state, run / "model.safetensors", metadata={"format": "pt"})
@@ -345,7 +345,7 @@ ODD_FILES = {
     ("name", "content"), [(name, content) for name, contents in ODD_FILES.items() for content in contents]
 )
 def test_odd_companion_files_the_weights(tmp_path, run, text_runs, name, content):
-    """Whatever stands in a file of a tokenizer, processor or module: it is taken as it is, or one error of ours."""
+    """Odd tokenizer, processor or module files are copied as they are or raise one short SoupError."""
     (run / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     message = ""
     try:
@@ -362,7 +362,7 @@ def test_odd_companion_files_the_weights(tmp_path, run, text_runs, name, content
     "settings", ['{"max_length": "x"}', '{"eos_token_id": {}}', '{"watermarking_config": 5}', "[1]"]
 )
 def test_odd_generation_settings(tmp_path, settings):
-    """What transformers trips over in a generation configuration is one error when the model is built."""
+    """Odd generation settings raise at most one short SoupError when the model is built."""
     runs = []
     for seed in range(2):
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
@@ -382,14 +382,14 @@ def test_odd_generation_settings(tmp_path, settings):
     ['[{"path": "", "type": "evil.Evil"}]', '[{"path": "../x", "type": "sentence_transformers.models.Dense"}]'],
 )
 def test_modules_of_others_do_not_go_along(run, text_runs, modules):
-    """A soup names no class of a repository, and no folder outside of itself."""
+    """A `modules.json` with a class of the repository, or with a folder outside of it, is refused."""
     (run / "modules.json").write_text(modules)
     with pytest.raises(IngredientError, match=r"a class of its own|not a folder below it"):
         hf_soup.merge([run, text_runs[1]])
 
 
 def test_many_more_tensors_than_the_model_has(run):
-    """Names are not searched for in a file that holds another model."""
+    """A file with many unknown tensors is refused by their number, without a search for similar names."""
     save_file({f"x.{index}": torch.zeros(1) for index in range(4000)}, run / "model.safetensors", {"format": "pt"})
     with pytest.raises(IncompatibleError, match=r"it holds 4,000 tensors"):
         hf_soup.merge([run, run])

@@ -1,4 +1,4 @@
-"""What a Hub or a mirror may answer, and what is refused before the client makes paths of it or waits for it."""
+"""Tests of which answers of a Hub or mirror are refused before the client makes paths of them or waits for them."""
 
 import itertools
 import json
@@ -45,7 +45,7 @@ ODD = [
 @pytest.mark.parametrize("text", ODD)
 @pytest.mark.parametrize("name", ["X-Repo-Commit", "ETag", "X-Linked-ETag"])
 def test_commits_and_etags_are_hexadecimal(name, text):
-    """A header of which the client would make a path is 40 or 64 hexadecimal digits, or refused."""
+    """Headers that the client turns into paths must be 40 or 64 hexadecimal digits."""
     headers = httpx2.Headers(
         {"X-Repo-Commit": COMMIT, name: text if "C" in name else f'W/"{text}"'}, encoding="latin-1"
     )
@@ -54,7 +54,7 @@ def test_commits_and_etags_are_hexadecimal(name, text):
 
 
 def test_right_headers_pass():
-    """The headers of the Hub, of its CDN and of its errors are let through."""
+    """Headers of the Hub, of its CDN and of its errors are accepted."""
     for etag in (COMMIT, f'"{COMMIT}"', f'W/"{DIGEST}"'):
         check_headers("HEAD", FILE, httpx2.Headers({"X-Repo-Commit": COMMIT, "ETag": etag, "Content-Length": "5"}))
     check_headers("HEAD", FILE, httpx2.Headers({"ETag": 'W/"1a-anything"'}))  # of a redirect, which is not used
@@ -63,7 +63,7 @@ def test_right_headers_pass():
 
 @pytest.mark.parametrize("size", ["-1", "1e9", "9" * 30, "x", "", "\u00b2"])
 def test_sizes_are_numbers(size):
-    """A size that is no number of bytes is refused."""
+    """A size that is not a number of bytes is refused."""
     with pytest.raises(BadAnswerError, match="not a number"):
         check_headers("HEAD", FILE, {"X-Linked-Size": size})
 
@@ -73,7 +73,7 @@ def test_sizes_are_numbers(size):
     ["config.json", "1_Pooling/config.json", "a b.txt", "\u00e4/\u4e2d.json", ".gitattributes", "a..b", "x" * 255],
 )
 def test_names_of_files(name):
-    """Relative names are right in any language."""
+    """Relative names are accepted in any language."""
     assert is_inside(name)
 
 
@@ -83,12 +83,12 @@ def test_names_of_files(name):
      "\x1b[31m", "a\u202eb", "\ud800", "x" * 256, "\u00e4" * 128, "a/" * 600 + "b", None, 5, ["a"], {}],
 )  # fmt: skip
 def test_names_that_lead_elsewhere(name):
-    """A name that is absolute, leaves its folder, or that no system or terminal takes, is refused."""
+    """Names that are absolute, leave their folder, or are invalid on some system or terminal are refused."""
     assert not is_inside(name)
 
 
 def test_revisions_are_names_of_branches():
-    """The cache has a file for each revision, so a path is none."""
+    """A revision is a branch, tag or commit and cannot be a path, because the cache has a file for each revision."""
     assert all(map(is_revision, ("main", "v1.0", "refs/pr/1", "feature/x", COMMIT)))
     assert not any(map(is_revision, ("../../x", "/etc/x", "a//b", "a\\b", "a\0", "", ".", "a/..", "x" * 300, None, 5)))
 
@@ -127,7 +127,7 @@ REQUIRED = {
 
 
 def places(value, above=()):
-    """Every place in a JSON value, as the keys that lead there."""
+    """Every place in a JSON value, as the keys that lead to it."""
     yield above
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -135,7 +135,7 @@ def places(value, above=()):
 
 
 def changed(value, place, new):
-    """The value with another one in a place."""
+    """A copy of the value with another value in one place."""
     if not place:
         return new
     copy = json.loads(json.dumps(value))
@@ -148,7 +148,7 @@ def changed(value, place, new):
 
 @pytest.mark.parametrize("path", RIGHT)
 def test_answers_are_what_their_address_answers(path):
-    """A right answer passes; with a wrong type anywhere it is refused, and never an error of another kind."""
+    """A correct answer is accepted, and a wrong type anywhere raises at most a BadAnswerError."""
     check = checker_of(path)
     check(RIGHT[path])
     for place, new in itertools.product(places(RIGHT[path]), (None, 5.5, -1, "\x1b[31m/../x", [5], {"a": 1}, True)):
@@ -168,17 +168,17 @@ def test_answers_are_what_their_address_answers(path):
      ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("\u00b2", 0), ("Mon, 99 Foo 20155 99:99:99 GMT", 0)],
 )  # fmt: skip
 def test_what_a_busy_hub_asks_for(text, seconds):
-    """`Retry-After` may be a number or a date; what cannot be understood asks for nothing."""
+    """`Retry-After` may be a number or a date; other values mean no wait."""
     assert asked_to_wait({"Retry-After": text}) == seconds
 
 
 def test_the_window_of_a_limit_is_waited_for():
-    """The Hub's own header says when its limit ends."""
+    """The Hub's own header says when its rate limit ends."""
     assert asked_to_wait({"ratelimit": '"api";r=0;t=55'}) == 55
 
 
 class Chunks(httpx2.SyncByteStream):
-    """A body that comes in chunks, each after some seconds of a clock that a test moves."""
+    """A body that comes in chunks, each after some seconds of a clock set by the test."""
 
     def __init__(self, chunks, clock, seconds):
         self.chunks, self.clock, self.seconds = chunks, clock, seconds
@@ -191,7 +191,7 @@ class Chunks(httpx2.SyncByteStream):
 
 @pytest.fixture
 def read(monkeypatch):
-    """Reads a body within bounds."""
+    """A function that reads a body within limits."""
     clock = [0.0]
     monkeypatch.setattr(hub_bodies.time, "monotonic", lambda: clock[0])
 
@@ -205,7 +205,7 @@ def read(monkeypatch):
 
 
 def test_bodies_are_bounded(read):
-    """An endless body, one that is packed, and one that drips end with an error; a long download does not."""
+    """Endless, compressed and very slow bodies raise an error; a long download does not."""
     assert read([b"a"] * 1000) == b"a" * 1000
     with pytest.raises(BadAnswerError, match="more than the 1,000 bytes"):
         read(itertools.repeat(b"a" * 100))
@@ -214,13 +214,13 @@ def test_bodies_are_bounded(read):
         read([packed], **{"Content-Encoding": "deflate"})
     with pytest.raises(BadAnswerError, match="too slow"):
         read(itertools.repeat(b"a"), 10**9, seconds=1.0)
-    with pytest.raises(BadAnswerError, match="too slow"):  # fast enough, and without end
+    with pytest.raises(BadAnswerError, match="too slow"):  # fast enough, but endless
         read(itertools.repeat(b"a" * 10**4), 10**9, seconds=1.0)
     assert len(read([b"a" * 10**4] * 500, 10**9, seconds=1.0, at_once=False)) == 5 * 10**6
 
 
 def test_what_is_packed_is_unpacked_or_refused(read):
-    """gzip and deflate are read; what was not asked for, and what is none, is refused."""
+    """Compressed bodies are unpacked; unknown encodings and invalid data are refused."""
     assert read([zlib.compress(b"words")], **{"Content-Encoding": "deflate"}) == b"words"
     for encoding in ("gzip", "br", "gzip, gzip", "words"):
         with pytest.raises(BadAnswerError, match=r"unpacked|packed as"):
@@ -228,7 +228,7 @@ def test_what_is_packed_is_unpacked_or_refused(read):
 
 
 def test_the_client_is_as_it_was_after_a_call():
-    """The client of huggingface_hub has our hooks during our calls alone, as has the next client after a failure."""
+    """The client of huggingface_hub has the package's hooks only during its calls, also if the session is replaced."""
     client, factory = huggingface_hub.get_session(), _http._GLOBAL_CLIENT_FACTORY
     with watched(), watched():
         assert huggingface_hub.get_session() is client
@@ -240,6 +240,6 @@ def test_the_client_is_as_it_was_after_a_call():
 
 
 def test_a_date_is_waited_for():
-    """A date in `Retry-After` is as good as a number of seconds."""
+    """A date in `Retry-After` is converted to seconds."""
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
     assert 55 < asked_to_wait({"Retry-After": later}) < 65

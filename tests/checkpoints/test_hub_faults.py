@@ -1,6 +1,6 @@
-"""What goes wrong between here and the Hub, step by step: tried again, or told with what to do about it.
+"""Tests of failures between the client and the Hub, step by step: they are retried or reported with advice.
 
-Waiting is cut short; how long it would have been is looked at.
+Waits are cut short, and tests look at the requested length.
 """
 
 import itertools
@@ -21,7 +21,7 @@ NUMBERS = itertools.count(1000)
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that were to be waited, most of which are not."""
+    """The requested waits in seconds, nearly all of which are skipped."""
     waited, sleep = [], time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: (waited.append(seconds), sleep(min(seconds, 0.01))))
     return waited
@@ -29,7 +29,7 @@ def waits(monkeypatch):
 
 @pytest.fixture
 def faulty(hub):
-    """The Hub, of which nothing that went wrong in another test is known, and which is well again after this one."""
+    """The Hub without faults from other tests; faults are cleared again after the test."""
     hub.faults.clear()
     yield hub
     hub.faults.clear()
@@ -37,25 +37,25 @@ def faulty(hub):
 
 @pytest.fixture
 def soup(tmp_path):
-    """A soup that no other test has, so that all of it has to be sent."""
+    """A soup that no other test has pushed, so that all its files have to be uploaded."""
     seeds = [next(NUMBERS), next(NUMBERS)]
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in seeds]
     return hf_soup.merge(runs)
 
 
 def files(hub, repo_id):
-    """What a repository holds, without the file that the Hub itself adds; nothing if there is none."""
+    """The files of a repository; an empty list if it does not exist."""
     repository = hub.store.repositories.get(repo_id)
     return sorted(repository.resolve("main").files) if repository else []
 
 
 def commits(hub, repo_id):
-    """The titles of its commits, without the first, which is empty."""
+    """The titles of a repository's commits, except the first, which is empty."""
     return [commit.title for commit in list(hub.store.repositories[repo_id].commits.values())[1:]]
 
 
 PUSH = [
-    # step, fault, what is told if it lasts
+    # step, fault, message if the fault persists
     ("create", 401, LOG_IN),
     ("create", 403, RIGHTS),
     ("create", 404, "Check the name"),
@@ -82,7 +82,7 @@ RETRIED = [
 
 @pytest.mark.parametrize(("step", "fault", "advice"), PUSH)
 def test_a_push_that_fails_leaves_everything_as_it_was(faulty, waits, soup, tmp_path, step, fault, advice):
-    """The error says what to do, the repository is unchanged, and a second call succeeds."""
+    """A failed push raises an OutputError with advice and changes no file, and a second call succeeds."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     with faulty.faults.on(step, fault, times=math.inf), pytest.raises(OutputError, match=advice):
         soup.push_to_hub(repo_id)
@@ -94,7 +94,7 @@ def test_a_push_that_fails_leaves_everything_as_it_was(faulty, waits, soup, tmp_
 
 @pytest.mark.parametrize(("step", "fault"), RETRIED)
 def test_a_push_waits_and_tries_again(faulty, waits, soup, tmp_path, step, fault):
-    """A Hub that is busy or hangs up twice is asked a third time; there is one commit in the end."""
+    """If the Hub is busy or drops the connection twice, a third request succeeds, and there is one commit."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add(step, fault, times=2, retry_after=7 if fault == 429 else None)
     soup.push_to_hub(repo_id)
@@ -107,7 +107,7 @@ def test_a_push_waits_and_tries_again(faulty, waits, soup, tmp_path, step, fault
 
 @pytest.mark.parametrize("fault", ["lost", 412, 409])
 def test_a_commit_is_made_once(faulty, waits, soup, tmp_path, fault):
-    """If its answer is lost, or somebody was faster, the commit is there once, and whole."""
+    """If the answer to a commit is lost or another commit came first, the push still makes exactly one commit."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", fault)
     soup.push_to_hub(repo_id)
@@ -116,7 +116,7 @@ def test_a_commit_is_made_once(faulty, waits, soup, tmp_path, fault):
 
 
 def test_a_race_is_run_again_on_the_new_head(faulty, waits, soup, tmp_path):
-    """Somebody commits between our look and our commit: theirs stays, ours is on top, and nothing is mixed."""
+    """If another commit comes between reading the head and committing, both commits are kept, in order."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id)
     original, once = faulty.store.repositories[repo_id].commit, []
@@ -134,7 +134,7 @@ def test_a_race_is_run_again_on_the_new_head(faulty, waits, soup, tmp_path):
 
 
 def test_a_lost_pull_request_is_not_opened_twice(faulty, waits, soup, tmp_path):
-    """What may be there already and would be there twice is told instead of done again."""
+    """A commit that opens a pull request is not repeated if its answer is lost, because it would open a second one."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", "lost")
     with pytest.raises(OutputError, match="did not accept"):
@@ -144,7 +144,7 @@ def test_a_lost_pull_request_is_not_opened_twice(faulty, waits, soup, tmp_path):
 
 
 def test_what_was_sent_is_not_sent_again(faulty, waits, soup, tmp_path):
-    """After an interruption the shards that the Hub has stay there, and only the others are sent."""
+    """After a failed push, shards already on the Hub are not uploaded again."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", 403)
     with pytest.raises(OutputError):
@@ -158,7 +158,7 @@ def test_what_was_sent_is_not_sent_again(faulty, waits, soup, tmp_path):
 
 @pytest.fixture
 def run(hub, tmp_path):
-    """A model on the Hub that is in no cache, since no other test has it."""
+    """A model on the Hub that is not in the cache, since no other test uses it."""
     folder = testing.save_text_model(testing.tiny_text_model(next(NUMBERS)), tmp_path / "published")
     (folder / "vocab.txt").write_text(f"{next(NUMBERS)}\n")
     repo_id = f"{hub.user}/{tmp_path.name}"
@@ -168,7 +168,7 @@ def run(hub, tmp_path):
 
 
 READ = [
-    # step, fault, what is told if it lasts
+    # step, fault, message if the fault persists
     ("info", 401, LOG_IN),
     ("info", 403, RIGHTS),
     ("tree", 403, RIGHTS),
@@ -186,7 +186,7 @@ READ = [
 
 @pytest.mark.parametrize(("step", "fault", "advice"), READ)
 def test_a_merge_that_fails_can_be_called_again(faulty, waits, run, tmp_path, step, fault, advice):
-    """The error names the repository and says what to do; nothing broken stays in the cache."""
+    """A failed merge raises an error with the repository and advice, and a second call succeeds."""
     with (
         faulty.faults.on(step, fault, times=math.inf),
         pytest.raises(IngredientError, match=advice) as caught,
@@ -200,23 +200,23 @@ def test_a_merge_that_fails_can_be_called_again(faulty, waits, run, tmp_path, st
 @pytest.mark.parametrize("step", ["info", "tree", "metadata", "download"])
 @pytest.mark.parametrize("fault", [429, 500, 503, "drop", "cut"])
 def test_a_merge_waits_and_tries_again(faulty, waits, run, tmp_path, step, fault):
-    """A Hub that is busy, hangs up, or stops in the middle is asked again."""
+    """If the Hub is busy, drops the connection or cuts off an answer, the request is repeated."""
     if (step, fault) == ("metadata", "cut"):
         pytest.skip("nothing is sent that could be cut")
     faulty.faults.add(step, fault, times=2, retry_after=7 if fault == 429 else None)
     folder = hf_soup.merge([run]).save_pretrained(tmp_path / "soup")
     assert faulty.faults.hits == [(step, fault)] * 2
     assert (folder / "model.safetensors").read_bytes() == (tmp_path / "published" / "model.safetensors").read_bytes()
-    if step != "metadata":  # which the client asks for again at once
+    if step != "metadata":  # the client repeats this request at once
         assert max(waits) >= 7 if fault == 429 else waits
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
 def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
-    """Bytes that have the right length and not the digest that the Hub reports are an error, not an ingredient."""
+    """Downloaded bytes of the right length but with the wrong digest raise an IngredientError."""
     stored = faulty.store.repositories[run].resolve("main").files[name]
     match = stored.sha256 if stored.lfs else name
-    soup = hf_soup.merge([run]) if stored.lfs else None  # its header is read before
+    soup = hf_soup.merge([run]) if stored.lfs else None  # its header is read before the fault
     faulty.faults.add("download", "corrupt", match=match)
     with pytest.raises(IngredientError, match=f"{name} of .* other contents"):
         (soup or hf_soup.merge([run])).save_pretrained(tmp_path / "soup")
@@ -225,7 +225,7 @@ def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
 
 
 def test_a_cut_download_resumes(faulty, waits, tmp_path):
-    """The second request asks for the rest alone."""
+    """A download that is cut off resumes, with a second request."""
     folder = testing.save_text_model(testing.tiny_text_model(next(NUMBERS), hidden_size=512), tmp_path / "large")
     repo_id = f"{faulty.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id)
@@ -244,7 +244,7 @@ def test_a_cut_download_resumes(faulty, waits, tmp_path):
     ("written", "meant"), [("{user}/bert-soop", "{user}/bert-soup"), ("somebody/bert-soup", "{user}/bert-soup")]
 )
 def test_a_name_that_is_nearly_right(faulty, written, meant):
-    """A repository that does not exist is told with those that do and are called nearly so."""
+    """The error for a repository that does not exist suggests existing ones with similar names."""
     HfApi().create_repo(f"{faulty.user}/bert-soup", exist_ok=True)
     written, meant = written.format(user=faulty.user), meant.format(user=faulty.user)
     with pytest.raises(IngredientError, match=f"did you mean .*{meant}"):
@@ -252,7 +252,7 @@ def test_a_name_that_is_nearly_right(faulty, written, meant):
 
 
 def test_a_gated_model_is_told_as_such(faulty, run):
-    """Who was not granted access is told to ask for it; with access it is an ingredient like any other."""
+    """Without access to a gated model the error says to ask for it; with access the model can be merged."""
     theirs = faulty.store.create("somebody/gated")
     mine = faulty.store.repositories[run]
     theirs.commits.update(mine.commits)

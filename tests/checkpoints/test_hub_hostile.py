@@ -1,6 +1,6 @@
-"""A Hub or mirror that means harm, or a proxy in between, met through the real client: one clear error, no harm.
+"""Tests of malicious Hubs, mirrors and proxies with the real client: one clear error and no damage.
 
-The Hub of the tests answers everything, and a lie is told about one thing at a time.
+The Hub of the tests answers all requests and falsifies one thing at a time.
 """
 
 import gzip
@@ -25,7 +25,7 @@ from hf_soup.training.publish import publisher_for
 
 @pytest.fixture
 def run(hub, text_runs, tmp_path):
-    """A run on the Hub that no cache has."""
+    """A run on the Hub that is not in the cache."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id)
     HfApi().upload_folder(repo_id=repo_id, folder_path=text_runs[0])
@@ -34,7 +34,7 @@ def run(hub, text_runs, tmp_path):
 
 @pytest.fixture
 def data(hub, tmp_path):
-    """A data set on the Hub that no cache has."""
+    """A data set on the Hub that is not in the cache."""
     repo_id = f"{hub.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id, repo_type="dataset")
     rows = b"text,label\na,0\nb,1\n"
@@ -44,7 +44,7 @@ def data(hub, tmp_path):
 
 @pytest.fixture
 def precious(tmp_path):
-    """A file of the user's."""
+    """A file of the user."""
     file = tmp_path / "precious.txt"
     file.write_text("of the user")
     return file
@@ -54,7 +54,7 @@ PLAIN = Reply()
 
 
 def about(method, part, **changes):
-    """A lie about the answers to some requests: another status, body, or other headers."""
+    """A function that falsifies the answers to some requests: status, body or headers."""
 
     def lie(request, reply):
         if request.method != method or part not in request.path or reply.status >= 400:
@@ -65,7 +65,7 @@ def about(method, part, **changes):
 
 
 def rows_of(part, change):
-    """A lie about the rows of a listing."""
+    """A function that falsifies the rows of a listing."""
 
     def lie(request, reply):
         if part not in request.path or reply.status != 200:
@@ -76,7 +76,7 @@ def rows_of(part, change):
 
 
 def clear(error):
-    """Whether the message is one line that a terminal can show."""
+    """Whether the message is one printable line."""
     return str(error.value).isprintable() and len(str(error.value)) < 1200
 
 
@@ -91,7 +91,7 @@ def clear(error):
     ],
 )
 def test_no_file_outside_of_the_cache_is_written_or_deleted(hub, run, precious, tmp_path, header, name):
-    """A path in the place of an ETag or a commit is refused; the file that it names stays, and none is made."""
+    """A path instead of an ETag or a commit is refused, and no file outside of the cache is deleted or written."""
     before = sorted(tmp_path.rglob("*"))
     for path in (precious, tmp_path / "new"):
         value = str(path) if header == "X-Repo-Commit" else f'"{path}"'
@@ -108,7 +108,7 @@ def test_no_file_outside_of_the_cache_is_written_or_deleted(hub, run, precious, 
 
 @pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
 def test_the_same_holds_of_data(hub, data, precious, tmp_path, header):
-    """`datasets` shares the client, and what it asks for us is checked too."""
+    """Requests of `datasets`, which shares the client, are checked too."""
     before = sorted(tmp_path.rglob("*"))
     with (
         hub.lying(about("HEAD", ".csv", headers={header: f"{tmp_path}/new"})),
@@ -121,18 +121,18 @@ def test_the_same_holds_of_data(hub, data, precious, tmp_path, header):
 
 
 def test_the_same_holds_of_tokenizers(hub, run, tmp_path):
-    """`transformers` shares the client too, for the base model of a sweep."""
+    """Requests of `transformers`, which shares the client, are checked too."""
     before = sorted(tmp_path.rglob("*"))
     commit = hub_files.resolve(run, None)
     lie = about("HEAD", "token", headers={"ETag": f'"{tmp_path}/new"'})
-    with hub.lying(lie), pytest.raises(DataError):  # transformers hides why
+    with hub.lying(lie), pytest.raises(DataError):  # transformers hides the reason
         load_tokenizer(run, commit)
     assert sorted(tmp_path.rglob("*")) == before
     assert len(load_tokenizer(run, commit)) > 5
 
 
 def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
-    """What an older client has left in the cache is not deleted, and not read, where it is no content of the cache."""
+    """A link in the cache to a file outside of it is refused, and the file is not changed."""
     hf_soup.check([run, run])
     folder = cache_of(run) / "snapshots"
     (config,) = folder.glob("*/config.json")
@@ -162,7 +162,7 @@ def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
     ],
 )
 def test_listings_are_checked(hub, run, change):
-    """A listing with names that lead elsewhere, odd digests or sizes is one clear error."""
+    """A listing with invalid names, digests or sizes raises one clear error."""
     with hub.lying(rows_of("/tree/", change)), pytest.raises(IngredientError) as error:
         hf_soup.merge([run, run])
     assert clear(error)
@@ -170,7 +170,7 @@ def test_listings_are_checked(hub, run, change):
 
 @pytest.mark.parametrize("commit", ["/tmp/x", "../x", 5, None, ["a"], "A" * 40])
 def test_a_branch_is_at_a_commit(hub, run, commit):
-    """What a branch is said to be at is the id of a commit."""
+    """The commit of a branch has to be a commit id."""
     lie = rows_of("/api/models/", lambda found: {**found, "sha": commit} if isinstance(found, dict) else found)
     with hub.lying(lie), pytest.raises(IngredientError) as error:
         hf_soup.merge([run, run])
@@ -178,7 +178,7 @@ def test_a_branch_is_at_a_commit(hub, run, commit):
 
 
 def test_a_revision_is_no_path(run, tmp_path):
-    """The revision of a recipe or a name is a branch, a tag or a commit: the cache has a file of that name."""
+    """A revision that is a path is refused, because the cache has a file for each revision."""
     for revision in ("../../../x", f"{tmp_path}/x", "a/../../b", "\x1b[1m", "x" * 300):
         with pytest.raises(IngredientError, match="cannot be a branch"):
             hub_files.resolve(run, revision)
@@ -190,7 +190,7 @@ PAGE = {"body": b"<!DOCTYPE html><html>Log in</html>", "headers": {"Content-Type
 
 @pytest.mark.parametrize("part", ["/api/models/", "/tree/", "model.safetensors"])
 def test_a_login_page_is_told(hub, run, part):
-    """A page for people with status 200 in place of an answer is one clear line."""
+    """A login page with status 200 instead of an answer raises one clear error."""
     hide = {"X-Repo-Commit": ""} if "safetensors" in part else {}
     lie = about("GET", part, **{**PAGE, "status": 200})
     with hub.lying(lie), pytest.raises(IngredientError) as error:
@@ -200,7 +200,7 @@ def test_a_login_page_is_told(hub, run, part):
 
 
 def test_bodies_are_bounded(hub, run, monkeypatch):
-    """A packed listing, one without end, and a file that is longer than announced are refused."""
+    """Compressed bombs, endless listings, and files that are longer than announced or too large are refused."""
     bomb = gzip.compress(b" " * 30_000_000)
     lie = about("GET", "/tree/", body=bomb, headers={"Content-Encoding": "gzip"})
     with hub.lying(lie), pytest.raises(IngredientError, match="more than the 25,000,000 bytes"):
@@ -227,7 +227,7 @@ def test_bodies_are_bounded(hub, run, monkeypatch):
 
 
 def test_weights_are_as_large_as_the_listing_says(hub, run, tmp_path):
-    """A second size for the weights is refused before they are fetched."""
+    """Weights announced with another size than in the listing are refused before the download."""
     soup = hf_soup.merge([run, run])
     lie = about("HEAD", "model.safetensors", headers={"X-Linked-Size": "77"})
     with hub.lying(lie), pytest.raises(IngredientError, match="announced with 77"):
@@ -236,7 +236,7 @@ def test_weights_are_as_large_as_the_listing_says(hub, run, tmp_path):
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])
 def test_no_token_goes_to_another_host(hub, run, data, kind):
-    """The next page of a listing is asked for where the first was, or not at all."""
+    """A next page of a listing on another host is refused, and that host gets no request."""
     with HubServer() as other:
         link = {"Link": f'<{other.url}/api/models>; rel="next"'}
         kinds = (IngredientError, DataError)
@@ -246,7 +246,7 @@ def test_no_token_goes_to_another_host(hub, run, data, kind):
 
 
 def test_an_upload_is_not_verified_elsewhere(hub, tmp_path, text_runs):
-    """An address of another host for what needs the token is refused."""
+    """Upload addresses on another host that need the token are refused."""
     with HubServer() as other:
 
         def lie(request, reply):
@@ -263,7 +263,7 @@ PUSHED = ["/api/repos/create", "/api/models/", "/preupload/", "/commit/", "objec
 
 @pytest.mark.parametrize("part", PUSHED)
 def test_answers_to_a_push_are_checked(hub, text_runs, tmp_path, part):
-    """Whatever the Hub answers to a push, an error of ours is what a user sees."""
+    """Any invalid answer to a push raises at most an OutputError with a printable message."""
     soup = hf_soup.merge(text_runs)
     for body in (b"[]", b"null", b"[" * 100_000, b"\xff", b"{}", b'{"url": 5, "files": [5], "objects": [5]}'):
         lie = about("GET" if part == "/api/models/" else "POST", part, body=body)
@@ -275,7 +275,7 @@ def test_answers_to_a_push_are_checked(hub, text_runs, tmp_path, part):
 
 
 def test_who_one_is_is_checked(hub, tmp_path):
-    """A name of a user that is none is an error of ours, and no part of a name of a repository."""
+    """An invalid name of the user raises an OutputError, and is not used in the name of a repository."""
     for name in (5, None, "../x", "\x1b[1m", ["a"]):
         lie = rows_of("whoami", lambda found, name=name: {**found, "name": name})
         with hub.lying(lie), pytest.raises(OutputError):
@@ -283,7 +283,7 @@ def test_who_one_is_is_checked(hub, tmp_path):
 
 
 def test_messages_of_a_server_are_one_line(hub, run, caplog):
-    """Control codes of a server reach neither an error nor the log."""
+    """Control characters in messages of a server reach neither an error nor the log."""
     body = json.dumps({"error": "bad \x1b[31m red \x07\n second line"}).encode()
     headers = {
         "X-Error-Message": "\x9b31m red",
@@ -300,7 +300,7 @@ def test_messages_of_a_server_are_one_line(hub, run, caplog):
 
 @pytest.mark.parametrize("seconds", ["300", "99999999", "1e400", "9" * 5000])
 def test_long_waits_are_said_and_bounded(hub, run, monkeypatch, seconds):
-    """A busy Hub is waited for at most ten minutes, and it is said."""
+    """A busy Hub is waited for with a warning, and for at most ten minutes in total."""
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(hub_errors, "_told_until", 0.0)
@@ -313,7 +313,7 @@ def test_long_waits_are_said_and_bounded(hub, run, monkeypatch, seconds):
 
 @pytest.mark.parametrize("seconds", ["-5", "nan", "soon", "\u00b2", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
 def test_odd_waits_are_ours(hub, run, monkeypatch, seconds):
-    """What `Retry-After` says and cannot be is not asked for: the waits are our own."""
+    """An invalid `Retry-After` is ignored, and the default waits are used."""
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     busy = about("GET", "/api/models/", status=503, body=b"{}", headers={"Retry-After": seconds})
@@ -323,7 +323,7 @@ def test_odd_waits_are_ours(hub, run, monkeypatch, seconds):
 
 
 def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch, tmp_path):
-    """Offline a link of the cache to anything but a content is refused, for weights as well."""
+    """Offline, links in the cache to anything outside of it are refused too, also for weights."""
     hf_soup.merge([run, run]).save_pretrained(tmp_path / "soup")
     (weights,) = (cache_of(run) / "snapshots").glob("*/model.safetensors")
     weights.unlink()
@@ -334,7 +334,7 @@ def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch,
 
 
 def test_a_head_that_trickles_has_a_deadline():
-    """Each byte in time makes no answer in time; once the head is there, the body has limits of its own."""
+    """Response headers that arrive byte by byte have an overall deadline; the body has limits of its own."""
 
     class Trickle(httpcore2.MockStream):
         def read(self, max_bytes, timeout=None):

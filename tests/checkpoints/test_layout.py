@@ -1,4 +1,4 @@
-"""Names of tensors: as transformers' own loading assigns them, whatever version or wrapper wrote the file."""
+"""Tests of tensor names: they are assigned as transformers does on loading, whatever version or wrapper wrote them."""
 
 import json
 import subprocess
@@ -62,13 +62,13 @@ def make_any(name, seed=0):
 
 
 def without_prefix(model, state):
-    """Names as the bare body has them, where that is possible without a clash."""
+    """Names without the prefix of the body."""
     prefix = f"{model.base_model_prefix}."
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def old_names(model, state):
-    """Names of TensorFlow's time, and of weight normalisation before parametrisations."""
+    """Names from TensorFlow, and of weight normalisation before parametrisations."""
     pairs = {
         "LayerNorm.weight": "LayerNorm.gamma",
         "LayerNorm.bias": "LayerNorm.beta",
@@ -97,7 +97,7 @@ VARIANTS = {
 
 
 def fitted(model, state):
-    """What becomes of the names of a state."""
+    """The result of fitting the names of a state to the model."""
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     specs = {
         name: TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
@@ -109,9 +109,8 @@ def fitted(model, state):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", [*MODELS, *MORE])
 def test_names_are_those_of_todays_files(tmp_path, name, variant):
-    """Whatever a file calls its tensors, each gets the name that `save_pretrained` writes, and the right values; what
-    transformers would not find is not found here either.
-    """
+    """Whatever names a file has, each tensor gets the name that `save_pretrained` writes and the right values, and
+    tensors that transformers would not find are not found."""
     model = make_any(name)
     with quiet_transformers():
         model.save_pretrained(tmp_path)
@@ -120,7 +119,7 @@ def test_names_are_those_of_todays_files(tmp_path, name, variant):
     found = fitted(model, state)
     absent = set(found.expected) - set(found.specs) - found.optional
     extra = set(found.specs) - set(found.expected)
-    if variant in ("in memory", "old names", "without prefix"):  # no wrapper: transformers itself is asked
+    if variant in ("in memory", "old names", "without prefix"):  # without a wrapper, compare with transformers itself
         with quiet_transformers():
             _, info = type(model).from_pretrained(
                 None, config=model.config, state_dict=dict(state), output_loading_info=True
@@ -134,15 +133,14 @@ def test_names_are_those_of_todays_files(tmp_path, name, variant):
     for key, spec in found.specs.items():
         right = saved[key] if key in saved else memory[key]
         assert torch.equal(state[spec.key], right), key
-    if variant != "in memory":  # where files may also hold tensors as they are put together in memory
+    if variant != "in memory":  # in memory there may also be tensors that files do not hold
         assert set(found.specs) == set(saved)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "unexpected", "misshapen"])
 def test_what_would_not_load_is_not_saved(tmp_path, text_runs, wrong):
-    """A tensor that all ingredients lack, have in addition or have in another shape than config.json says: refused,
-    by the check, in memory and on disk alike, with its name.
-    """
+    """A tensor that all ingredients lack, have in addition, or have in a shape other than that of config.json is a
+    problem that names it."""
     runs = []
     for index, run in enumerate(text_runs[:2]):
         state = load_file(run / "model.safetensors")
@@ -164,7 +162,7 @@ def test_what_would_not_load_is_not_saved(tmp_path, text_runs, wrong):
 
 
 def test_another_process_remembers_names(tmp_path, text_runs):
-    """Once a model's names are known, another process reads them without importing transformers' models."""
+    """Once the names of a model are cached, another process merges without importing transformers' models."""
     hf_soup.check(text_runs)
     assert list(cache_folder().glob("*.json"))
     code = (
@@ -175,7 +173,7 @@ def test_another_process_remembers_names(tmp_path, text_runs):
 
 
 def test_what_is_remembered_may_be_spoilt(text_runs):
-    """A file of the cache that cannot be read is as good as none."""
+    """An unreadable cache file is ignored."""
     hf_soup.check(text_runs)
     for path in cache_folder().glob("*.json"):
         path.write_text("{")
@@ -194,7 +192,7 @@ def test_what_is_remembered_may_be_spoilt(text_runs):
     ],
 )
 def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
-    """Where transformers cannot build the model that config.json describes, the check says why: nothing is saved."""
+    """If transformers cannot build the model of config.json, the check says why and a merge is refused."""
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     for run in runs:
         path = run / "config.json"
@@ -212,7 +210,7 @@ def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
     ],
 )
 def test_messages_of_transformers_are_whole_sentences(monkeypatch, text, expected):
-    """A line that ends with a colon goes on with the next one."""
+    """Errors quote the first line of transformers' message, and the next one too if the first ends with a colon."""
 
     def fail(*_args, **_options):
         raise ImportError(text)
@@ -223,13 +221,11 @@ def test_messages_of_transformers_are_whole_sentences(monkeypatch, text, expecte
 
 
 class OwnBert(transformers.BertForSequenceClassification):
-    """A class of a user's own."""
+    """A model class of the user."""
 
 
 def test_a_class_of_the_users_own(tmp_path):
-    """A class that transformers does not know is refused with how to register it; registered, it is a model like any
-    other, in memory and on disk.
-    """
+    """A class unknown to transformers is refused with advice to register it; once registered, it can be merged."""
     models = [OwnBert(testing.tiny_text_model(seed).config) for seed in range(2)]
     with pytest.raises(IncompatibleError, match=r"has no OwnBert .*AutoModel\.register"):
         hf_soup.merge(models)
@@ -248,7 +244,7 @@ def test_a_class_of_the_users_own(tmp_path):
 
 
 def test_a_changed_byte_of_what_is_remembered_is_no_other_layout(text_runs):
-    """No shape and no name is believed that was not written so; it is looked up again."""
+    """A cache file with a changed byte is never read as another layout."""
     config = json.loads((text_runs[0] / "config.json").read_text())
     names = names_in_depth(config)
     path = layout_cache._file(config)

@@ -1,4 +1,4 @@
-"""Code that files of an ingredient name, or hold: no soup carries it, and no base model runs it."""
+"""Code that an ingredient names or contains is not copied into a soup, nor run for a base model."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ FILES = [
 
 @pytest.fixture
 def run(tmp_path, text_runs):
-    """A checkpoint whose files all name code, plainly, in what they nest and in lists."""
+    """A checkpoint whose files all name code, at the top level, nested and in lists."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     for name in FILES:
         path = run / name
@@ -45,14 +45,14 @@ def run(tmp_path, text_runs):
 
 
 def names_in(value):
-    """All keys of nested settings."""
+    """All keys in nested settings."""
     if isinstance(value, dict):
         return set(value).union(*map(names_in, value.values()))
     return set().union(*map(names_in, value)) if isinstance(value, list) else set()
 
 
 def test_soup_carries_no_names_of_code(tmp_path, run, text_runs):
-    """Whatever file of the first ingredient names code, at whatever depth, the soup's does not; the rest is kept."""
+    """Names of code are removed from all files of the soup, at any depth, and other settings are kept."""
     soup = hf_soup.merge([run, text_runs[1]], take_from="run")
     folder = soup.save_pretrained(tmp_path / "soup")
     for name in FILES:
@@ -63,7 +63,7 @@ def test_soup_carries_no_names_of_code(tmp_path, run, text_runs):
 
 
 def test_vocabulary_may_have_such_words(tmp_path, text_runs):
-    """Words of a vocabulary are no settings, and files that name no code are the same bytes."""
+    """Words in a vocabulary are not settings, and files that name no code are copied unchanged."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
     for run in runs:
         (run / "vocab.json").write_text('{"auto_map": 0}')
@@ -75,7 +75,7 @@ def test_vocabulary_may_have_such_words(tmp_path, text_runs):
 
 @pytest.mark.parametrize("name", ["modeling.py", "custom_generate/generate.py", "native.so", "setup.sh", "Setup.EXE"])
 def test_programs_stay_behind(tmp_path, text_runs, name):
-    """A soup is averaged numbers and settings; programs of an ingredient are left and told."""
+    """Programs of an ingredient are left behind, with a note."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     (run / name).parent.mkdir(exist_ok=True)
     (run / name).write_text("raise SystemExit('this ran')")
@@ -85,7 +85,7 @@ def test_programs_stay_behind(tmp_path, text_runs, name):
 
 
 def test_base_model_is_opened_without_code_that_it_names(run):
-    """A sweep passes on neither classes of a repository nor kernels, and does not save them."""
+    """The configuration of a base model is opened without the classes and kernels it names."""
     config = _read_config(str(run), None, {"num_labels": 3})
     assert config.num_labels == 3
     assert config._attn_implementation is None
@@ -93,7 +93,7 @@ def test_base_model_is_opened_without_code_that_it_names(run):
 
 
 def test_tokenizer_forgets_code(tmp_path, run):
-    """What a sweep saves of a tokenizer that named code names none."""
+    """A tokenizer that named code is saved without these names."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(run, trust_remote_code=False)
     forget_code(tokenizer)
     tokenizer.save_pretrained(tmp_path / "saved")
@@ -101,6 +101,6 @@ def test_tokenizer_forgets_code(tmp_path, run):
 
 
 def test_settings_without_code_are_equal():
-    """Nothing else is taken out."""
+    """`without_code` removes nothing else."""
     settings = {"a": [1, {"b": None}], "auto": "map", "attn": {"implementation": "x"}}
     assert without_code(settings) == settings

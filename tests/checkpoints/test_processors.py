@@ -1,4 +1,4 @@
-"""Processors, feature extractors, pooling, templates, generation: compared as values, wherever they are kept."""
+"""Tests of the comparison of processors, pooling, templates and generation settings, wherever they are kept."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def pair(tmp_path, image_runs):
 
 
 def edit(folder, **fields):
-    """Other values in the image processor's file; `None` takes one away."""
+    """Set values in the image processor's file; None removes one."""
     path = folder / "preprocessor_config.json"
     data = {**json.loads(path.read_text()), **fields}
     path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
@@ -42,7 +42,7 @@ def edit(folder, **fields):
     ids=str,
 )
 def test_what_changes_images(pair, fields):
-    """A problem that names the setting and the way out, and a note once `take_from` is given."""
+    """A setting that changes images is a problem with its name and remedy, and a note once `take_from` is given."""
     edit(pair[1], **fields)
     problems = hf_soup.check(pair).problems
     assert problems
@@ -55,13 +55,13 @@ def test_what_changes_images(pair, fields):
 
 
 def as_feature_extractor(folder):
-    """As the first versions wrote it: another name of the class, a number for the size, defaults left out."""
+    """Write the image processor as old versions did: an old class name, a number as size and no defaults."""
     old = {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor", "size": 8}
     edit(folder, **old, do_rescale=None, rescale_factor=None)
 
 
 def as_part_of_a_processor(folder):
-    """As a processor keeps it among its other parts."""
+    """Move the image processor into `processor_config.json`, which holds all parts of a processor."""
     path = folder / "preprocessor_config.json"
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(path.read_text())}))
     path.unlink()
@@ -80,14 +80,14 @@ def as_part_of_a_processor(folder):
     ],
 )
 def test_one_processor_in_other_words(pair, change):
-    """Names of classes and files, and defaults that are left out, are no difference."""
+    """Class and file names, and defaults that are left out, are no differences."""
     change(pair[1])
     report = hf_soup.check(pair)
     assert (report.problems, besides_heads(report)) == ((), ())
 
 
 def test_what_is_unknown_or_missing_is_noted(pair):
-    """An unknown field, and an ingredient without a processor."""
+    """An unknown field and an ingredient without a processor give notes."""
     edit(pair[1], my_own="x")
     assert besides_heads(hf_soup.check(pair)) == (
         "processor: image_processor.my_own: run-0 has none, run-1 has 'x'; the soup takes that of run-0",
@@ -97,7 +97,7 @@ def test_what_is_unknown_or_missing_is_noted(pair):
 
 
 def compared(first, second, *, config=None, other_config=None, **options):
-    """Problems and notes of two ingredients with these files beside their weights."""
+    """Problems and notes for two ingredients with these files beside their weights."""
     items = []
     for name, files, own_config in (("a", first, config or {}), ("b", second, other_config or config or {})):
         contents = {}
@@ -108,7 +108,7 @@ def compared(first, second, *, config=None, other_config=None, **options):
 
 
 class Ingredient(SimpleNamespace):
-    """What a comparison sees of an opened ingredient."""
+    """An ingredient with the attributes that a comparison uses."""
 
     def __init__(self, name, companions, config):
         digests = {file: str(hash(content)) for file, content in companions.items()}
@@ -120,7 +120,7 @@ SPEECH = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate":
 
 @pytest.mark.parametrize("fields", [{"sampling_rate": 8000}, {"do_normalize": False}, {"return_attention_mask": True}])
 def test_feature_extractors(fields):
-    """Sampling rate, normalisation and masks change what a speech model gets."""
+    """Sampling rate, normalisation and attention masks of a feature extractor are problems; defaults are not."""
     file = "preprocessor_config.json"
     comparison = compared({file: SPEECH}, {file: {**SPEECH, **fields}})
     assert [problem.partition(":")[0] for problem in comparison.problems] == [
@@ -130,7 +130,7 @@ def test_feature_extractors(fields):
 
 
 def test_a_feature_extractor_without_its_class():
-    """The kind of model says which class reads a file that names none."""
+    """If a file names no class, the model type determines it."""
     file, kind = "preprocessor_config.json", {"model_type": "wav2vec2"}
     old = {key: value for key, value in SPEECH.items() if key != "feature_extractor_type"}
     assert compared({file: SPEECH}, {file: old}, config=kind) == ([], [])
@@ -140,7 +140,7 @@ def test_a_feature_extractor_without_its_class():
 
 @pytest.mark.parametrize("fields", [{"num_beams": 6}, {"forced_bos_token_id": 2}])
 def test_generation_in_a_configuration(fields):
-    """Where no generation configuration lies beside `config.json`, what that says of generation is noted."""
+    """Generation settings in `config.json` are noted, unless there is a generation configuration."""
     bart = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"], "num_beams": 5}
     comparison = compared({}, {}, config=bart, other_config={**bart, **fields})
     name, value = next(iter(fields.items()))
@@ -169,13 +169,13 @@ SENTENCE = {"modules.json": MODULES, "1_Pooling/config.json": OLD_POOLING}
     ],
 )
 def test_pooling_of_sentences(file, content, name):
-    """Another way to make one vector of many is a problem."""
+    """Different pooling or module settings are problems."""
     comparison = compared(SENTENCE, {**SENTENCE, file: content})
     assert any(problem.startswith(f"sentence-transformers: {name}") for problem in comparison.problems)
 
 
 def test_pooling_in_old_and_new_words():
-    """Flags that are off may be left out, and the way may have a name."""
+    """Pooling flags may be omitted if off or replaced by the name of a mode."""
     new = {"1_Pooling/config.json": {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}}
     types = [{**module, "type": module["type"].replace("models", "base.modules")} for module in MODULES]
     assert compared(SENTENCE, {**SENTENCE, **new, "modules.json": types}) == ([], [])
@@ -213,7 +213,7 @@ def test_pooling_in_old_and_new_words():
     ],
 )
 def test_what_is_noted(first, second, expected):
-    """Generation, templates and unknown files: a note that says from which ingredient the soup takes them."""
+    """Differences in generation, templates and unknown files give a note that says which ingredient the soup takes."""
     comparison = compared(first, second)
     assert comparison.problems == []
     assert any(note.startswith(expected) for note in comparison.notes), comparison.notes
@@ -232,11 +232,11 @@ def test_what_is_noted(first, second, expected):
     ],
 )
 def test_what_is_the_same_elsewhere(first, second):
-    """A template is one wherever it is kept; who wrote a generation configuration decides nothing."""
+    """A chat template is the same wherever it is kept, and who wrote a generation config does not matter."""
     assert compared(first, second) == ([], [])
 
 
 def test_a_file_that_is_no_json_is_only_noted():
-    """A processor file that cannot be parsed does not stop a merge."""
+    """A processor file that is invalid JSON does not stop a merge."""
     comparison = compared({"preprocessor_config.json": "{"}, {"preprocessor_config.json": {"size": 8}})
     assert comparison.problems == []

@@ -1,4 +1,4 @@
-"""Headers are checked before anything else; tensors come out as safetensors gives them."""
+"""Tests of the reader: headers are checked first, and tensors are those that safetensors reads."""
 
 import json
 
@@ -25,19 +25,19 @@ TENSORS = {
 
 @pytest.fixture
 def path(tmp_path):
-    """A good file with one tensor of many types."""
+    """A valid file with one tensor of each of several types."""
     save_file(TENSORS, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
 def write(path, header, data=b""):
-    """A file with a header of one's own."""
+    """Write a file with the given header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 def test_tensors_are_those_of_safetensors(path):
-    """Every type and shape, scalars and empty tensors included, reads as `safetensors.torch.load_file` reads it."""
+    """Every type and shape, including scalars and empty tensors, is read as by `safetensors.torch.load_file`."""
     specs = read_header(path)
     reference = load_file(path)
     assert set(specs) == set(reference)
@@ -50,7 +50,7 @@ def test_tensors_are_those_of_safetensors(path):
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 50, -1])
 def test_a_file_that_is_cut_off_is_named(path, keep):
-    """Wherever a file is cut off, the error names it."""
+    """A truncated file raises an IngredientError that names it."""
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(IngredientError, match=r"model\.safetensors"):
         read_header(path)
@@ -76,7 +76,7 @@ def test_a_file_that_is_cut_off_is_named(path, keep):
     ],
 )
 def test_a_corrupt_header_is_an_ingredient_error(tmp_path, header):
-    """Whatever a header claims, only `IngredientError` comes out, before any weights are read."""
+    """A corrupt header raises an IngredientError before any weights are read."""
     write(tmp_path / "model.safetensors", header, b"\0" * 8)
     with pytest.raises(IngredientError):
         read_header(tmp_path / "model.safetensors")
@@ -84,7 +84,7 @@ def test_a_corrupt_header_is_an_ingredient_error(tmp_path, header):
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "weights.bin"])
 def test_an_index_may_not_leave_its_folder(tmp_path, name):
-    """A shard is a safetensors file beside its index; a file elsewhere is refused although it is there."""
+    """A shard outside the index's folder, or that is not a safetensors file, is refused even if it exists."""
     folder = tmp_path / "run"
     (folder / "a").mkdir(parents=True)
     for place in (tmp_path / "other.safetensors", folder / "a" / "b.safetensors", folder / "weights.bin"):
@@ -95,7 +95,7 @@ def test_an_index_may_not_leave_its_folder(tmp_path, name):
 
 
 def test_a_missing_shard_is_named(tmp_path):
-    """An index that names a file that is not there says which."""
+    """A missing shard is named in the error."""
     index = {"weight_map": {"x": "model-00001-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(IngredientError, match="lacks the shard model-00001-of-00002"):
@@ -119,7 +119,7 @@ HEADER = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size
 )
 @hypothesis.given(header=HEADER, data=st.binary(max_size=64))
 def test_only_ingredient_errors_come_out_of_a_header(tmp_path, header, data):
-    """Whatever a header holds, its tensors fill the file exactly, or it is an `IngredientError`."""
+    """Any header either describes exactly the bytes of the file or raises an IngredientError."""
     path = tmp_path / "model.safetensors"
     write(path, header, data)
     try:
@@ -134,7 +134,7 @@ def test_only_ingredient_errors_come_out_of_a_header(tmp_path, header, data):
 )
 @hypothesis.given(changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=6))
 def test_only_ingredient_errors_come_out_of_a_damaged_file(tmp_path, changes):
-    """Bytes of a good file that are overwritten give tensors within the file, or an `IngredientError`."""
+    """A valid file with changed bytes is read or raises an IngredientError."""
     path = tmp_path / "model.safetensors"
     save_file(TENSORS, path)
     content = bytearray(path.read_bytes())
@@ -154,7 +154,7 @@ def test_only_ingredient_errors_come_out_of_a_damaged_file(tmp_path, changes):
 )
 @hypothesis.given(index=st.dictionaries(st.just("weight_map"), JSON, max_size=1) | JSON)
 def test_only_ingredient_errors_come_out_of_an_index(tmp_path, index):
-    """No index leads out of its folder or to a crash."""
+    """Any arbitrary index raises an IngredientError."""
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(IngredientError):
         shard_files(tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: every module goes along, and weights in sub-folders are averaged as well."""
+"""Tests of sentence-transformers folders: every module is kept, and weights in subfolders are averaged too."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def body(folder, seed):
 
 
 def with_dense(folder, seed):
-    """A transformer, its pooling and a projection."""
+    """A model of a transformer, its pooling and a projection."""
     transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
     torch.manual_seed(seed)
     return SentenceTransformer(
@@ -34,7 +34,7 @@ def with_dense(folder, seed):
 
 
 def with_routes(folder, seed):
-    """Queries go through static embeddings, documents through a transformer."""
+    """A model that encodes queries by static embeddings and documents by a transformer."""
     transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
     torch.manual_seed(seed)
     tokenizer = transformer.tokenizer.backend_tokenizer
@@ -44,7 +44,7 @@ def with_routes(folder, seed):
 
 
 def static(folder, seed):
-    """A table of embeddings, and no model of transformers at all."""
+    """A model of an embedding table alone, without a transformers model."""
     transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
     torch.manual_seed(seed)
     return SentenceTransformer(
@@ -56,7 +56,7 @@ KINDS = {"dense": with_dense, "router": with_routes, "static": static}
 
 
 def saved(tmp_path, kind, count=2):
-    """Runs of one kind in folders."""
+    """Saved runs of one kind."""
     folders = [tmp_path / f"run-{seed}" for seed in range(count)]
     with quiet_transformers():
         for seed, folder in enumerate(folders):
@@ -65,7 +65,7 @@ def saved(tmp_path, kind, count=2):
 
 
 def embeddings(model, kind):
-    """What a model makes of queries and documents."""
+    """Embeddings of the texts, by the document route and the query route if the model has routes."""
     task = {"task": "document"} if kind == "router" else {}
     vectors = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, **task)
     if kind == "router":
@@ -76,9 +76,8 @@ def embeddings(model, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_module_is_averaged(tmp_path, kind):
-    """The soup loads with its own class and gives the embeddings of the mean of all weights, those in sub-folders
-    included; no file of the first ingredient is lost, and cooking again and verifying see every tensor.
-    """
+    """The soup loads as a SentenceTransformer with the mean of all weights, also those in subfolders, keeps all files,
+    and can be cooked again and verified."""
     runs = saved(tmp_path, kind)
     soup = hf_soup.merge(runs)
     folder = soup.save_pretrained(tmp_path / "soup")
@@ -105,7 +104,7 @@ def test_every_module_is_averaged(tmp_path, kind):
 
 
 def test_through_the_hub(hub, tmp_path):
-    """Repositories give the bytes that folders give, and a pushed soup loads from the Hub, in shards too."""
+    """Repositories give the same bytes as folders, and a soup that is pushed in shards loads from the Hub."""
     from huggingface_hub import HfApi
 
     runs = saved(tmp_path, "dense")
@@ -131,9 +130,7 @@ def test_through_the_hub(hub, tmp_path):
 
 
 def test_weights_by_module_and_models_of_transformers(tmp_path):
-    """A module in a sub-folder has weights of its own; `.model` is the transformer, and where there is none that is
-    said.
-    """
+    """A module in a subfolder can have its own weights; `.model` is the transformer, and fails without one."""
     runs = saved(tmp_path, "dense")
     soup = hf_soup.merge(runs, weights={"": [1, 1], "2_Dense": [0, 1]})
     folder = soup.save_pretrained(tmp_path / "soup")
@@ -149,7 +146,7 @@ def test_weights_by_module_and_models_of_transformers(tmp_path):
 
 
 def test_a_module_that_one_lacks(tmp_path):
-    """A projection that only one of them has, or has in another size, is named."""
+    """A module that one ingredient lacks or has in another size is named."""
     runs = saved(tmp_path, "dense", 3)
     shutil.rmtree(runs[1] / "2_Dense")
     with quiet_transformers():
@@ -162,7 +159,7 @@ def test_a_module_that_one_lacks(tmp_path):
 
 
 def test_a_pickled_module(tmp_path):
-    """Older folders have pickles in sub-folders: refused, and read with allow_pickle=True."""
+    """Pickled weights in subfolders are refused by default, and read with `allow_pickle=True`."""
     runs = saved(tmp_path, "dense")
     right = hf_soup.merge(runs).save_pretrained(tmp_path / "right")
     for run in runs:
@@ -179,7 +176,7 @@ def test_a_pickled_module(tmp_path):
 
 
 def test_a_soup_over_another_kind_of_model(hub, tmp_path, text_runs):
-    """A plain model that is pushed over a SentenceTransformer takes its modules away: they would be on top of it."""
+    """A plain model pushed over a SentenceTransformer deletes its modules, which would be applied on top of it."""
     from huggingface_hub import HfApi
 
     repo_id = f"{hub.user}/{tmp_path.name}"
@@ -192,7 +189,7 @@ def test_a_soup_over_another_kind_of_model(hub, tmp_path, text_runs):
 
 
 def test_a_base_of_a_folder_with_parts(tmp_path):
-    """A base model stands for the transformer in a part; of something else it is refused, never averaged plainly."""
+    """A base model applies to the transformer among the modules, and is refused if there is none."""
     runs = saved(tmp_path, "router")
     base = body(tmp_path / "base", 7)
     soup = hf_soup.merge(runs, method="ties", base_model=base)
@@ -205,7 +202,7 @@ def test_a_base_of_a_folder_with_parts(tmp_path):
 
 
 def test_an_adapter_inside_of_a_part(tmp_path):
-    """transformers would put it on top of that part's weights: refused."""
+    """An adapter in the folder of a module is refused, because transformers would apply it to that module."""
     runs = saved(tmp_path, "router")
     (part,) = [path.parent for path in runs[0].rglob("config.json") if "Transformer" in path.parent.name]
     (part / "adapter_config.json").write_text("{}")
@@ -215,7 +212,7 @@ def test_an_adapter_inside_of_a_part(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
 def test_a_wrapped_module(tmp_path, prefix):
-    """What wrappers leave in the names of a projection is taken off too."""
+    """Prefixes that wrappers add to names in a module's file are removed."""
     runs = saved(tmp_path, "dense")
     plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
     for run in runs:

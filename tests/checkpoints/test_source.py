@@ -1,4 +1,4 @@
-"""What can be an ingredient, and what is said of what cannot."""
+"""Tests of what can be an ingredient, and of the errors for what cannot."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from hf_soup.types import Ingredient
 
 
 def test_folder_model_and_state_dicts_are_the_same_ingredient(text_runs):
-    """A folder, the loaded model, its state dict and the tensors of its file hold the same tensors."""
+    """A folder, its model, the model's state dict and the tensors of its file hold the same tensors."""
     model = testing.tiny_text_model(0)
     config = with_architecture(model)
     folder = open_checkpoint(text_runs[0])
@@ -31,14 +31,14 @@ def test_folder_model_and_state_dicts_are_the_same_ingredient(text_runs):
 
 
 def test_memory_names_become_names_on_disk(image_runs):
-    """ViT is named otherwise in memory than on disk: opened from memory it has the names of its file."""
+    """A ViT in memory, whose names differ from those on disk, is opened with the names of its file."""
     model = testing.tiny_image_model(0)
     assert set(open_checkpoint(model).specs) == set(load_file(image_runs[0] / "model.safetensors"))
     assert set(open_checkpoint(model).specs) != set(model.state_dict())
 
 
 def test_equal_names_are_told_apart(tmp_path, text_runs):
-    """Two folders of one name take their parents' names; the same source twice is numbered."""
+    """Folders of equal names are distinguished by their parents' names; the same source twice is numbered."""
     for parent in ("a", "b"):
         shutil.copytree(text_runs[0], tmp_path / parent / "run")
     opened = open_all([tmp_path / "a" / "run", tmp_path / "b" / "run", text_runs[1], text_runs[1]])
@@ -47,7 +47,7 @@ def test_equal_names_are_told_apart(tmp_path, text_runs):
 
 
 def break_folder(folder, defect):
-    """Make one thing wrong with a checkpoint's folder."""
+    """Introduce one defect into the folder of a checkpoint."""
     weights = folder / "model.safetensors"
     if defect == "absent":
         shutil.rmtree(folder)
@@ -87,7 +87,7 @@ def break_folder(folder, defect):
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, text_runs, defect, message):
-    """Each kind of bad folder has an error that names it and the way out."""
+    """Each kind of invalid folder has an error with its path and, where there is one, a remedy."""
     folder = shutil.copytree(text_runs[0], tmp_path / "run")
     break_folder(folder, defect)
     with pytest.raises(IngredientError, match=message) as caught:
@@ -96,13 +96,13 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, text_runs, defect, messag
 
 
 def test_no_ingredients():
-    """An empty list is told what is expected."""
+    """An empty list of ingredients raises a RecipeError."""
     with pytest.raises(RecipeError, match="at least one ingredient"):
         open_all([])
 
 
 def test_a_state_dict_needs_its_config():
-    """Tensors alone do not say what they are the state of; tensors of something else do not fit."""
+    """A state dict without a configuration, or without some of its tensors, is refused."""
     model = testing.tiny_text_model(0)
     with pytest.raises(IngredientError, match=r"load_ingredient\(state, config="):
         open_checkpoint(model.state_dict())
@@ -115,18 +115,18 @@ def test_a_state_dict_needs_its_config():
 
 
 def with_architecture(model):
-    """The config as `save_pretrained` would leave it."""
+    """The config as `save_pretrained` would write it."""
     return {**model.config.to_dict(), "architectures": [type(model).__name__]}
 
 
 def test_memory_cannot_be_fetched_again():
-    """A recipe of a model in memory names it, and says that it cannot be cooked again from that."""
+    """A recorded model in memory raises an error, because it cannot be fetched again."""
     with pytest.raises(IngredientError, match="was a model in memory"):
         open_checkpoint(Ingredient("run", "memory", files={"memory": "xxh3-128:0"}))
 
 
 def test_sharded_checkpoints_open(tmp_path):
-    """A checkpoint in shards has the tensors of the one that is not."""
+    """A sharded checkpoint has the same tensors as one in a single file."""
     model = testing.tiny_text_model(0)
     testing.save_text_model(model, tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "many")
@@ -139,7 +139,7 @@ def test_sharded_checkpoints_open(tmp_path):
 
 
 def test_names_are_what_was_typed(tmp_path, text_runs):
-    """A symbolic link is not replaced by its target, and a checkpoint in a run's folder is called by both."""
+    """A symbolic link keeps its own name, and a checkpoint in a run's folder is named by both."""
     link = tmp_path / "my-favourite"
     link.symlink_to(text_runs[0])
     shutil.copytree(text_runs[1], tmp_path / "run-1" / "checkpoint-4")
@@ -156,13 +156,13 @@ def test_names_are_what_was_typed(tmp_path, text_runs):
     inside = [place / "checkpoint-4" for place in places]
     assert [item.name for item in open_all(inside)][1] == "other/run-1/checkpoint-4"
     card = (folder / "README.md").read_text()
-    assert "huggingface.co/run-1" not in card  # which is no repository
+    assert "huggingface.co/run-1" not in card  # run-1 is not a repository
     assert "- run-1/checkpoint-4" not in card.split("---")[1]
     assert open_checkpoint(link / ".." / text_runs[2].name).folder == text_runs[2]
 
 
 def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):
-    """Of a Trainer's output folder the checkpoint that it called best is taken, else the last, and which is said."""
+    """A Trainer's output folder stands for its best checkpoint, or else its last, and a note says which."""
     for step, run in zip((2, 10, 9), text_runs, strict=True):
         shutil.copytree(run, tmp_path / "out" / f"checkpoint-{step}")
     last = open_checkpoint(tmp_path / "out")
@@ -178,7 +178,7 @@ def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path, text_runs):
-    """Which of the two would count nobody can tell."""
+    """A tensor in two shards is refused."""
     folder = shutil.copytree(text_runs[0], tmp_path / "run")
     (folder / "model.safetensors").rename(folder / "a.safetensors")
     save_file({"classifier.bias": torch.zeros(2)}, folder / "b.safetensors")

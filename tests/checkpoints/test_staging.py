@@ -1,4 +1,4 @@
-"""What is written appears whole, replaces what is there at once, is on the disk by then, and leaves nothing aside."""
+"""Tests of writing: output appears complete, replaces old output at once, is flushed, and leaves no other files."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from hf_soup.errors import OutputError
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty place for temporary files."""
+    """An empty folder for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     return tmp_path / "temporary"
@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What is flushed, renamed and exchanged, in order, by the last part of its name."""
+    """The steps of flushing and exchanging in order, by the last part of the name."""
     steps = []
 
     def flush(descriptor):
@@ -44,12 +44,12 @@ def steps(monkeypatch):
 
 
 def names(folder):
-    """What a folder holds."""
+    """The names in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def old_folder(path):
-    """A folder that is there already."""
+    """An existing folder with one file."""
     path.mkdir(parents=True)
     (path / "old").write_text("old")
     return path
@@ -60,7 +60,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks i
 
 @linux
 def test_files_are_on_the_disk_before_the_name_is_taken(tmp_path, steps):
-    """Each file, then their folder, then the exchange, then the folder that holds the name."""
+    """Files are flushed first, then their folders, then the folders are exchanged, then the parent is flushed."""
     out = old_folder(tmp_path / "place" / "out")
     with staged_folder(out, overwrite=True) as stage:
         (stage / "one").write_text("1")
@@ -71,7 +71,7 @@ def test_files_are_on_the_disk_before_the_name_is_taken(tmp_path, steps):
 
 @linux
 def test_the_name_is_never_empty_while_it_is_overwritten(tmp_path, monkeypatch):
-    """No rename leaves the name without a folder: the old one and the new one exchange theirs."""
+    """An existing folder is replaced by exchanging two names, without a rename that would leave its name unused."""
 
     def refuse(*_):
         raise AssertionError("renamed")
@@ -86,7 +86,7 @@ def test_the_name_is_never_empty_while_it_is_overwritten(tmp_path, monkeypatch):
 
 
 def test_two_renames_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
-    """The folder is replaced all the same; where the second rename fails, the old one comes back."""
+    """Without an exchange, two renames replace the folder, and if the second fails the old one is restored."""
     monkeypatch.setattr(staging, "exchange", lambda *_: False)
     out = old_folder(tmp_path / "out")
     with staged_folder(out, overwrite=True) as stage:
@@ -102,7 +102,7 @@ def test_two_renames_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
 
 
 def failing_rename(stage):
-    """`Path.rename`, which fails for one folder."""
+    """A `Path.rename` that fails for one folder."""
     real = Path.rename
 
     def rename(path, target):
@@ -114,7 +114,7 @@ def failing_rename(stage):
 
 
 def test_a_link_to_nothing_is_made_where_it_leads(tmp_path):
-    """The folder appears at the link's destination; a link to itself is refused."""
+    """A link to a missing folder is followed; a link to itself is refused."""
     (tmp_path / "out").symlink_to(tmp_path / "disk" / "real")
     with staged_folder(tmp_path / "out") as stage:
         (stage / "new").write_text("new")
@@ -126,7 +126,7 @@ def test_a_link_to_nothing_is_made_where_it_leads(tmp_path):
 
 
 def test_the_next_temporary_folder_clears_what_a_killed_process_left(place):
-    """Its folder goes, those of processes at work and of others stay, and the own one is gone in the end."""
+    """A new temporary folder deletes those of killed processes, but not those in use or of other programs."""
     (place / ".hf_soup.abc12345.partial" / "deep").mkdir(parents=True)
     (place / ".other.abc12345.partial").mkdir()
     with temporary_folder() as first, temporary_folder() as second:
@@ -135,7 +135,7 @@ def test_the_next_temporary_folder_clears_what_a_killed_process_left(place):
 
 
 def test_files_that_a_killed_process_left_aside_are_cleared(tmp_path):
-    """A write deletes old ones in its folder, whatever file they were for; young ones and other files stay."""
+    """A write deletes old temporary files of killed processes in its folder; recent and other files are kept."""
     old, young = tmp_path / ".one.1-1.partial.json", tmp_path / ".two.1-2.partial.json"
     others = tmp_path / ".notes.partial.json"
     for path in (old, young, others):
@@ -149,14 +149,14 @@ def test_files_that_a_killed_process_left_aside_are_cleared(tmp_path):
 
 
 def test_a_merge_clears_what_a_killed_push_left(tmp_path, place):
-    """Whatever is saved next makes room for itself."""
+    """Staging a folder deletes temporary folders of killed processes, but not those in use."""
     (place / ".hf_soup.abc12345.partial").mkdir()
     with temporary_folder() as at_work, staged_folder(tmp_path / "out"):
         assert names(place) == [at_work.name]
 
 
 def test_a_push_clears_what_a_killed_push_left(hub, text_runs, tmp_path, place):
-    """Gigabytes that an interrupted push left in the place for temporary files are gone after the next one."""
+    """A push deletes the temporary folder that an interrupted push left behind."""
     left = place / ".hf_soup.abc12345.partial"
     left.mkdir()
     (left / "model.safetensors").write_bytes(bytes(1000))
@@ -165,7 +165,7 @@ def test_a_push_clears_what_a_killed_push_left(hub, text_runs, tmp_path, place):
 
 
 def test_reports_appear_whole(tmp_path):
-    """A new folder comes with all files; one that is there keeps its own, and its old report if the new one fails."""
+    """A report appears with all its files, keeps other files in its folder, and keeps the old report on failure."""
     with staged_files(tmp_path / "report") as stage:
         (stage / "one").write_text("1")
         assert not (tmp_path / "report").exists()
@@ -181,7 +181,7 @@ def test_reports_appear_whole(tmp_path):
 
 
 def test_half_a_comparison_or_analysis_is_never_seen(tmp_path, text_runs, monkeypatch):
-    """Where the last file cannot be made, the folder of a report does not appear."""
+    """If the last file cannot be written, no folder of the report appears."""
     from matplotlib.figure import Figure
 
     def fail(*_, **__):
@@ -197,7 +197,7 @@ def test_half_a_comparison_or_analysis_is_never_seen(tmp_path, text_runs, monkey
 
 
 def test_several_threads_write_one_file(tmp_path):
-    """Each has a name aside of its own, and the file is whole."""
+    """Threads that write the same file use separate temporary names, and the file is complete."""
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda number: write_json(tmp_path / "a.json", {"number": number}), range(60)))
     assert "number" in json.loads((tmp_path / "a.json").read_text())

@@ -1,4 +1,4 @@
-"""A target that cannot be written is refused by every verb before its work."""
+"""Tests that a target that cannot be written is refused before any work."""
 
 import os
 from pathlib import Path
@@ -57,7 +57,7 @@ def bad_target(kind, folder):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("check", [refuse_target, refuse_folder])
 def test_what_cannot_be_a_folder_is_refused(tmp_path, kind, check):
-    """One error that says why, and nothing is left where it was tried."""
+    """An invalid target folder raises an OutputError with the reason, and the check leaves no files."""
     target = bad_target(kind, tmp_path)
     with pytest.raises(OutputError, match=KINDS[kind]):
         check(target)
@@ -66,7 +66,7 @@ def test_what_cannot_be_a_folder_is_refused(tmp_path, kind, check):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "a file"])
 def test_what_cannot_be_a_file_is_refused(tmp_path, kind):
-    """As of folders; a folder is none either."""
+    """An invalid target file raises an OutputError with the reason, as does a folder."""
     with pytest.raises(OutputError, match=KINDS[kind]):
         refuse_file(bad_target(kind, tmp_path))
     with pytest.raises(OutputError, match="is a folder; name a file"):
@@ -74,7 +74,7 @@ def test_what_cannot_be_a_file_is_refused(tmp_path, kind):
 
 
 def test_a_mount_point_cannot_be_replaced(tmp_path, monkeypatch):
-    """Neither that of a disk nor a folder that is mounted there from elsewhere on the same disk."""
+    """A mount point cannot be replaced, but folders inside it can be written."""
     place = tmp_path / "a place"
     place.mkdir()
     monkeypatch.setattr(targets, "MOUNTS", tmp_path / "mounts")
@@ -86,7 +86,7 @@ def test_a_mount_point_cannot_be_replaced(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_read_only_is_refused(tmp_path, monkeypatch):
-    """`overwrite=True` does not replace what may not be changed."""
+    """`overwrite=True` does not replace a read-only folder."""
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path / "out")
     with pytest.raises(OutputError, match="read-only"):
@@ -94,7 +94,7 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
-    """A relative target is refused in one line; an absolute one does not need the current folder."""
+    """If the current folder was deleted, relative targets are refused, and absolute ones are accepted."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -107,7 +107,7 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["a file", "below a file", "a place without files"])
 @pytest.mark.parametrize("verb", ["merge", "sweep", "cook", "cook a recipe", "compare", "analyze", "runs"])
 def test_every_command_refuses_before_its_work(tmp_path, monkeypatch, verb, kind):
-    """One line and exit code 1, and neither data nor a model has been looked at."""
+    """Every command fails with one line and exit code 1 before any data or model is read."""
     target = str(bad_target(kind, tmp_path))
     if verb == "runs":
         target = str(tmp_path) if kind == "a file" else target
@@ -138,7 +138,7 @@ def test_every_command_refuses_before_its_work(tmp_path, monkeypatch, verb, kind
 
 
 def test_python_is_refused_before_the_work_as_well(tmp_path):
-    """`sweep` before the data is loaded, `save_pretrained` before a tensor is read."""
+    """`sweep` refuses the target before it loads data, and `save_pretrained` before it reads tensors."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="below"):
         hf_soup.sweep("no/model", "no/data", space={"seed": [0]}, output_dir=tmp_path / "file" / "runs")
@@ -148,7 +148,7 @@ def test_python_is_refused_before_the_work_as_well(tmp_path):
 
 
 def test_a_picture_of_no_known_format_is_refused(tmp_path):
-    """The error names the formats, and a file that is there stays."""
+    """A picture of an unknown format is refused with the list of formats, and existing files are kept."""
     from matplotlib.figure import Figure
 
     from hf_soup.checkpoints.staging import save_figure

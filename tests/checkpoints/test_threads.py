@@ -1,4 +1,4 @@
-"""What threads do and do not do: open ingredients side by side, import nothing, and are not needed."""
+"""Tests of threads: they open ingredients concurrently, import nothing, and are not required."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from hf_soup.threads import side_by_side
 
 @pytest.fixture
 def mapped_runs(tmp_path, text_runs):
-    """Three runs of a class that transformers has, whose repositories had code of their own as well."""
+    """Three runs of a class in transformers whose configurations also name code of their repositories."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
     for run in runs:
         config = json.loads((run / "config.json").read_text())
@@ -28,7 +28,7 @@ def mapped_runs(tmp_path, text_runs):
 
 
 def test_first_command_of_a_process_takes_classes_of_transformers(tmp_path, mapped_runs):
-    """A process that has imported nothing yet opens several ingredients whose classes are looked up."""
+    """A new process can open several ingredients whose classes have to be looked up."""
     code = "import sys, hf_soup; print(hf_soup.check(sys.argv[1:]).ok)"
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", code, *map(str, mapped_runs)]
@@ -38,7 +38,7 @@ def test_first_command_of_a_process_takes_classes_of_transformers(tmp_path, mapp
 
 @pytest.mark.parametrize("opened", [open_all, try_to_open])
 def test_classes_are_looked_up_in_the_thread_of_the_caller(mapped_runs, monkeypatch, opened):
-    """Threads wait for disks and servers; libraries that replace themselves on import are imported by the caller."""
+    """Model classes are looked up, and their libraries imported, in the caller's thread."""
     looked_up, real = [], memory.architecture
     monkeypatch.setattr(
         memory, "architecture", lambda config: looked_up.append(threading.current_thread()) or real(config)
@@ -50,7 +50,7 @@ def test_classes_are_looked_up_in_the_thread_of_the_caller(mapped_runs, monkeypa
 
 
 def no_more_threads(monkeypatch, after):
-    """The system starts a number of threads and then no more."""
+    """Let the system start a number of threads and then no more."""
     real, started = threading.Thread.start, []
 
     def start(thread):
@@ -64,14 +64,14 @@ def no_more_threads(monkeypatch, after):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_side_by_side_goes_on_without_threads(monkeypatch, after):
-    """Every item is done, in order, however few threads there are."""
+    """Every item is processed, in order, however few threads can be started."""
     no_more_threads(monkeypatch, after)
     assert side_by_side(lambda number: number * 2, range(20)) == [number * 2 for number in range(20)]
 
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_merge_without_threads_has_the_same_bytes(tmp_path, text_runs, monkeypatch, after):
-    """A process that may start no thread merges in its own."""
+    """A process that cannot start threads writes the same bytes."""
     usual = hf_soup.merge(text_runs).save_pretrained(tmp_path / "usual")
     no_more_threads(monkeypatch, after)
     alone = hf_soup.merge(text_runs).save_pretrained(tmp_path / "alone")
@@ -79,7 +79,7 @@ def test_merge_without_threads_has_the_same_bytes(tmp_path, text_runs, monkeypat
 
 
 def test_first_failure_is_the_one_that_is_raised():
-    """Of several failures the first item's comes out, and what was not begun is left."""
+    """Of several failures that of the first item is raised, and remaining items are not started."""
     done = []
 
     def work(number):
@@ -93,7 +93,7 @@ def test_first_failure_is_the_one_that_is_raised():
 
 
 def test_many_ingredients_with_few_file_handles(tmp_path, text_runs):
-    """72 ingredients are merged by a process that may open 64 files more than it has open."""
+    """A process that may open only 64 more files can merge 72 ingredients."""
     runs = [shutil.copytree(text_runs[0], tmp_path / f"run-{index}") for index in range(72)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = os.dup(0)

@@ -1,4 +1,4 @@
-"""Tokenizers: how they act is compared, not how their files are laid out."""
+"""Tests of the comparison of tokenizers, which compares their behaviour and not the layout of their files."""
 
 import dataclasses
 import json
@@ -21,14 +21,14 @@ def pair(tmp_path, text_runs):
 
 @pytest.fixture
 def generic(pair):
-    """The same with a tokenizer whose class takes the file as it is."""
+    """The same runs with a tokenizer class that uses the file as it is."""
     for run in pair:
         edit(run, "tokenizer_config.json", lambda data: data.update(tokenizer_class="PreTrainedTokenizerFast"))
     return pair
 
 
 def edit(folder, name, change):
-    """Change a JSON file, which is made where it is missing."""
+    """Change a JSON file, and create it if missing."""
     path = folder / name
     data = json.loads(path.read_text()) if path.exists() else {}
     change(data)
@@ -36,7 +36,7 @@ def edit(folder, name, change):
 
 
 def as_slow(folder):
-    """The same tokenizer as older versions laid it out: a list of words, and special tokens in a file of their own."""
+    """Write the same tokenizer as older versions did: a word list, and special tokens in a separate file."""
     vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(vocab, key=vocab.get)))
     (folder / "tokenizer.json").unlink()
@@ -45,7 +45,7 @@ def as_slow(folder):
 
 
 def without_special(folder):
-    """The special tokens in another file, one of them with its flags."""
+    """Move the special tokens into a separate file, one of them with its flags."""
     special = {}
     edit(
         folder,
@@ -56,7 +56,7 @@ def without_special(folder):
 
 
 def with_carriage_returns(folder):
-    """The list of words with the line ends of another system."""
+    """Write the word list with Windows line ends."""
     as_slow(folder)
     path = folder / "vocab.txt"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -79,7 +79,7 @@ def with_carriage_returns(folder):
     ],
 )
 def test_one_tokenizer_in_other_files(pair, change):
-    """Layouts of files, defaults that are written out, and what a Trainer notes of truncation: no word of it."""
+    """Different file layouts, explicit defaults and truncation settings of Trainer give no problem and no note."""
     change(pair[1])
     report = hf_soup.check(pair)
     assert report.ok, report.problems
@@ -116,7 +116,7 @@ TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst",
     ],
 )
 def test_what_a_tokenizer_does_otherwise(generic, change, message):
-    """Normalisation, splitting, special tokens: a problem without a choice, a note with one."""
+    """Different normalisation, splitting or special tokens are a problem, and a note with `take_from`."""
     edit(generic[1], "tokenizer.json", change)
     (problem,) = hf_soup.check(generic).problems
     assert problem.startswith("run-1 has another tokenizer than run-0: ")
@@ -138,7 +138,7 @@ def test_what_a_tokenizer_does_otherwise(generic, change, message):
     ],
 )
 def test_what_a_class_is_told(pair, layout, settings, message):
-    """Settings that the class turns into behaviour, in whichever layout."""
+    """Settings that the tokenizer class turns into behaviour are compared in every layout."""
     layout(pair[1])
     (pair[1] / "special_tokens_map.json").unlink(missing_ok=True)
     edit(pair[1], "tokenizer_config.json", lambda data: data.update(settings))
@@ -150,7 +150,7 @@ def test_what_a_class_is_told(pair, layout, settings, message):
     ("name", "value"), [("model_max_length", 128), ("padding_side", "left"), ("truncation_side", "left")]
 )
 def test_what_leaves_short_texts_as_they_are(pair, name, value):
-    """The longest text and the side of padding: a note that says from which ingredient the soup takes them."""
+    """The maximum length and the sides of padding and truncation give a note about whose value the soup takes."""
     edit(pair[1], "tokenizer_config.json", lambda data: data.update({name: value}))
     report = hf_soup.check(pair)
     assert report.ok
@@ -160,7 +160,7 @@ def test_what_leaves_short_texts_as_they_are(pair, name, value):
 
 
 def test_what_other_programs_may_read(pair):
-    """A file that transformers does not follow is noted, since others do."""
+    """A difference in `tokenizer.json` that transformers ignores is noted, because other programs read it."""
     edit(pair[1], "tokenizer.json", lambda data: data["normalizer"].update(lowercase=False))
     report = hf_soup.check(pair)
     assert report.ok
@@ -168,7 +168,7 @@ def test_what_other_programs_may_read(pair):
 
 
 def test_other_words_in_another_layout(pair):
-    """Ids that mean other words are found across layouts, and are nothing to choose."""
+    """Ids with different words are found across layouts, and cannot be resolved by `take_from`."""
     as_slow(pair[1])
     path = pair[1] / "vocab.txt"
     path.write_text(path.read_text().replace("good\n", "goodly\n"))
@@ -178,7 +178,7 @@ def test_other_words_in_another_layout(pair):
 
 
 def test_tokens_that_were_added(pair):
-    """A list of words with a token more, kept in the settings of the tokenizer, is another vocabulary."""
+    """A token added in the settings of a word-list tokenizer makes another vocabulary."""
     for run in pair:
         as_slow(run)
     added = {"25": {"content": "<new>", "special": True}}
@@ -188,7 +188,7 @@ def test_tokens_that_were_added(pair):
 
 
 def test_tokens_that_a_class_adds(pair):
-    """A special token that only the settings name gets its id when the tokenizer is built, as in the other layout."""
+    """A special token named only in the settings gets its id when the tokenizer is built, so layouts agree."""
     as_slow(pair[1])
     edit(pair[1], "special_tokens_map.json", lambda data: data.update(additional_special_tokens=["<new>"]))
     transformers.AutoTokenizer.from_pretrained(pair[1]).save_pretrained(pair[0])
@@ -198,7 +198,7 @@ def test_tokens_that_a_class_adds(pair):
 
 
 def test_a_tokenizer_that_cannot_be_built(generic):
-    """Where transformers builds none, what the files say is compared."""
+    """If transformers cannot build a tokenizer, the files are compared."""
     for run in generic:
         edit(run, "tokenizer.json", lambda data: data["model"].update(type="SomethingNew"))
     edit(generic[1], "tokenizer.json", lambda data: data["normalizer"].update(lowercase=False))
@@ -215,7 +215,7 @@ def test_a_tokenizer_that_cannot_be_built(generic):
     ],
 )
 def test_a_token_for_padding(generic, architecture, first, decisive):
-    """A model that writes has no use for it, and a tokenizer without one could not pad: a note."""
+    """A different padding token is a problem only for a model that uses it, and only if both tokenizers have one."""
     edit(generic[0], "tokenizer_config.json", lambda data: data.update(pad_token=first))
     edit(generic[1], "tokenizer_config.json", lambda data: data.update(pad_token="[SEP]"))
     items = [dataclasses.replace(open_checkpoint(run), config={"architectures": [architecture]}) for run in generic]
@@ -225,14 +225,14 @@ def test_a_token_for_padding(generic, architecture, first, decisive):
 
 
 def test_an_added_token_of_the_others(generic):
-    """A token that all but one have added is told as missing from that one."""
+    """A token that only one ingredient lacks is reported as missing from that one."""
     edit(generic[1], "tokenizer.json", lambda data: data["added_tokens"].pop(4))
     edit(generic[1], "tokenizer_config.json", lambda data: data.pop("mask_token", None))
     assert "it has no added token '[MASK]'" in hf_soup.check(generic).problems[0]
 
 
 def test_those_who_share_a_tokenizer_stand_together(tmp_path, text_runs):
-    """Of many ingredients with one other tokenizer there is one line."""
+    """Ingredients that share another tokenizer are reported in one line."""
     runs = [shutil.copytree(run, tmp_path / str(copy) / run.name) for copy in range(2) for run in text_runs]
     for run in runs[4:]:
         edit(run, "tokenizer_config.json", lambda data: data.update(do_lower_case=False))

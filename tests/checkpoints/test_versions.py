@@ -1,4 +1,4 @@
-"""Checkpoints of other versions of transformers are one model, whatever their files call things; bases as well."""
+"""Checkpoints and base models written by different versions of transformers are treated as one model."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def rewrite(folder, change):
 
 
 def gamma(state):
-    """Names of TensorFlow's time."""
+    """Rename tensors to the names that TensorFlow checkpoints had."""
     return {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in state.items()
@@ -30,9 +30,8 @@ def gamma(state):
 
 
 def test_old_and_new_names_are_one_model(tmp_path, text_runs):
-    """Ingredients whose files spell LayerNorm otherwise are averaged as if they did not; checks, bytes and digests of
-    a recipe that is cooked again are those of the files.
-    """
+    """Ingredients with old names of LayerNorm give the bytes of those with new names, and the recipe records digests
+    of the files as they are."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
     rewrite(runs[1], gamma)
     assert hf_soup.check(runs).ok
@@ -48,9 +47,8 @@ def test_old_and_new_names_are_one_model(tmp_path, text_runs):
 
 
 def test_stored_twins_of_tied_weights(tmp_path):
-    """A file that holds a tied weight twice goes with one that holds it once; it stays one weight. With different
-    values, which transformers would not tie, it is refused with the way out.
-    """
+    """A file that stores a tied weight twice can be merged with one that stores it once; if the two copies differ, it
+    is refused with a remedy."""
     name, twin = "transformer.wte.weight", "lm_head.weight"
     runs = []
     for seed in range(2):
@@ -70,7 +68,7 @@ def test_stored_twins_of_tied_weights(tmp_path):
 
 
 def test_twins_of_the_hub_are_compared_when_they_are_here(hub, tmp_path):
-    """Of a repository the check has headers only: different twins are refused where they are read."""
+    """For Hub repositories, different copies of a tied weight are found when the weights are read."""
     from huggingface_hub import HfApi
 
     ids = []
@@ -89,7 +87,7 @@ def test_twins_of_the_hub_are_compared_when_they_are_here(hub, tmp_path):
 
 
 def test_two_tensors_for_one(tmp_path, text_runs):
-    """A file with a tensor under its old and its new name is taken where both are equal, else refused with both."""
+    """A tensor stored under its old and new name is accepted if both are equal, and refused with both names if not."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     name = "bert.embeddings.LayerNorm"
     rewrite(run, lambda state: {**state, f"{name}.gamma": state[f"{name}.weight"].clone()})
@@ -102,7 +100,7 @@ def test_two_tensors_for_one(tmp_path, text_runs):
 
 
 def test_buffers_of_every_layer_that_are_one_now(tmp_path):
-    """ESM of transformers 4 stored one table for each layer, of which today's class has one."""
+    """The rotary tables that ESM of transformers 4 stored for each layer map to the single one of today."""
     fields = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     fields |= {"intermediate_size": 24, "mask_token_id": 3, "pad_token_id": 1, "position_embedding_type": "rotary"}
     runs = [tmp_path / f"run-{seed}" for seed in range(2)]
@@ -124,7 +122,7 @@ def test_buffers_of_every_layer_that_are_one_now(tmp_path):
 
 
 def test_a_pickled_base_of_another_head(tmp_path, text_runs):
-    """A pickled base whose config.json names a class that its weights do not make is read as the ingredients' body."""
+    """A pickled base model with the tensors of another head is read for the body of the ingredients."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     state = load_file(base / "model.safetensors")
     more = {**state, "cls.seq_relationship.weight": torch.zeros(2, 32)}
@@ -159,9 +157,8 @@ BASES = {
 
 @pytest.mark.parametrize("kind", BASES)
 def test_a_base_under_any_names(tmp_path, kind):
-    """A base model of another class or version gives the soup that the same weights give under the ingredients' names,
-    and nothing of the body falls back to the mean.
-    """
+    """A base model of another class or version gives the same soup as one with the names of the ingredients, except
+    for tensors outside of the body."""
     tuned_class, base_class, rename = BASES[kind]
     tuned = [make(tuned_class, seed) for seed in range(2)]
     right = make(tuned_class, 7)
@@ -188,7 +185,7 @@ def test_a_base_under_any_names(tmp_path, kind):
 
 
 def test_a_base_of_something_else(tmp_path, text_runs):
-    """Most of the body not found is an error, whether by names or by sizes, for methods and strategies alike."""
+    """A base model in which most of the body is missing or of another size raises an IngredientError."""
     with quiet_transformers():
         testing.tiny_text_model(0, hidden_size=16).save_pretrained(tmp_path / "narrow")
         make("GPT2LMHeadModel", 0).save_pretrained(tmp_path / "gpt2")
@@ -202,7 +199,7 @@ def test_a_base_of_something_else(tmp_path, text_runs):
 
 
 def test_single_tensors_that_a_base_lacks_are_named(tmp_path, text_runs):
-    """A base that lacks a few tensors of the body is taken; which are averaged plainly is said by name."""
+    """A base model may lack a few tensors of the body, which a note lists."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     rewrite(base, lambda state: {name: tensor for name, tensor in state.items() if "pooler" not in name})
     soup = hf_soup.merge(text_runs[:2], method="ties", base_model=base)
@@ -211,7 +208,7 @@ def test_single_tensors_that_a_base_lacks_are_named(tmp_path, text_runs):
 
 
 def test_a_config_of_its_own_names_its_class(tmp_path, text_runs):
-    """A classifier whose config.json names the bare body would lose its head on load: refused."""
+    """A classifier whose config names the bare body is refused, because it would lose its head on loading."""
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
     for run in runs:
         path = run / "config.json"

@@ -1,4 +1,4 @@
-"""Models in memory that something is wrapped around, and adapters, which a soup would lose."""
+"""Tests of wrapped models in memory, and of adapters, which a soup would lose."""
 
 import shutil
 
@@ -19,7 +19,7 @@ LORA = {"task_type": "SEQ_CLS", "r": 2, "target_modules": ["query"]}
 
 @pytest.fixture(scope="module")
 def process_group(tmp_path_factory):
-    """One process that is a group of its own, as DDP and FSDP need."""
+    """A process group of a single process, as DDP and FSDP need."""
     place = tmp_path_factory.mktemp("group") / "store"
     torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
     yield
@@ -27,13 +27,13 @@ def process_group(tmp_path_factory):
 
 
 def compiled_inside(model):
-    """The body alone is compiled, so that names in the middle change."""
+    """Compile only the encoder, which changes names inside the model."""
     model.bert.encoder = torch.compile(model.bert.encoder)
     return model
 
 
 def checkpointed(model):
-    """Each layer is wrapped for activation checkpointing."""
+    """Wrap each layer for activation checkpointing."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
     for index, layer in enumerate(model.bert.encoder.layer):
@@ -42,7 +42,7 @@ def checkpointed(model):
 
 
 def prepared(model):
-    """What accelerate gives back."""
+    """Prepare the model with accelerate."""
     from accelerate import Accelerator
 
     return Accelerator(cpu=True).prepare(model)
@@ -62,7 +62,7 @@ WRAPPERS = {
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("kind", WRAPPERS)
 def test_a_wrapped_model_is_the_model(tmp_path, text_runs, kind):
-    """A model that is compiled, spread or prepared gives the bytes that its folder gives, under its own class."""
+    """A compiled, distributed or prepared model gives the same bytes as its folder, and its own class."""
     models = [WRAPPERS[kind](testing.tiny_text_model(seed)) for seed in range(2)]
     folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
     plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
@@ -74,7 +74,7 @@ def test_a_wrapped_model_is_the_model(tmp_path, text_runs, kind):
 
 
 def added(model):
-    """An adapter that transformers itself puts into a model."""
+    """Add an adapter by transformers' own method."""
     model.add_adapter(peft.LoraConfig(**LORA))
     return model
 
@@ -106,14 +106,14 @@ def added(model):
     ],
 )
 def test_an_adapter_in_memory_is_refused(wrap, message):
-    """Adapters would be lost: refused before anything is written, with what to do."""
+    """Models with an adapter, quantised by torch or not of transformers are refused with the reason."""
     models = [wrap(testing.tiny_text_model(seed)) for seed in range(2)]
     with pytest.raises(hf_soup.SoupError, match=message):
         hf_soup.merge(models)
 
 
 def test_a_merged_adapter_is_an_ingredient(tmp_path):
-    """What the error says to do works: after `merge_and_unload` the weights hold the adapter."""
+    """After `merge_and_unload`, as the error advises, the weights include the adapter and can be merged."""
     model = peft.get_peft_model(testing.tiny_text_model(0), peft.LoraConfig(**LORA))
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -128,7 +128,7 @@ def test_a_merged_adapter_is_an_ingredient(tmp_path):
 
 @pytest.mark.parametrize("role", ["ingredient", "base_model"])
 def test_an_adapter_beside_whole_weights_is_refused(tmp_path, text_runs, role):
-    """transformers puts such an adapter on top of the weights, which a soup of the weights would not have."""
+    """A folder with weights and an adapter is refused, because transformers would apply the adapter on loading."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
     peft.get_peft_model(testing.tiny_text_model(0), peft.LoraConfig(**LORA)).save_pretrained(run)
     others = {"method": "ties", "base_model": run} if role == "base_model" else {}
@@ -138,7 +138,7 @@ def test_an_adapter_beside_whole_weights_is_refused(tmp_path, text_runs, role):
 
 
 def test_a_state_dict_of_a_compiled_model(tmp_path, text_runs):
-    """The names of `torch.compile(model).state_dict()` are understood, and what was taken off is said."""
+    """The state dict of a compiled model is understood, and a note lists the prefix that was removed."""
     model = testing.tiny_text_model(0)
     config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
     soup = hf_soup.merge([hf_soup.load_ingredient(torch.compile(model).state_dict(), config=config), text_runs[1]])
@@ -160,7 +160,7 @@ def test_a_state_dict_of_a_compiled_model(tmp_path, text_runs):
     ],
 )
 def test_a_state_dict_of_other_things(change, message):
-    """What is no state dict, or one of other shapes, is told with the name of the entry, and never raw."""
+    """An invalid entry in a state dict, or one of the wrong shape, raises an IngredientError that names it."""
     model = testing.tiny_text_model(0)
     config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
     with pytest.raises(IngredientError, match=message):
@@ -168,7 +168,7 @@ def test_a_state_dict_of_other_things(change, message):
 
 
 def test_a_configuration_in_memory_names_no_code(tmp_path):
-    """What chooses code to run does not travel into the soup from memory either."""
+    """Names of code in the config of a model in memory are dropped from the soup; `config=` may not be a Hub id."""
     models = [testing.tiny_text_model(seed) for seed in range(2)]
     for model in models:
         model.config.auto_map = {"AutoModel": "somewhere--code.Model"}

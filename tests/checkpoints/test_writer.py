@@ -1,4 +1,4 @@
-"""Files are byte for byte what safetensors writes; folders appear whole or not at all."""
+"""Tests of the writer: files equal those of safetensors, and folders appear complete or not at all."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SPECS = [TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) f
 
 
 def write_weights(folder, tensors, **options):
-    """Write tensors whole, and return their digests."""
+    """Write complete tensors, and return their digests."""
     with weight_files(folder, SPECS, **options) as files:
         for name, tensor in tensors:
             files.write(name, 0, tensor)
@@ -45,7 +45,7 @@ def test_one_file_is_the_file_of_safetensors(tmp_path):
 
 @pytest.mark.parametrize("parts", [[], [(0, 2)], [(0, 4), (0, 4)]])
 def test_what_does_not_come_once_is_noticed(tmp_path, parts):
-    """A tensor that came in part, or twice, is no whole file."""
+    """A tensor that is missing, incomplete or written twice raises a RuntimeError."""
     spec = TensorSpec("x", (4,), "float32")
 
     def write():
@@ -58,7 +58,7 @@ def test_what_does_not_come_once_is_noticed(tmp_path, parts):
 
 
 def test_shards_hold_everything_once(tmp_path):
-    """With small shards the index names every tensor, and the shards together hold them all."""
+    """With small shards the index lists every tensor, and the shards together hold them all."""
     digests = write_weights(tmp_path, reversed(TENSORS.items()), max_shard_size=40)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     tensors = {}
@@ -69,7 +69,7 @@ def test_shards_hold_everything_once(tmp_path):
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
-    """Until the block ends there is nothing under the name; afterwards there is no litter."""
+    """The folder does not exist until the block ends, and no temporary files remain afterwards."""
     with staged_folder(tmp_path / "out") as stage:
         (stage / "file").write_text("x")
         assert not (tmp_path / "out").exists()
@@ -78,7 +78,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
-    """An error in the block leaves neither the folder nor its parts."""
+    """An error in the block leaves neither the folder nor temporary files."""
 
     def fail():
         with staged_folder(tmp_path / "out") as stage:
@@ -91,7 +91,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 
 def test_a_folder_that_is_there_is_kept_unless_told(tmp_path):
-    """Without overwrite it is refused; with it, a failure leaves the old one as it was."""
+    """An existing folder is refused without `overwrite=True`; with it, a failure leaves the folder as it was."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").write_text("old")
@@ -120,13 +120,12 @@ while True:
 
 
 def test_a_kill_leaves_the_target_whole(tmp_path):
-    """Killed at twenty random moments, the target is of one round, and absent at most where two names cannot be
-    exchanged; the next run leaves no litter.
-    """
+    """After a kill at each of twenty random moments the target is the complete output of one round, or absent only
+    where two names cannot be exchanged, and the next run leaves no other files."""
     out = tmp_path / "out"
     for seed in range(20):
         process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(out)], stdout=subprocess.PIPE)
-        process.stdout.readline()  # it is at work
+        process.stdout.readline()  # it has written once
         time.sleep(random.Random(seed).uniform(0, 0.01))
         process.kill()
         process.wait()
@@ -173,7 +172,7 @@ print(sum(found), *[path.name for path in out.parent.iterdir()])
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_killed_merge_leaves_its_target_absent_or_whole(tmp_path, text_runs):
-    """Merges that are killed at twenty random moments leave nothing or a whole soup, and the next one no litter."""
+    """Merges killed at random moments leave no soup or a complete one, and the next merge leaves no other files."""
     out = tmp_path / "place" / "out"
     out.parent.mkdir()
     command = [sys.executable, "-c", KILLED, str(out), *map(str, text_runs)]
@@ -185,7 +184,7 @@ def test_a_killed_merge_leaves_its_target_absent_or_whole(tmp_path, text_runs):
 
 
 def test_what_was_moved_away_comes_back(tmp_path):
-    """A process that died between its two renames has not lost the old folder."""
+    """A folder that a killed process had moved aside is restored."""
     moved = tmp_path / ".out.abc12345.old"
     moved.mkdir()
     (moved / "old").write_text("old")
@@ -199,7 +198,7 @@ def test_what_was_moved_away_comes_back(tmp_path):
 
 
 def test_litter_of_other_targets_is_left_alone(tmp_path):
-    """What another target with a longer name has moved away is not ours to delete or to take."""
+    """Temporary folders of another target whose name is longer are not touched."""
     for name in (".out.v2.abc12345.old", ".out.v2.abc12345.partial", ".out.abc.old"):
         (tmp_path / name).mkdir()
     with staged_folder(tmp_path / "out") as stage:
@@ -209,7 +208,7 @@ def test_litter_of_other_targets_is_left_alone(tmp_path):
 
 
 def test_overwriting_a_link_to_a_folder(tmp_path):
-    """The link stays, and the folder that it points to is replaced on its own disk; nothing else is left."""
+    """Overwriting through a link keeps the link and replaces the folder that it points to."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "old").write_text("old")
     (tmp_path / "out").symlink_to(tmp_path / "real")
@@ -221,7 +220,7 @@ def test_overwriting_a_link_to_a_folder(tmp_path):
 
 
 def test_of_two_at_once_one_wins(tmp_path):
-    """A target that somebody made meanwhile is not overwritten, and work that is under way is not taken for litter."""
+    """A target that appears during the work is not overwritten, and unfinished work is not deleted as a leftover."""
     out = tmp_path / "out"
 
     def make(text):
@@ -230,7 +229,7 @@ def test_of_two_at_once_one_wins(tmp_path):
             if text == "slow":
                 make("quick")
 
-    with pytest.raises(OutputError, match=r"Directory not empty|File exists"):  # and its own work was still there
+    with pytest.raises(OutputError, match=r"Directory not empty|File exists"):  # its own work was not deleted
         make("slow")
     assert (out / "file").read_text() == "quick"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -248,7 +247,7 @@ except hf_soup.errors.OutputError as error:
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, text_runs):
-    """Where a file cannot grow, the error says what could not be written, and nothing is left."""
+    """If a file cannot grow, the error says what could not be written, and nothing is left."""
     command = [sys.executable, "-c", FULL, str(tmp_path / "out"), *map(str, text_runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"cannot write {tmp_path / 'out'}: File too large" in done.stdout

@@ -1,4 +1,4 @@
-"""The command line, as a process: results on stdout, the rest on stderr, exit codes 0, 1 and 2."""
+"""Tests of the command line: results on stdout, everything else on stderr, exit codes 0, 1 and 2."""
 
 import json
 import subprocess
@@ -16,13 +16,13 @@ from hf_soup.cli import main
 
 
 def process(*args):
-    """Call the installed command."""
+    """Run the installed command in a process."""
     command = Path(sys.executable).with_name("hf-soup")
     return subprocess.run([command, *map(str, args)], capture_output=True, text=True, check=False)
 
 
 def test_merge_saves_and_says_where(tmp_path, text_runs):
-    """A weighted merge by command line is the merge by Python; a human reads who went in."""
+    """`merge` with weights equals the merge in Python, and prints the ingredients and the folder."""
     done = process("merge", *text_runs, "--weights", "2,1,1", "-w", "classifier=1,0,0", "-o", tmp_path / "soup")
     assert done.returncode == 0, done.stderr
     assert "| run-0" in done.stdout
@@ -34,7 +34,7 @@ def test_merge_saves_and_says_where(tmp_path, text_runs):
 
 
 def test_greedy_merge_in_json(tmp_path, text_runs):
-    """With data and a strategy the command selects; --format json prints one object and nothing else on stdout."""
+    """`merge` with a strategy and data selects ingredients, and `--json` prints a single object on stdout."""
     testing.tiny_texts(30).to_csv(tmp_path / "validation.csv")
     done = run(
         *("merge", *text_runs, "--strategy", "greedy", "--accept", ">", "--data", tmp_path),
@@ -49,7 +49,7 @@ def test_greedy_merge_in_json(tmp_path, text_runs):
 
 
 def test_check(text_runs, image_runs):
-    """Good ingredients give 0 and a report; bad ones give 1, and the problem in it."""
+    """`check` exits with 0 and a report for compatible ingredients, and with 1 and the problems otherwise."""
     good = run("check", *text_runs)
     assert good.returncode == 0
     assert "Their tensors can be averaged. Read the notes above" in good.stdout
@@ -61,7 +61,7 @@ def test_check(text_runs, image_runs):
 
 
 def test_cook_a_recipe(tmp_path, text_runs):
-    """A recipe is cooked again into a folder of one's choice; -q prints that folder alone."""
+    """`cook` makes the soup of a recipe in another folder, and `-q` prints only that folder."""
     folder = hf_soup.merge(text_runs[:1] * 2).save_pretrained(tmp_path / "soup")
     done = run("cook", folder / "soup_recipe.yaml", "-o", tmp_path / "again", "-q")
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_cook_a_recipe(tmp_path, text_runs):
     ],
 )
 def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message):
-    """What a user gets wrong is 1, a wrong call is 2; the message is on stderr, and nothing is written."""
+    """An invalid value exits with 1 and a wrong call with 2, with the message on stderr, and nothing is written."""
     places = {"run": str(text_runs[0]), "out": str(tmp_path / "out")}
     done = run(*[arg.format(**places) for arg in args])
     assert done.returncode == code
@@ -103,7 +103,7 @@ def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message
 
 
 def test_modules_and_plan(tmp_path, text_runs):
-    """`modules` lists what weights can name; `plan` shows the weights of each module."""
+    """`modules` lists the prefixes that weights can name, and `plan` shows the weights of each module."""
     done = run("modules", text_runs[0], "--json")
     names = [module["name"] for module in json.loads(done.stdout)]
     assert names == ["classifier", "embeddings", "encoder.layer.0", "encoder.layer.1", "pooler"]
@@ -118,7 +118,7 @@ def test_modules_and_plan(tmp_path, text_runs):
 
 
 def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
-    """A folder that is there is refused before ingredients are even looked at."""
+    """`merge` refuses an existing folder before it opens the ingredients."""
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup" / "mine").write_text("mine")
     done = process("merge", "no-such-run", "-o", tmp_path / "soup")
@@ -127,7 +127,7 @@ def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
 
 
 def test_sweep_and_runs(tmp_path):
-    """A dry run shows runs, steps and disk; the sweep trains them; called again with more values it adds runs."""
+    """`sweep --dry-run` shows the plan, `sweep` trains the runs, and more values add runs, which `runs` lists."""
     for seed, name in enumerate(("train", "validation")):
         testing.tiny_texts(48, seed=seed).to_csv(tmp_path / f"{name}.csv")
     base = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base")
@@ -167,9 +167,8 @@ def sweep_files(tmp_path):
 
 
 def test_an_option_with_one_value_is_for_all_runs(tmp_path, sweep_files):
-    """The sweep is that of the Python call with such options as `training_args`: the same start, which a probe has
-    trained, runs and manifest.
-    """
+    """Options with one value are training arguments of all runs: start, runs and manifest equal those of the Python
+    call with `training_args`."""
     base, data = sweep_files
     command = ["sweep", base, "--data", data, "--head", "probe", "--epochs", "2", "--batch-size", "32"]
     command += ["--max-length", "8", "--class-weights", "{1: 2.0}", "--early-stopping-patience", "1"]
@@ -212,7 +211,7 @@ def test_an_option_with_one_value_is_for_all_runs(tmp_path, sweep_files):
     ("option", "first", "more"), [("--seed", "0", "0,1"), ("--learning-rate", "1e-3", "1e-3,3e-3")]
 )
 def test_more_values_of_one_option_add_runs(tmp_path, sweep_files, option, first, more):
-    """An option that had one value may have several: the run that is there stays, others come."""
+    """Giving more values to an option keeps existing runs and adds new ones."""
     base, data = sweep_files
     command = ["sweep", base, "--data", data, "--epochs", "1", "-o", tmp_path / "runs", "--json"]
     assert run(*command, option, first).returncode == 0
@@ -248,7 +247,7 @@ def test_more_values_of_one_option_add_runs(tmp_path, sweep_files, option, first
     ],
 )
 def test_sweep_refuses(tmp_path, options, code, message):
-    """What is wrong is one line, and nothing is made."""
+    """An invalid option of `sweep` is reported without a traceback, and nothing is written."""
     testing.tiny_texts(30).to_csv(tmp_path / "train.csv")
     testing.tiny_texts(30, seed=1).to_csv(tmp_path / "validation.csv")
     base = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base")
@@ -261,7 +260,7 @@ def test_sweep_refuses(tmp_path, options, code, message):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
 def test_help(command):
-    """Every command explains itself, with an example that can be pasted."""
+    """The help of every command has an example."""
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
@@ -271,7 +270,7 @@ def test_help(command):
 
 @pytest.mark.parametrize(("command", "kind"), [("strategies", "strategy"), ("methods", "method")])
 def test_what_there_is_is_listed(command, kind):
-    """Each name with its line of help and the parameters that it takes."""
+    """`strategies` and `methods` list each name with a description and its parameters."""
     from hf_soup import plugins
 
     text = run(command).stdout
@@ -283,7 +282,7 @@ def test_what_there_is_is_listed(command, kind):
 
 
 def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
-    """Lists, numbers and choices arrive as what they are; folds and a part held back are told."""
+    """Lists, numbers and choices have the right types in the recipe; `--folds` and `--holdout` scores are printed."""
     testing.tiny_texts(30).to_csv(tmp_path / "validation.csv")
     done = run(
         *(
@@ -314,7 +313,7 @@ def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
 
 
 def test_options_of_methods_and_strategies_are_in_the_help():
-    """Parameters of methods and strategies are options, with their docstrings' words."""
+    """The help lists parameters of methods and strategies as options, with the text of their docstrings."""
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [linear] Divide by the sum of the weights" in text
     assert "--accept [>=|>] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
@@ -322,7 +321,7 @@ def test_options_of_methods_and_strategies_are_in_the_help():
 
 
 def test_compare_writes_a_report(tmp_path, text_runs):
-    """Runs, a saved soup, test and shifted sets from files: tables and pictures in a folder, the same on stdout."""
+    """`compare` writes tables and pictures into a folder, and prints the same tables."""
     for seed, name in enumerate(("validation", "test", "tweets")):
         testing.tiny_texts(40, seed=seed).to_csv(tmp_path / f"{name}.csv")
     done = run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
@@ -356,7 +355,7 @@ def test_compare_writes_a_report(tmp_path, text_runs):
     ],
 )
 def test_compare_refuses(tmp_path, text_runs, options, code, words):
-    """Wrong calls end with 2, wrong names with 1, each with what to write."""
+    """Wrong calls of `compare` exit with 2, and wrong names with 1 and a hint."""
     testing.tiny_texts(10).to_csv(tmp_path / "test.csv")
     soup = [] if "--soup" in options else ["--soup", text_runs[0]]
     done = run("compare", *text_runs[1:], *soup, "--test", tmp_path, *options)
@@ -365,7 +364,7 @@ def test_compare_refuses(tmp_path, text_runs, options, code, words):
 
 
 def test_compare_without_a_soup(tmp_path, text_runs):
-    """Runs are compared with their uniform soup; without runs there is nothing to compare."""
+    """`compare` compares runs with their uniform soup, and fails without any runs."""
     testing.tiny_texts(10).to_csv(tmp_path / "test.csv")
     done = run("compare", *text_runs, "--test", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -375,7 +374,7 @@ def test_compare_without_a_soup(tmp_path, text_runs):
 
 
 def test_the_cache_is_shown_and_cleared(text_runs, tmp_path):
-    """Scores of a merge are listed, and gone when they are cleared."""
+    """`cache` lists the scores of a merge, and `cache --clear` deletes them."""
     testing.tiny_texts(20, seed=8).to_csv(tmp_path / "validation.csv")
     run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
     shown = json.loads(run("cache", "--json").stdout)

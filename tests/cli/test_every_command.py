@@ -1,4 +1,4 @@
-"""What holds for every command, in one table: exit codes, streams, formats, help, width, colours."""
+"""Tests of all commands, from one table: exit codes, streams, formats, help, width and colours."""
 
 import json
 import re
@@ -17,7 +17,7 @@ NO_FORMAT = ("install-extension",)  # changes a file in the home folder, and has
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, text_runs):
-    """A folder with runs, data, a soup, a sweep and a cook file."""
+    """A folder with data, a soup, a sweep and a cook file."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "data").mkdir()
     for seed, split in enumerate(("train", "validation", "test")):
@@ -29,7 +29,7 @@ def place(tmp_path_factory, text_runs):
     return folder
 
 
-# command -> what it is called with where everything is there; RUN is a run, HERE the folder, OUT a new folder
+# command -> arguments of a valid call; RUN and OTHER are runs, HERE the folder, OUT a new folder, REPO a repository
 CALLS = {
     "sweep": ("RUN", "--data", "HERE/data", "-o", "OUT", "--dry-run"),
     "runs": ("HERE/sweep",),
@@ -54,7 +54,7 @@ CALLS = {
 
 @pytest.fixture
 def call(place, text_runs, tmp_path, hub):
-    """Call a command of the table with more arguments."""
+    """A function that calls a command of the table with additional arguments."""
     words = {
         "RUN": str(text_runs[0]),
         "OTHER": str(text_runs[1]),
@@ -71,13 +71,13 @@ def call(place, text_runs, tmp_path, hub):
 
 
 def test_the_table_has_every_command():
-    """A new command is held to the same."""
+    """The table has every command, so that a new one is tested too."""
     assert set(CALLS) == set(main.commands) - set(NO_FORMAT)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_format(name, call, monkeypatch):
-    """JSON is JSON and nothing else on stdout, and NO_COLOR is obeyed."""
+    """With `--format json`, stdout is JSON alone, and NO_COLOR is respected."""
     monkeypatch.setenv("NO_COLOR", "1")
     done = call(name, "--format", "json")
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_every_format(name, call, monkeypatch):
 
 @pytest.mark.parametrize("name", [*CALLS, *NO_FORMAT])
 def test_help_fits_a_terminal_and_shows_an_example(name, monkeypatch):
-    """80 columns, an example that begins with the command, and exit code 0."""
+    """The help fits 80 columns, and has an example of the command."""
     monkeypatch.setenv("COLUMNS", "80")
     done = hf_soup_command(name, "--help")
     assert done.returncode == 0
@@ -102,7 +102,7 @@ def test_help_fits_a_terminal_and_shows_an_example(name, monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name, words in CALLS.items() if words])
 def test_a_wrong_call_is_told_on_stderr(name):
-    """Exit code 2 for an unknown option, 1 for something that is not there; stdout stays empty."""
+    """An unknown option exits with 2, and a missing file with 1 or 2; stdout stays empty."""
     done = hf_soup_command(name, "--no-such-option")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--no-such-option" in done.stderr

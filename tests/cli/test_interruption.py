@@ -1,4 +1,4 @@
-"""Signals: whenever they come, a command ends with one line and the exit code of the signal, and leaves no process."""
+"""Tests of signals: a command ends with one line and the signal's exit code, and leaves no processes."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ DESTROY = """
 
 @pytest.fixture(autouse=True)
 def heard():
-    """Signals are heard as in a terminal, also where the tests run in the background and ignore them."""
+    """Use the default handlers, also if the tests run in the background and ignore signals."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -55,7 +55,7 @@ def heard():
 
 
 def interrupted(module, number, *args, what=SEND):
-    """Exit code and stderr of a command that gets a signal where it imports a module."""
+    """Exit code and stderr lines of a command that gets a signal when it imports a module."""
     command = [sys.executable, "-c", COMMAND.format(what=what), module, str(int(number)), *args]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stderr.splitlines()
@@ -64,7 +64,7 @@ def interrupted(module, number, *args, what=SEND):
 @pytest.mark.parametrize("module", ["click", "hf_soup.cli.soups", "torch"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_something_is_imported(module, number, text_runs, tmp_path):
-    """The first moments of a command are imports: one line tells of the signal, and no traceback."""
+    """A signal during imports, which come first in a command, prints one line and no traceback."""
     command = ["merge", *text_runs, "-o", tmp_path / "soup"] if module == "torch" else ["methods"]
     code, lines = interrupted(module, number, *command)
     assert code == 128 + number, lines
@@ -74,14 +74,14 @@ def test_a_signal_while_something_is_imported(module, number, text_runs, tmp_pat
 
 @pytest.mark.parametrize("what", [SWALLOW, DESTROY], ids=["except BaseException", "destructor"])
 def test_an_interrupt_that_a_library_swallows_comes_again(what):
-    """Optional imports and destructors take every exception for their own: the command ends all the same."""
+    """If an optional import or a destructor swallows the interrupt, it is raised again and the command ends."""
     code, lines = interrupted("hf_soup.cli.soups", signal.SIGTERM, "methods", what=what)
     assert code == 143
     assert lines == ["Terminated (SIGTERM): finished work is kept; rerun the command to resume."]
 
 
 def test_what_is_ignored_stays_ignored():
-    """Below `nohup` a command goes on when its terminal is gone."""
+    """Under `nohup` a command ignores SIGHUP."""
     command = ["nohup", sys.executable, "-c", COMMAND.format(what=SEND), "click", str(int(signal.SIGHUP)), "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0
@@ -90,7 +90,7 @@ def test_what_is_ignored_stays_ignored():
 
 @pytest.fixture
 def handlers():
-    """The handlers of this process come back."""
+    """Restore the signal handlers of this process."""
     names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in names}
     hook = sys.unraisablehook
@@ -102,7 +102,7 @@ def handlers():
 
 
 def test_cleaning_up_is_not_interrupted_by_the_same_signal(handlers):
-    """Terminals and launchers both send a signal: the second one of a moment is no second Ctrl-C."""
+    """A signal that arrives twice within a moment, as terminals and launchers send it, does not interrupt clean-up."""
     interruption = Interruption()
     interruption.listen()
     cleaned = False
@@ -117,7 +117,7 @@ def test_cleaning_up_is_not_interrupted_by_the_same_signal(handlers):
 
 
 def test_a_second_ctrl_c_interrupts_what_cleans_up(handlers, monkeypatch):
-    """Whoever does not want to wait says so again; the third time ends the process."""
+    """A second Ctrl-C interrupts the clean-up, and a third one exits the process."""
     monkeypatch.setattr("hf_soup.cli.interruption.SAME", 0)
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)
@@ -132,7 +132,7 @@ def test_a_second_ctrl_c_interrupts_what_cleans_up(handlers, monkeypatch):
 
 
 def test_a_forked_child_ends_as_it_would_without_us(handlers):
-    """Workers of a DataLoader are forked, and are ended by SIGTERM: none of them tells a traceback."""
+    """A forked child, such as a DataLoader worker, is ended by SIGTERM as usual."""
     Interruption().listen()
     child = os.fork()
     if not child:
@@ -142,7 +142,7 @@ def test_a_forked_child_ends_as_it_would_without_us(handlers):
 
 
 def wait_for_ever(folder):
-    """The work of a worker: to write down its process, and what it does when it is ended."""
+    """The work of a test process: record its id, wait, and record that it has cleaned up."""
     mine = Path(folder) / str(os.getpid())
     mine.touch()
     try:
@@ -162,7 +162,7 @@ if __name__ == "__main__":
 
 
 def is_alive(pid):
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -172,7 +172,7 @@ def is_alive(pid):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_its_parent(tmp_path, number):
-    """Workers of several devices clean up and end, when their parent is killed and when Ctrl-C goes to all of them."""
+    """Workers clean up and end when their parent is killed, or when Ctrl-C goes to all of them."""
     script = tmp_path / "sweep.py"
     script.write_text(SWEEP)
     work = tmp_path / "work"
@@ -197,11 +197,11 @@ def test_no_worker_outlives_its_parent(tmp_path, number):
         time.sleep(0.02)
     assert not any(map(is_alive, pids))
     assert {path.name for path in work.iterdir()} == {f"{pid}.cleaned" for pid in pids}
-    assert stderr.count("Traceback") == (number == signal.SIGINT)  # the parent's own, as of any program of Python
+    assert stderr.count("Traceback") == (number == signal.SIGINT)  # the parent's own
 
 
 def test_python_has_its_own_handlers():
-    """A program that uses the package gets no handler of ours."""
+    """Importing the package installs no signal handlers."""
     code = "import signal, hf_soup.cli, hf_soup.parallel; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

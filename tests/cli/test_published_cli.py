@@ -1,4 +1,4 @@
-"""Published soups by command line: verify, card, tree, cook with changes, and `hf soup`; no token leaks anywhere."""
+"""Tests of commands for published soups, of `hf soup`, and that no token is written or printed."""
 
 import json
 import os
@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 def process(*args, **variables):
-    """Call an installed command."""
+    """Run an installed command."""
     environ = {**os.environ, **variables}
     command = [BIN / args[0], *map(str, args[1:])]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
@@ -37,13 +37,13 @@ def runs(hub, text_runs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def soup(hub, runs):
-    """Their soup on the Hub."""
+    """The soup of these runs on the Hub."""
     hf_soup.merge(runs).push_to_hub(f"{hub.user}/cli-soup")
     return f"{hub.user}/cli-soup"
 
 
 def test_verify_card_and_tree(hub, runs, soup, tmp_path):
-    """A sound soup is 0 and a sentence; JSON is one object; a soup that was changed is 1."""
+    """`verify` exits with 0 for a correct soup and 1 for a changed one; `card` and `lineage` print card and tree."""
     good = run("verify", soup)
     assert (good.returncode, good.stdout) == (0, "verified: 41 tensors identical\n"), good.stderr
     card = run("card", soup)
@@ -70,7 +70,7 @@ def test_verify_card_and_tree(hub, runs, soup, tmp_path):
 
 
 def _other(soup, folder):
-    """The recipe of a soup beside the weights of another."""
+    """A folder with the recipe of a soup and other weights."""
     hf_soup.merge([testing.tiny_text_model(9)]).save_pretrained(folder / "other")
     recipe = HfApi().hf_hub_download(soup, "soup_recipe.yaml")
     (folder / "other" / "soup_recipe.yaml").write_text(Path(recipe).read_text())
@@ -78,7 +78,7 @@ def _other(soup, folder):
 
 
 def test_cook_with_changes(runs, soup, tmp_path):
-    """`--set`, `--add` and `--drop` change what is cooked; without -o it is a wrong call."""
+    """`--set`, `--add` and `--drop` change what is cooked, and `cook` of a soup without `-o` is a wrong call."""
     done = run(
         *("cook", soup, "--set", "strategy=uniform", "--drop", runs[1], "--add", runs[1]),
         *("-o", tmp_path / "other", "-q"),
@@ -90,7 +90,7 @@ def test_cook_with_changes(runs, soup, tmp_path):
 
 
 def test_hf_soup_is_a_command_of_hf(runs, tmp_path):
-    """In a HOME of its own: `hf soup merge` works after install-extension, passes exit codes on, and is gone after."""
+    """After `install-extension`, `hf soup` runs commands and passes on exit codes; `--remove` uninstalls it."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
     assert process("hf", "soup", "--version", **home).returncode != 0
     done = process("hf-soup", "install-extension", **home)
@@ -134,9 +134,8 @@ for act in acts:
 
 
 def test_no_token_is_written_or_printed(hub, tmp_path, text_runs):
-    """A sweep, merges, pushes and errors, with the token of the environment and with one given: neither is in any file
-    of the run, the caches or the Hub, nor in what was printed, at the noisiest level.
-    """
+    """Tokens, from the environment or given, are in no file of the run, the caches or the Hub, and not in the
+    output at the most verbose level."""
     home = tmp_path / "home"
     variables = {**environment(hub, home), "HF_HUB_VERBOSITY": "debug"}
     command = [sys.executable, "-c", SCRIPT, hub.user, str(text_runs[0]), str(tmp_path), hub.token]

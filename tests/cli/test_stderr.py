@@ -1,4 +1,4 @@
-"""What reaches stderr: bars where somebody looks, notes of hf_soup, and nothing that libraries say of their work."""
+"""Tests of stderr: bars in terminals, notes of hf_soup, and no output of libraries."""
 
 import ast
 import io
@@ -30,7 +30,7 @@ VARIABLES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "HF_DATASETS_DISABL
 
 
 def surroundings(**variables):
-    """The environment of a user who has set nothing about bars."""
+    """The environment without variables about bars."""
     return {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
 
 
@@ -48,14 +48,14 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def called(*commands):
-    """Commands one after the other in a process of their own, as a shell starts it, with pipes for its streams."""
+    """Run commands one after the other in a separate process, with pipes as its streams."""
     arguments = json.dumps([list(map(str, command)) for command in commands])
     command = [sys.executable, "-c", ALL, arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings())
 
 
 def seen_in_terminal(*args, **variables):
-    """What the command writes to stderr where that is a terminal."""
+    """What a command writes to stderr if that is a terminal."""
     command = [sys.executable, "-m", "hf_soup.cli", *map(str, args)]
     reading, writing = pty.openpty()
     with subprocess.Popen(
@@ -77,22 +77,22 @@ def seen_in_terminal(*args, **variables):
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self):
-        """It is."""
+        """Return True."""
         return True
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    """No variable says anything about bars."""
+    """Unset all variables about bars."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_bars_are_for_terminals(monkeypatch):
-    """In a terminal a bar is drawn; where stderr is something else, or nothing, it is not."""
+    """A bar is drawn in a terminal, and not if stderr is something else or missing."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
@@ -106,7 +106,7 @@ def test_bars_are_for_terminals(monkeypatch):
 @pytest.mark.parametrize(("value", "shown"), [("1", False), ("true", False), ("0", True), ("", True), ("no", True)])
 @pytest.mark.parametrize("name", ["HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"])
 def test_a_variable_hides_bars_whenever_it_is_set(monkeypatch, name, value, shown):
-    """tqdm and the Hub's client are imported long before: the variable counts as it is when a bar begins."""
+    """The variables are read when a bar begins, not when tqdm or the Hub's client is imported."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv(name, value)
     assert bars_are_shown() is shown
@@ -115,7 +115,7 @@ def test_a_variable_hides_bars_whenever_it_is_set(monkeypatch, name, value, show
 
 
 def test_a_notebook_shows_bars(monkeypatch):
-    """Stderr of a kernel is no terminal, and people look at it; IPython in a pipe is none."""
+    """Bars are shown in a notebook, although its stderr is not a terminal, and not in IPython in a pipe."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     shell = types.SimpleNamespace(config={"IPKernelApp": {}})
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
@@ -130,7 +130,7 @@ def test_a_notebook_shows_bars(monkeypatch):
 
 
 def test_bars_of_libraries_follow(monkeypatch):
-    """Over a call of ours datasets draws where we would, and elsewhere as before."""
+    """Within `library_bars`, datasets shows bars only if hf_soup would; afterwards its setting is restored."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     datasets.enable_progress_bars()
     with library_bars("datasets"):
@@ -153,14 +153,12 @@ def calls_of(name):
 
 
 def test_every_bar_is_decided_on_in_one_place():
-    """No module draws a bar of its own."""
+    """Only `progress.py` draws bars."""
     assert [path for path, _ in calls_of("tqdm")] == ["progress.py"]
 
 
 def test_every_warning_is_known_as_ours():
-    """The command line shows warnings of one category alone, so a warning of another one would be lost: a single
-    function warns, with that category.
-    """
+    """Only one function warns, with the category SoupWarning, because the command line shows no other warnings."""
     ((path, node),) = calls_of("warnings.warn")
     assert path == "errors.py"
     assert [ast.unparse(argument) for argument in node.args[1:]] == ["SoupWarning"]
@@ -170,7 +168,7 @@ OURS = re.compile(r"Note: .+|\d+ runs? of \d+ to train: .+")
 
 
 def test_the_commands_write_only_their_own_lines(tmp_path, hub_runs):
-    """Against the Hub, without a terminal: notes and the size of a sweep, no bar, and nothing of any library."""
+    """Without a terminal, commands write only notes and the size of a sweep to stderr, and nothing with `-q`."""
     for seed, name in enumerate(("train", "validation", "test")):
         testing.tiny_texts(40, seed=seed).to_csv(tmp_path / f"{name}.csv")
     (tmp_path / "cook.yaml").write_text(
@@ -195,7 +193,7 @@ def test_the_commands_write_only_their_own_lines(tmp_path, hub_runs):
 
 
 def test_a_terminal_shows_a_bar(text_runs):
-    """The weights are compared below a bar, unless -q or a variable says no."""
+    """A terminal shows a bar unless `-q` or a variable disables it."""
     command = ["check", *text_runs, "--deep"]
     assert "Comparing weights" in seen_in_terminal(*command)
     assert seen_in_terminal(*command, "-q") == ""
@@ -203,7 +201,7 @@ def test_a_terminal_shows_a_bar(text_runs):
 
 
 def chatting(tensors, weights):
-    """A method that says what libraries say, and what hf_soup says."""
+    """A method that writes a log line and a warning as libraries do, and a warning of hf_soup."""
     logger = logging.getLogger("some_library")
     handler = logging.StreamHandler(sys.stderr)
     logger.addHandler(handler)
@@ -215,7 +213,7 @@ def chatting(tensors, weights):
 
 
 def test_libraries_are_not_heard(tmp_path, text_runs, monkeypatch):
-    """Logs and warnings of others stay away from a command, and are as they were when it is done."""
+    """Logs and warnings of libraries are hidden during a command, unless a variable asks for logs."""
     given = ("merge", *text_runs[:1] * 2, "--method", "test_stderr:chatting")
     done = run(*given, "-o", tmp_path / "soup")
     assert done.returncode == 0, done.stderr
@@ -225,13 +223,13 @@ def test_libraries_are_not_heard(tmp_path, text_runs, monkeypatch):
     assert "deprecated" not in done.stderr
     assert run(*given, "-o", tmp_path / "quiet", "-q").stderr == ""
     assert logging.root.manager.disable == logging.NOTSET
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")  # somebody wants to see logs
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")  # the user asks for logs
     assert "a line of a log" in run(*given, "-o", tmp_path / "logs").stderr
 
 
 @pytest.fixture
 def said_by_the_client():
-    """What huggingface_hub logs."""
+    """A stream with the log of huggingface_hub."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger = logging.getLogger("huggingface_hub")
@@ -241,7 +239,7 @@ def said_by_the_client():
 
 
 def test_the_client_does_not_tell_what_is_no_news(tmp_path, hub_runs, said_by_the_client):
-    """Files that may be missing are missing, and a soup that is pushed twice is there already; other messages come."""
+    """Missing optional files and a second push of the same soup log nothing; other messages are logged."""
     commit = hub_checkpoints.resolve(hub_runs[0], None)
     hub_checkpoints.fetch(hub_runs[0], commit, ["README.md"])
     soup = hf_soup.merge(hub_runs[:1] * 2)
@@ -253,7 +251,7 @@ def test_the_client_does_not_tell_what_is_no_news(tmp_path, hub_runs, said_by_th
 
 
 def test_models_are_loaded_without_a_word_about_bars(monkeypatch):
-    """Whoever has turned the bars of the Hub's client off finds them off, and a variable gives no warning."""
+    """`quiet_transformers` keeps the bars of the Hub's client disabled if the user disabled them, without warnings."""
     from huggingface_hub import utils
     from transformers.utils import logging as transformers_logging
 

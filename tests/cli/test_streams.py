@@ -1,4 +1,4 @@
-"""What a command does where its streams or its folder are not as usual: one line, and never a traceback."""
+"""Tests of commands with unusual streams or a deleted current folder: one line and no traceback."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from hf_soup.untrusted import printable
 
 
 def called(arguments, **variables):
-    """The command below a shell, with redirections."""
+    """Run the command in a shell, with redirections."""
     command = f"{sys.executable} -m hf_soup.cli {arguments}"
     environment = {**os.environ, **variables}
     return subprocess.run(
@@ -36,11 +36,11 @@ def called(arguments, **variables):
     ],
 )
 def test_streams_that_cannot_be_written(arguments, code, words):
-    """Results that cannot be written are an error in a line; remarks that cannot are left out."""
+    """Results that cannot be written are an error of one line; messages that cannot be written are dropped."""
     done = called(arguments)
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == bool(words)
-    assert done.returncode == code or (code == 141 and done.returncode == 0)  # written before the reader had gone
+    assert done.returncode == code or (code == 141 and done.returncode == 0)  # written before the reader ended
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_streams_that_cannot_be_written(arguments, code, words):
     ids=["latin-1", "ascii"],
 )
 def test_names_that_an_encoding_lacks(tmp_path, variables):
-    """They are written with other characters."""
+    """Characters that the encoding lacks are replaced."""
     done = called("cache", HF_HOME=str(tmp_path / "中"), **variables)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith(".sqlite")
@@ -57,7 +57,7 @@ def test_names_that_an_encoding_lacks(tmp_path, variables):
 
 
 def test_a_folder_that_is_gone(tmp_path):
-    """Whoever stands in a folder that was deleted is told so."""
+    """In a deleted current folder a command fails with one line that says so."""
     done = called("methods", PWD="/")
     assert done.returncode == 0
     gone = tmp_path / "gone"
@@ -87,7 +87,7 @@ def test_a_folder_that_is_gone(tmp_path):
     ],
 )
 def test_what_nobody_expects_is_one_line(error, words):
-    """What the system lacks is named; other errors are ours, and say how their traceback is seen."""
+    """An unexpected error is one line; only internal errors mention HF_DEBUG, which shows the traceback."""
     line = in_one_line(error)
     assert words in line
     assert len(line.splitlines()) == 1
@@ -96,7 +96,7 @@ def test_what_nobody_expects_is_one_line(error, words):
 
 
 def test_a_traceback_is_for_those_who_ask():
-    """A bug is one line that names the place; with HF_DEBUG its traceback comes before."""
+    """A bug is reported in one line with its place, and with HF_DEBUG after the traceback."""
     code = (
         "import sys, hf_soup; hf_soup.check = lambda *_, **__: {}['lost']; sys.argv[1:] = ['check', 'run']; "
         "from hf_soup.cli.start import main; main()"
@@ -119,7 +119,7 @@ def test_a_traceback_is_for_those_who_ask():
 
 
 def test_text_of_strangers_does_not_steer_the_terminal(tmp_path):
-    """Control characters of a name are spaces in results and errors."""
+    """Control characters in untrusted text are replaced by spaces in results and errors."""
     assert printable("a\x1b]0;owned\x07\tb\n\x9b1m\u202e") == "a ]0;owned \tb\n 1m "
     done = run("check", tmp_path / "\x1b[31mred", cwd=tmp_path)
     assert done.returncode == 1

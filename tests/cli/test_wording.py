@@ -1,4 +1,4 @@
-"""What the command line says is what one can type there."""
+"""Tests of the wording of commands, which names options and not Python arguments."""
 
 import json
 
@@ -32,17 +32,17 @@ MERGE = main.commands["merge"]
     ],
 )
 def test_arguments_are_options(python, shell):
-    """Each is written as the option of the command, and not twice."""
+    """Each Python argument is replaced by the option of the command, and not repeated."""
     assert in_shell_words(python, MERGE) == shell
 
 
 def test_options_of_other_commands_are_left_alone():
-    """A command without the option has nothing to say in its place."""
+    """Arguments without an option in the command are not replaced."""
     assert in_shell_words("write base_model=...", click.Command("x")) == "write base_model=..."
 
 
 def test_errors_of_commands_are_in_these_words(text_runs, tmp_path):
-    """No argument of Python is in what is printed."""
+    """Errors of commands name no Python arguments."""
     done = hf_soup_command("merge", *text_runs, "--method", "ties", "-o", tmp_path / "soup")
     assert (done.returncode, "--base-model" in done.stderr, "base_model=" in done.stderr) == (1, True, False)
     done = hf_soup_command("merge", *text_runs, "--strategy", "greedy", "-o", tmp_path / "soup")
@@ -58,7 +58,7 @@ def power_mean(tensors, weights, *, power: float = 1.0):
 
 
 def test_a_plugin_of_the_current_folder(text_runs, tmp_path):
-    """It is found without a PYTHONPATH, and its parameters are given by name."""
+    """A plugin in the current folder is found without PYTHONPATH, and takes its parameters by name."""
     (tmp_path / "my_methods_of_a_test.py").write_text(OWN)
     method = "my_methods_of_a_test:power_mean"
     arguments = ["merge", *text_runs, "--method", method, "--param", "power=2", "-o", "soup"]
@@ -82,7 +82,7 @@ compare: {}
 
 @pytest.fixture
 def cook_file(tmp_path, text_runs):
-    """A cook file that names no folder."""
+    """A cook file without an output folder."""
     for split, seed in (("train", 0), ("validation", 1), ("test", 2)):
         (tmp_path / "data").mkdir(exist_ok=True)
         testing.tiny_texts(20, seed=seed).to_csv(tmp_path / "data" / f"{split}.csv")
@@ -92,7 +92,7 @@ def cook_file(tmp_path, text_runs):
 
 
 def test_a_dry_run_of_a_cook_file(cook_file, tmp_path):
-    """The stages, the steps of the runs and the sizes of the sets; nothing is written."""
+    """A dry run of `cook` shows the stages, the steps of the runs and the sizes of the sets, and writes nothing."""
     before = sorted(tmp_path.rglob("*"))
     done = hf_soup_command("cook", cook_file, "--dry-run", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_a_dry_run_of_a_cook_file(cook_file, tmp_path):
 
 
 def test_a_cook_file_without_a_folder_takes_that_of_the_option(cook_file, tmp_path):
-    """Without both the error says where to write one."""
+    """A cook file without an output folder needs `-o`, and the error says so."""
     done = hf_soup_command("cook", cook_file)
     assert done.returncode == 1
     assert "write `output_dir: ...` in it, or pass --output" in done.stderr

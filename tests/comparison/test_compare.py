@@ -1,4 +1,4 @@
-"""The comparison: all models on the same examples, and no test set that selection has seen."""
+"""Tests of `compare`: all models are scored on the same examples, and test sets seen by selection are refused."""
 
 import json
 from dataclasses import replace
@@ -23,14 +23,14 @@ METRICS, SINGLE = ["accuracy", "f1_macro"], ["run-0", "run-1", "run-2"]
 
 @pytest.fixture(scope="module")
 def parts():
-    """Validation, test and one shifted set without rows in common."""
+    """Validation, test and two shifted sets without common rows."""
     names = ("validation", "test", "other", "third")
     return {name: testing.tiny_texts(60, seed=seed) for seed, name in enumerate(names)}
 
 
 @pytest.fixture(scope="module")
 def comparison(text_runs, parts):
-    """A greedy soup of the tiny runs, compared."""
+    """A comparison of a greedy soup of the tiny runs."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     sets = {}
     for name, data in parts.items():
@@ -40,17 +40,17 @@ def comparison(text_runs, parts):
 
 
 def drawn_rows(comparison):
-    """What pictures show: models, and not what sums them up."""
+    """The rows that pictures show: models, without the mean and the oracle."""
     return [row for row in comparison.models if row.role not in ("mean", "oracle")]
 
 
 def named(comparison, name):
-    """One line of the table."""
+    """The row of a model."""
     return next(row for row in comparison.models if row.name == name)
 
 
 def test_every_model_is_there(comparison):
-    """Each ingredient, the uniform soup, the greedy soup and the ensemble, with what they cost, on every set."""
+    """Each ingredient, soup and ensemble has scores on every set, and its cost."""
     kinds = [(row.name, row.role) for row in comparison.models]
     ensembles = ["logit ensemble", "probability ensemble", "majority vote", "learned mixture"]
     over = ["mean of ingredients", "best of each set (oracle)"]
@@ -66,7 +66,7 @@ def test_every_model_is_there(comparison):
 
 
 def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
-    """The uniform soup's row is what an evaluator says of its model, inside its own interval."""
+    """The score of the uniform soup equals the evaluator's and lies in its interval."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
@@ -77,20 +77,20 @@ def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
 
 
 def test_the_chosen_one_is_best_on_validation(comparison):
-    """The single model to beat is chosen by validation, never by test."""
+    """The single model to beat is chosen by validation, not by test."""
     single = [row for row in comparison.models if row.role in ("ingredient", "chosen")]
     values = {row.name: row.scores["validation"]["accuracy"].value for row in single}
     assert values[next(row.name for row in single if row.role == "chosen")] == max(values.values())
 
 
 def test_table_picture_and_files(comparison, tmp_path):
-    """Each table is whole; tables, numbers and pictures are written and read back."""
+    """Tables are complete, and tables, numbers and pictures are written and can be read back."""
     *tables, weights, summary = comparison.table().split("\n\n")
     assert weights.startswith("The learned mixture has the weights ")
     assert summary == comparison.summary
     heights = [len(table.splitlines()) - 2 for table in tables]
     models = len(comparison.models)
-    assert heights == [models, models, 2 * 2 * 4, models - 2]  # soups x rivals x sets; mean and oracle cost nothing
+    assert heights == [models, models, 2 * 2 * 4, models - 2]  # soups x rivals x sets; mean and oracle have no cost
     table = tables[0].splitlines()
     assert all(len({len(line) for line in lines.splitlines()}) == 1 for lines in tables)
     folder = comparison.save(tmp_path / "report")
@@ -102,7 +102,7 @@ def test_table_picture_and_files(comparison, tmp_path):
 
 
 def test_the_picture_shows_every_number(comparison):
-    """A panel for each set but validation, with every model's difference from the best one on validation in points."""
+    """Each set but validation has a panel with every model's difference in points from the best on validation."""
     figure = comparison.plot()
     names = ["test", "other", "third", "mean of shifts"]
     single = next(row for row in comparison.models if row.role == "chosen")
@@ -124,7 +124,7 @@ def test_the_picture_shows_every_number(comparison):
 
 
 def test_without_a_best_model_the_picture_shows_scores(comparison):
-    """In percent, with their own intervals, where nothing says which ingredient is best."""
+    """Without a best ingredient, the picture shows scores in percent with their own intervals."""
     models = [replace(row, role="ingredient") if row.role == "chosen" else row for row in comparison.models]
     panel = replace(comparison, models=tuple(models), differences={}).plot().axes[0]
     drawn = np.concatenate([np.atleast_1d(line.get_xdata()) for line in panel.get_lines()]).astype(float)
@@ -144,7 +144,7 @@ def test_without_a_best_model_the_picture_shows_scores(comparison):
     ],
 )
 def test_the_title_of_the_picture_is_one_line_that_says_what_was_found(comparison, difference, higher, title):
-    """For gains, losses and what cannot be told; a long name is cut in the middle."""
+    """The title is one line that states a gain, a loss or no visible difference; a long name is cut in the middle."""
     found = {"greedy soup": {"test": {"single": difference}}}
     result = replace(comparison, metrics={"accuracy": higher}, differences=found)
     assert headline(result, most=80) == title
@@ -154,7 +154,7 @@ def test_the_title_of_the_picture_is_one_line_that_says_what_was_found(compariso
 
 
 def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
-    """Test against the mean of the shifts for every model; accuracy by confidence of the soups and their rivals."""
+    """The scatter has test and mean of shifts for every model, the reliability diagram the soups and their rivals."""
     lines = comparison.plot("shifts").axes[0].get_lines()
     drawn = {pair for line in lines for pair in zip(*map(tuple, line.get_data()), strict=True)}
     for row in drawn_rows(comparison):
@@ -171,7 +171,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
 
 
 def test_a_data_frame_has_a_line_for_each_number(comparison):
-    """Models x sets x metrics, with the numbers of the table."""
+    """The data frame has a row for each model, set and metric, with the numbers of the table."""
     frame = comparison.to_pandas()
     assert len(frame) == len(comparison.models) * len(comparison.sizes) * 2
     one = frame[(frame.model == "greedy soup") & (frame.set == "test") & (frame.metric == "f1_macro")]
@@ -179,7 +179,7 @@ def test_a_data_frame_has_a_line_for_each_number(comparison):
 
 
 def test_mean_and_oracle_sum_up_the_ingredients(comparison):
-    """The mean of their scores with an interval of its own, and the best of each set with that one's interval."""
+    """The mean of the ingredients has an interval of its own, and the oracle the score of the best on each set."""
     for part in comparison.sizes:
         for metric in METRICS:
             scores = [named(comparison, name).scores[part][metric] for name in SINGLE]
@@ -192,7 +192,7 @@ def test_mean_and_oracle_sum_up_the_ingredients(comparison):
 
 
 def test_the_mean_of_shifts_is_their_plain_mean(comparison):
-    """Of the values; and its interval is narrower than that of the less certain set."""
+    """The mean of shifts is the mean of the values, with an interval narrower than the widest of theirs."""
     for row in drawn_rows(comparison):
         mean, other, third = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
         assert mean.value == pytest.approx((other.value + third.value) / 2)
@@ -200,7 +200,7 @@ def test_the_mean_of_shifts_is_their_plain_mean(comparison):
 
 
 def test_differences_are_of_the_scores_and_tested(comparison):
-    """Against the best on validation and the logit ensemble, with McNemar's p where examples are right or wrong."""
+    """Differences from the best on validation and the logit ensemble have intervals, and p on single sets."""
     rivals = {
         "single": next(row.name for row in comparison.models if row.role == "chosen"),
         "ensemble": "logit ensemble",
@@ -218,7 +218,7 @@ def test_differences_are_of_the_scores_and_tested(comparison):
 
 
 def test_calibration_is_of_classifiers_and_their_temperature_of_validation(comparison, text_runs, parts):
-    """Numbers of `calibrate`, before and after the temperature that validation gives; shares of votes have none."""
+    """Calibration equals that of `calibrate` before and after the temperature of validation; votes have none."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
@@ -236,14 +236,14 @@ def test_calibration_is_of_classifiers_and_their_temperature_of_validation(compa
 
 
 def test_the_mixture_is_reported_with_its_weights(comparison):
-    """One for each ingredient, with the sum 1."""
+    """The learned mixture reports a weight for each ingredient, with sum 1."""
     weights = named(comparison, "learned mixture").weights
     assert list(weights) == ["run-0", "run-1", "run-2"]
     assert sum(weights.values()) == pytest.approx(1)
 
 
 def test_a_test_set_that_selected_is_refused(text_runs, parts):
-    """The very rows of validation, in any order and whether it is passed again or not, may not report."""
+    """The rows of validation are refused as a test or shifted set, in any order, given as validation or not."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     with pytest.raises(EvaluationError, match="used for selection"):
         hf_soup.compare(soup, test=parts["validation"].shuffle(seed=1))
@@ -254,7 +254,7 @@ def test_a_test_set_that_selected_is_refused(text_runs, parts):
 
 
 def test_shared_rows_are_counted(text_runs, parts):
-    """More than 1 % of rows shared with validation is a warning with their number."""
+    """A test set that shares more than 1 % of its rows with validation gives a warning with their number."""
     mixed = datasets.concatenate_datasets([parts["test"], parts["validation"].select(range(5))])
     soup = hf_soup.merge(text_runs)
     with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
@@ -262,7 +262,7 @@ def test_shared_rows_are_counted(text_runs, parts):
 
 
 def test_summary_says_what_the_interval_shows(comparison):
-    """A line on test and one on the shifted sets for each soup, with their numbers and no more than they show."""
+    """For each soup the summary has a line on test and one on shifts, and claims no more than the intervals show."""
     lines = comparison.summary.splitlines()
     for soup, sets in comparison.differences.items():
         on_test, shifted = (line for line in lines if line.startswith((f"The {soup}", soup)))
@@ -291,12 +291,12 @@ def test_summary_says_what_the_interval_shows(comparison):
     ],
 )
 def test_the_verdict_claims_no_more_than_the_interval(difference, higher, words):
-    """A gain, a loss and what cannot be told, for metrics that are better high and low."""
+    """The verdict states a gain, a loss or no visible difference, whether higher or lower is better."""
     assert words in verdict("the greedy soup of 4", difference, "accuracy", higher, "b", 500, 6)
 
 
 def test_two_of_a_name_are_refused(text_runs, parts):
-    """A soup called like an ingredient, or a shifted set like a part of the data, would overwrite its row."""
+    """A soup named like an ingredient, and a shifted set named like test or validation, are refused."""
     soup = hf_soup.merge(text_runs)
     with pytest.raises(RecipeError, match='two models to compare are called "run-0"'):
         hf_soup.compare({"run-0": soup}, test=parts["test"])
@@ -306,7 +306,7 @@ def test_two_of_a_name_are_refused(text_runs, parts):
 
 
 def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
-    """Of two soups, the data that selected the second is refused as well."""
+    """With two soups, the data that selected the second one are refused as a test set too."""
     soups = {
         name: hf_soup.merge(text_runs, strategy="greedy", evaluator=parts[part])
         for name, part in (("one", "validation"), ("two", "other"))
@@ -316,7 +316,7 @@ def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
 
 
 def test_nothing_to_compare(text_runs, parts):
-    """No soup, an ensemble that does not exist, or one that cannot be made: each is an error."""
+    """No soup, an unknown ensemble, and a mixture without validation are errors."""
     with pytest.raises(RecipeError, match="nothing to compare"):
         hf_soup.compare({}, test=parts["test"])
     with pytest.raises(RecipeError, match='no ensemble "logit"; did you mean "logits"'):
@@ -326,7 +326,7 @@ def test_nothing_to_compare(text_runs, parts):
 
 
 def test_votes_are_no_probabilities(text_runs, parts):
-    """What is computed from probabilities is not said of the majority vote, what is computed from its choices is."""
+    """The majority vote has no metrics that need probabilities, but has accuracy."""
     metrics = ["nll", "ece", "brier", "loss", "accuracy"]
     test = hf_soup.Evaluator(parts["test"], split="test", metric=metrics)
     comparison = hf_soup.compare(hf_soup.merge(text_runs), test=test)
@@ -336,7 +336,7 @@ def test_votes_are_no_probabilities(text_runs, parts):
 
 
 def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
-    """Other column names, ids of rows or spelt labels do not make validation a test set, nor hide shared rows."""
+    """Validation rows are recognised despite other column names, an id column or labels as text."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     plain = parts["validation"].rename_column("text", "sentence").add_column("idx", range(60))
     spelt = datasets.Dataset.from_dict(
@@ -350,7 +350,7 @@ def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
 
 
 def test_any_function_can_score_a_comparison(text_runs, parts):
-    """A function of a model gives scores, differences without interval, and no ensemble on its set."""
+    """A function of a model gives scores and differences without interval, and no ensembles on its set."""
     soup = hf_soup.merge(text_runs)
 
     def norm(model):
@@ -361,7 +361,7 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
     sets = {"test": by_loss, "shifted": {"texts": texts}, "validation": by_loss}
     comparison = hf_soup.compare({"soup": soup}, **sets)
     assert [row.name for row in drawn_rows(comparison)][:5] == [*SINGLE, "uniform soup", "soup"]
-    assert comparison.metrics == {"loss": False, "size": None}  # the direction of other values is not known
+    assert comparison.metrics == {"loss": False, "size": None}  # the direction of other values is unknown
     chosen = next(row for row in comparison.models if row.role == "chosen")
     assert chosen.scores["test"]["loss"].value == min(
         row.scores["test"]["loss"].value for row in comparison.models[:3]
@@ -373,7 +373,7 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
 
 
 def test_functions_alone_can_score_shifted_sets(text_runs):
-    """Their mean has no interval, and nothing else is missing."""
+    """If functions score all shifted sets, their mean has no interval."""
     comparison = hf_soup.compare(
         hf_soup.merge(text_runs), test=lambda m: 0.5, shifted=dict.fromkeys("ab", lambda m: 0.25)
     )
@@ -382,14 +382,14 @@ def test_functions_alone_can_score_shifted_sets(text_runs):
 
 
 def test_the_vote_alone_is_drawn_and_saved(text_runs, parts, tmp_path):
-    """An ensemble without probabilities has no reliability diagram, and breaks nothing."""
+    """An ensemble without probabilities is left out of the reliability diagram."""
     comparison = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["vote"])
     assert "majority vote" not in comparison.curves
     assert (comparison.save(tmp_path / "report") / "reliability.png").exists()
 
 
 def test_texts_that_models_write_are_compared(tmp_path):
-    """By a metric of texts every model has a score, and no ensemble, of which nobody knows what it would write."""
+    """With a metric of generated texts every model has a score, except for ensembles, which generate no text."""
     task = plugins.load_module("task", "text2text-generation")
     folders = [testing.save_model_for(task, tmp_path / f"run-{seed}", seed) for seed in range(2)]
     options = {"max_new_tokens": 3, "num_beams": 1}
@@ -407,7 +407,7 @@ def test_texts_that_models_write_are_compared(tmp_path):
 
 
 def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
-    """A folder stands for the soup in it, is scored the same, and is asked what its selection has seen."""
+    """A folder is compared like the soup saved in it, and data used for its selection are refused."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     folder = soup.save_pretrained(tmp_path / "soup")
     there, here = (
@@ -421,11 +421,11 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     members = [
         row.name for row in hf_soup.compare(folder, test=parts["test"]).models if row.role in ("ingredient", "chosen")
     ]
-    assert sorted(members) == sorted(soup.recipe.names)  # what went into it
+    assert sorted(members) == sorted(soup.recipe.names)  # the ingredients of the soup
 
 
 def test_a_saved_soup_that_is_the_uniform_soup_is_told_once(text_runs, parts, tmp_path):
-    """The file is run as it was saved, and its outputs show that it is the same average."""
+    """A saved soup with the outputs of the uniform soup shares its verdict; a rounded one does not."""
     data = {"test": parts["test"], "validation": parts["validation"]}
     folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
     lines = hf_soup.compare({"one": folder}, **data).summary.split("\n")
@@ -436,7 +436,7 @@ def test_a_saved_soup_that_is_the_uniform_soup_is_told_once(text_runs, parts, tm
 
 
 def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
-    """A greedy soup's trials tell the best single model; without any, no model is chosen and the summary says so."""
+    """Without validation the best single model comes from the soup's trials, or the summary says there is none."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     comparison = hf_soup.compare(soup, test=parts["test"])
     best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
@@ -448,26 +448,26 @@ def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
 
 
 def test_names_do_not_break_the_table():
-    """A pipe in a name stays in its cell."""
+    """A pipe in a name is escaped in the table."""
     assert align([["a", "b"], ["x|y", "1"]]).splitlines()[2] == "| x\\|y | 1 |"
 
 
 def test_a_table_refuses_lines_of_other_lengths():
-    """A cell too few or too many is told with the line, not a column later."""
+    """A row with too few or too many cells raises a ValueError with its length."""
     for line in (["x"], ["x", "1", "2"]):
         with pytest.raises(ValueError, match=rf"a table of \['a', 'b'\] has a line of {len(line)} cells"):
             align([["a", "b"], ["y", "1"], line])
 
 
 def test_averaged_statistics_are_told(resnet_runs):
-    """A comparison warns of what a soup warns of, once."""
+    """`compare` warns about averaged BatchNorm statistics."""
     soup = hf_soup.merge(resnet_runs[:2])
     with pytest.warns(UserWarning, match="BatchNorm"):
         hf_soup.compare(soup, test=testing.tiny_images(8))
 
 
 def test_functions_share_a_model(text_runs, monkeypatch):
-    """However many functions score it, a model is averaged once."""
+    """A model is averaged once, however many functions score it."""
     made = []
     monkeypatch.setattr(model_maker, "Refill", lambda device: made.append(Refill(device)) or made[-1])
     hf_soup.compare(hf_soup.merge(text_runs), test=lambda model: 0.5, validation=lambda model: 0.5)
@@ -475,7 +475,7 @@ def test_functions_share_a_model(text_runs, monkeypatch):
 
 
 def test_large_predictions_are_kept(text_runs, monkeypatch):
-    """A comparison that is made again runs no model, however large what they predict is."""
+    """A repeated comparison runs no model, however large the predictions are."""
     monkeypatch.setattr(cache, "LARGE", 10)
     test = testing.tiny_texts(24, seed=81)
     soup = hf_soup.merge(text_runs)
@@ -486,7 +486,7 @@ def test_large_predictions_are_kept(text_runs, monkeypatch):
 
 
 def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, monkeypatch):
-    """In another order and with weights of another scale; another mixture is another model."""
+    """Soups with the same mixture, in another order or scale of weights, run once and share one verdict."""
     filled = []
     fill = model_maker.ModelMaker.fill
     monkeypatch.setattr(
@@ -508,7 +508,7 @@ def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, m
 
 
 def calibrated(ece, nll, *scaled):
-    """A calibration with these errors, and with those after a temperature of 1.4."""
+    """A calibration with these errors and, if given, those after a temperature of 1.4."""
     ece_scaled, nll_scaled = scaled or (None, None)
     temperature = 1.4 if scaled else None
     return Calibrated(ece, ece, ece, 0.1, nll, temperature, ece_scaled, nll_scaled)
@@ -537,13 +537,13 @@ def calibrated(ece, nll, *scaled):
     ],
 )
 def test_much_worse_calibration_is_told_with_what_to_do(soup, sentence):
-    """Where the error more than doubles by 5 points or more, or the loss rises by half."""
+    """A warning follows if the ECE more than doubles and rises by 5 points, or the NLL rises by half."""
     assert doubts_of_confidence(soup, calibrated(0.038, 0.3)) == sentence
     assert doubts_of_confidence(None, calibrated(0.038, 0.3)) == ""
 
 
 def test_calibration_is_told_only_where_the_score_held():
-    """A soup that is worse says so, and no more."""
+    """Calibration is mentioned only if the soup's score is not worse."""
     told = {"soup": calibrated(0.3, 0.9), "best": calibrated(0.02, 0.3)}
     for difference, is_told in ((Difference(0.0, -0.01, 0.01), True), (Difference(-0.05, -0.07, -0.02), False)):
         summary = summarise(

@@ -2,18 +2,18 @@
 
 One file per concern:
 
-    store        repositories and LFS objects in memory     errors       how the Hub says no
+    store        repositories and LFS objects in memory     errors       error replies of the Hub
     wire         HTTP on a port, and the log                faults       failures on demand
     access       users and their rights                     paging       listings in pages
-    server       finds the route of a request               environment  for processes that use it
+    server       finds the route of a request               environment  variables for processes that use it
     repos        routes: account; create, move, delete, settings
     info         routes: one repository, lists of them      files        routes: tree and files
     commits      routes: commits and pull requests          history      routes: commits, branches, tags
     lfs          routes: LFS uploads, also in parts         cdn          sends LFS bytes
     cards        metadata of model cards
 
-It has models and data sets only, and no Xet, spaces, discussions, merging of pull requests, requests for access,
-copies between repositories, `.gitignore`, rate limits of its own, statistics or search in texts.
+It supports only models and data sets. It has no Xet, spaces, discussions, merging of pull requests, requests for
+access, copies between repositories, `.gitignore`, rate limits of its own, statistics or full-text search.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,11 +33,11 @@ Lie = Callable[[Request, Reply], Reply]
 
 
 class HubServer:
-    """A Hub and its CDN, each on a port of its own (`url`, `cdn_url`) from `start` to `stop` or within a `with`.
+    """A Hub and its CDN, each on its own port (`url`, `cdn_url`) from `start` to `stop` or within a `with` block.
 
-    `store` is what they keep; `log` has every exchange of both, in the order of the answers; `faults` makes them fail.
-    Listings come in pages of `page_size`; objects of more than `multipart_size` bytes are uploaded in parts of that
-    size (None: never).
+    `store` holds their content; `log` has every exchange of both, in the order of the answers; `faults` makes requests
+    fail. Listings come in pages of `page_size`; objects larger than `multipart_size` bytes are uploaded in parts of
+    that size (None: never).
     """
 
     def __init__(self, *, user: str = "tester", token: str = "hf_loopback") -> None:
@@ -52,11 +52,11 @@ class HubServer:
         self.add_user(user, token)
 
     def add_user(self, name: str, token: str, *, role: str = "write", orgs: Iterable[str] = ()) -> None:
-        """Another user, a member of `orgs`; with `role="read"` the token may only read. A token has its last user."""
+        """Add a user in `orgs`; with `role="read"` the token may only read. A token belongs to its last user."""
         self.accounts.add(name, token, role=role, orgs=orgs)
 
     def start(self) -> "HubServer":
-        """Opens both ports; everything runs in daemon threads."""
+        """Open both ports; everything runs in daemon threads."""
         objects = Origin("cdn", self.faults.wrap("cdn", partial(cdn.answer, self.store)), self.log)
         hub = Origin("hub", self.faults.wrap("hub", self._answer), self.log)
         self._origins, self.url, self.cdn_url = (hub, objects), hub.url, objects.url
@@ -64,7 +64,7 @@ class HubServer:
 
     @contextmanager
     def lying(self, lie: Lie) -> Iterator[None]:
-        """In the block the Hub (not its CDN) answers what `lie(request, reply)` makes of each reply."""
+        """Within the block, each reply of the Hub (not its CDN) is replaced by `lie(request, reply)`."""
         self._lie = lie
         try:
             yield
@@ -76,7 +76,7 @@ class HubServer:
         return lie(request, reply) if lie else reply
 
     def stop(self) -> None:
-        """Closes both ports; the store and the log stay."""
+        """Close both ports; the store and the log are kept."""
         for origin in self._origins:
             origin.stop()
         self._origins = ()

@@ -1,7 +1,7 @@
-"""Who asks, and what they may: users by their tokens, private and gated repositories, tokens that only read.
+"""Users and their rights: tokens, private and gated repositories, and tokens that may only read.
 
-Members of a namespace (the user of that name, and users with that organization) may do everything in it. There are no
-roles within an organization and no requests for access: a test writes `repository.granted.add(name)`.
+Members of a namespace (the user of that name, and users in that organization) may do everything in it. There are no
+roles within an organization and no requests for access: a test calls `repository.granted.add(name)`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from .store import Repository, StoreError
 
 
-SEE, READ, PROPOSE, WRITE = "see", "read", "propose", "write"  # the rights that a route asks for
+SEE, READ, PROPOSE, WRITE = "see", "read", "propose", "write"  # the rights that a route requires
 ROLES = ("write", "read")
 
 
 @dataclass(frozen=True)
 class User:
-    """The owner of a token, whose `role` is the token's."""
+    """The owner of a token; `role` is the role of the token."""
 
     name: str
     token: str
@@ -24,24 +24,24 @@ class User:
     orgs: tuple[str, ...] = ()
 
     def belongs_to(self, namespace: str) -> bool:
-        """Whether models of `namespace` are theirs."""
+        """Whether the user owns the repositories of `namespace`."""
         return namespace in (self.name, *self.orgs)
 
 
 class Accounts:
-    """All users by token."""
+    """All users, by token."""
 
     def __init__(self) -> None:
         self._users: dict[str, User] = {}
 
     def add(self, name: str, token: str, *, role: str = "write", orgs: Iterable[str] = ()) -> None:
-        """A user, or another token of one."""
+        """Add a user, or another token of a user."""
         if role not in ROLES:
             raise ValueError(f"role={role!r}: a token's role is one of {ROLES}")
         self._users[token] = User(name, token, role, tuple(orgs))
 
     def identify(self, headers: Mapping[str, str]) -> User | None:
-        """Who sent these headers; None for nobody, and an unknown token is refused."""
+        """The user who sent these headers, or None without a token; an unknown token is refused."""
         if "Authorization" not in headers:
             return None
         user = self._users.get(headers["Authorization"].removeprefix("Bearer "))
@@ -51,19 +51,19 @@ class Accounts:
 
 
 def require_user(user: User | None) -> User:
-    """The one who asks, who must have sent a token."""
+    """Return the user, or raise if the request had no token."""
     if user is None:
         raise StoreError("Denied", "Invalid username or password.")
     return user
 
 
 def may_see(user: User | None, repository: Repository) -> bool:
-    """Whether a repository exists for `user`."""
+    """Whether `user` may see that the repository exists."""
     return not repository.private or (user is not None and user.belongs_to(repository.namespace))
 
 
 def check(user: User | None, repository: Repository, right: str) -> None:
-    """Raises unless `user` has this right to the repository."""
+    """Raise unless `user` has this right to the repository."""
     if not may_see(user, repository):
         raise StoreError("RepoNotFound", "Repository not found")
     member = user is not None and user.belongs_to(repository.namespace)
@@ -76,7 +76,7 @@ def check(user: User | None, repository: Repository, right: str) -> None:
 
 
 def check_namespace(user: User | None, namespace: str, deed: str) -> None:
-    """Raises unless `user` may do a deed such as "create a model" in the namespace."""
+    """Raise unless `user` may do an action, such as "create a model", in the namespace."""
     owner = require_user(user)
     if owner.role != "write" or not owner.belongs_to(namespace):
         raise StoreError("Forbidden", f'You don\'t have the rights to {deed} under the namespace "{namespace}"')

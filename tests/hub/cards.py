@@ -1,7 +1,8 @@
-"""Checks the metadata of model cards as the Hub does, and reads from them what it shows: license, tags, results.
+"""Validation of the metadata of model cards as on the Hub, and the information it shows: licence, tags, results.
 
-Its licenses and the form of its ids are here; whether a base model or a data set exists is not asked, and language
-codes are not looked up. The Hub also guesses a library and a pipeline from `config.json`: this one does not.
+The Hub's licences and its pattern for ids are listed here. It is not checked whether a base model or a data set exists
+or whether language codes are known. The Hub also infers a library and a pipeline from `config.json`, which is not done
+here.
 """
 
 import json
@@ -37,11 +38,11 @@ FRONT_MATTER = re.compile(r"---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 EMPTY = "empty or missing yaml metadata in repo card"
 
 RESULT = {"task": {"type": str}, "dataset": {"type": str, "name": str}, "metrics": [{"type": str, "value": object}]}
-MODEL_INDEX = [{"name": str, "results": [RESULT]}]  # a list of mappings that have these keys, and may have others
+MODEL_INDEX = [{"name": str, "results": [RESULT]}]  # a list of mappings with at least these keys
 
 
 def validate_yaml(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """The route that clients ask before they upload a card."""
+    """The route that clients call before they upload a card."""
     payload = request.json()
     try:
         data = front_matter(payload["content"])
@@ -54,14 +55,14 @@ def validate_yaml(hub: "HubServer", user: User | None, request: Request) -> Repl
 
 
 def require_valid(content: bytes, kind: str) -> None:
-    """Raises if a repository of this kind may not have this README.md."""
+    """Raise if this README.md is invalid in a repository of this kind."""
     errors = list(problems(front_matter(content.decode(errors="replace")), kind))
     if errors:
         raise StoreError("Invalid", "\n".join(["Invalid metadata in README.md.", *(f"- {line}" for line in errors)]))
 
 
 def front_matter(content: str) -> dict[str, Any]:
-    """The metadata of a card, empty if it has none; what is no mapping in YAML is refused."""
+    """The metadata of a card, or an empty dict without any; YAML that is not a mapping is refused."""
     match = FRONT_MATTER.match(content)
     try:
         data = yaml.load(match[1], _Loader) if match else None
@@ -73,7 +74,7 @@ def front_matter(content: str) -> dict[str, Any]:
 
 
 def problems(data: Mapping[str, Any], kind: str) -> Iterator[str]:
-    """What the Hub finds wrong with the metadata of a repository of this kind, a line each."""
+    """The Hub's complaints about the metadata of a repository of this kind, one per line."""
     yield from _each(data, "license", lambda text: text in LICENSES, f"must be one of [{', '.join(LICENSES)}]")
     yield from _each(data, "language", lambda text: text == text.lower(), "must only contain lowercase characters")
     yield from _each(data, "tags", bool, "is not allowed to be empty")
@@ -103,16 +104,16 @@ def problems(data: Mapping[str, Any], kind: str) -> Iterator[str]:
 
 
 def card_of(commit: Commit) -> dict[str, Any]:
-    """The metadata of the card that a commit has, as JSON knows them."""
+    """The metadata of a commit's card, as JSON values."""
     blob = commit.files.get("README.md")
     try:
         return json.loads(json.dumps(front_matter(blob.content.decode()) if blob else {}, default=str))
-    except (StoreError, UnicodeDecodeError):  # put into the store by a test, past the check of commits
+    except (StoreError, UnicodeDecodeError):  # put into the store by a test, bypassing the check of commits
         return {}
 
 
 def shown(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What an info about a repository has from its card."""
+    """The parts of a card that a repository info includes."""
     names = {key: card[key] for key in ("library_name", "pipeline_tag", "model-index") if card.get(key)}
     data = {key: value for key, value in card.items() if key != "model-index"}
     return {"tags": _tags(card), **names, **({"cardData": data} if data else {})}
@@ -138,7 +139,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _each(data: Mapping[str, Any], key: str, valid: Any, complaint: str) -> Iterator[str]:
-    """A text, or a list of texts, that are all `valid`."""
+    """Complaints about a field that must be a text or a list of texts that are all `valid`."""
     for index, value in enumerate(_listed(data.get(key))):
         name = f'"{key}[{index}]"' if isinstance(data[key], list) else f'"{key}"'
         if not isinstance(value, str):
@@ -148,7 +149,7 @@ def _each(data: Mapping[str, Any], key: str, valid: Any, complaint: str) -> Iter
 
 
 def _shape(value: Any, shape: Any, path: str) -> Iterator[str]:
-    """Where a value has not the shape: a list of items, a mapping with at least these keys, or an instance."""
+    """Complaints about a value without the shape: a list of items, a mapping with these keys, or an instance."""
     if value is None:
         yield f'"{path}" is required'
     elif isinstance(shape, list):
@@ -168,7 +169,7 @@ def _shape(value: Any, shape: Any, path: str) -> Iterator[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """As the Hub's own, refuses a key that comes twice."""
+    """A loader that, like the Hub's own, refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

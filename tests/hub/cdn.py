@@ -1,6 +1,7 @@
-"""Answers for the CDN: LFS objects, put and got under `/{sha256}`, in ranges too.
+"""The CDN: LFS objects, uploaded and downloaded under `/{sha256}`, also in ranges.
 
-It does not check who asks: real addresses are signed, so no credentials belong here, and the log shows any that come.
+It does not authenticate requests: real addresses are signed, so clients should send no credentials, and the log shows
+any that they do send.
 """
 
 from . import lfs

@@ -1,7 +1,7 @@
-"""Routes that change files: which of them to send how, and commits to a branch, as a pull request, or to one.
+"""Routes that change files: upload modes, and commits to a branch, as a new pull request, or to an open one.
 
-Anyone may propose a change to what they see; a pull request is open to those who may write and to who opened it. There
-are no discussions, and none is merged.
+Anyone may propose a change to a repository they can see; a pull request can be changed by those who may write and by
+its author. There are no discussions, and pull requests are never merged.
 """
 
 import base64
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def preupload(hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str) -> Reply:
-    """For each file, whether it goes to LFS, and what is stored: the client leaves out what is the same."""
+    """Whether each file goes to LFS, and the stored oid, so that the client leaves out unchanged files."""
     _require_open(user, request, repository, revision)
     stored = repository.resolve(revision).files
     return json_reply({"files": [_upload_mode(item, stored.get(item["path"])) for item in request.json()["files"]]})
@@ -30,12 +30,12 @@ def preupload(hub: "HubServer", user: User | None, request: Request, repository:
 def _upload_mode(item: dict, stored: Blob | None) -> dict[str, object]:
     binary = item["path"].endswith(LFS_SUFFIXES) or b"\0" in base64.b64decode(item["sample"])
     mode = "lfs" if binary or item["size"] > MAX_REGULAR_SIZE else "regular"
-    known = {"oid": stored.etag} if stored else {}  # the client leaves a file out that still has this oid
+    known = {"oid": stored.etag} if stored else {}  # the client leaves out a file that still has this oid
     return {"path": item["path"], "uploadMode": mode, "shouldIgnore": False, **known}
 
 
 def commit(hub: "HubServer", user: User | None, request: Request, repository: Repository, branch: str) -> Reply:
-    """All changes or none."""
+    """Apply all operations or none."""
     _require_open(user, request, repository, branch)
     header, *operations = map(json.loads, request.body.splitlines())
     title, parent = header["value"]["summary"], header["value"].get("parentCommit", "")
@@ -51,7 +51,7 @@ def commit(hub: "HubServer", user: User | None, request: Request, repository: Re
 
 
 def _require_open(user: User | None, request: Request, repository: Repository, revision: str) -> None:
-    """Raises unless `user` may commit here: a pull request of their own, or a repository of theirs."""
+    """Raise unless `user` may commit here: to a pull request of their own, or to a repository of their namespace."""
     author = require_user(user)
     if "create_pr" in request.query or repository.openers.get(revision) == author.name:
         return

@@ -1,6 +1,6 @@
-"""Names the environment variables that make Hugging Face libraries talk to a test hub only.
+"""The environment variables that make Hugging Face libraries talk only to a test hub.
 
-It sets nothing: most of them are read once, when huggingface_hub is imported, so the caller must set them before that.
+Nothing is set here: most variables are read only when huggingface_hub is imported, so the caller must set them before.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ def environment(hub: "HubServer", home: Path) -> dict[str, str]:
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,
         "HF_HOME": str(home),
-        "HF_HUB_CACHE": str(home / "hub"),  # a developer's own setting would win over HF_HOME
-        "HF_HUB_OFFLINE": "0",  # likewise
+        "HF_HUB_CACHE": str(home / "hub"),  # a developer's own setting would override HF_HOME
+        "HF_HUB_OFFLINE": "0",  # a developer may have set it to 1
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # asks PyPI
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # it would ask PyPI
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DISABLE_SAFETENSORS_CONVERSION": "1",
         "NO_PROXY": "127.0.0.1",  # a proxy cannot reach this loopback

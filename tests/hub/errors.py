@@ -1,6 +1,6 @@
-"""How the Hub says no: JSON for people, and headers that tell its client which exception to raise.
+"""Error replies of the Hub: JSON for people, and headers that tell the client which exception to raise.
 
-It decides nothing: `store`, `access` and `faults` do.
+The decisions are made in `store`, `access` and `faults`.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ STATUS = {
     "Exists": 409,
     "Stale": 412,
 }
-CODES = ("GatedRepo", "RepoNotFound", "RevisionNotFound", "EntryNotFound")  # which the client knows
-HIDDEN = ("GatedRepo", "RepoNotFound")  # to a stranger both are a 401: a token may help
+CODES = ("GatedRepo", "RepoNotFound", "RevisionNotFound", "EntryNotFound")  # those that the client knows
+HIDDEN = ("GatedRepo", "RepoNotFound")  # both are a 401 for anonymous requests, where a token may help
 
 
 def error_reply(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
@@ -31,7 +31,7 @@ def error_reply(status: int, message: str, headers: Mapping[str, str] | None = N
 
 
 def refusal(error: StoreError, *, anonymous: bool) -> Reply:
-    """The reply to a request that the store, or the rights of who asks, refused."""
+    """The reply to a request that was refused by the store or for lack of rights."""
     status = 401 if anonymous and error.reason in HIDDEN else STATUS[error.reason]
     code = {"X-Error-Code": error.reason} if error.reason in CODES else {}
     seen = {"X-Repo-Commit": error.commit} if error.commit else {}

@@ -1,7 +1,8 @@
-"""Makes a test Hub misbehave on demand: `hub.faults.add("commit", 503)`, `with hub.faults.on("download", "cut"):`.
+"""Faults of a test Hub on demand: `hub.faults.add("commit", 503)`, `with hub.faults.on("download", "cut"):`.
 
-A fault waits for requests of its step, in the order of adding, and `times` of them use it up (`math.inf` for all).
-`hits` lists what fired. It knows the Hub's addresses and nothing of what they mean: it wraps a function that answers.
+A fault applies to the next `times` requests of its step (`math.inf` for all); several faults apply in the order in
+which they were added. `hits` lists the faults that occurred. This module knows only the Hub's addresses, and wraps a
+function that answers requests.
 """
 
 import re
@@ -32,7 +33,7 @@ STEPS = {  # step: origin, method, path
     "tree": ("hub", "GET", rf"{API}/tree/.+"),
     "list": ("hub", "GET", r"/api/(?:models|datasets)"),
     "metadata": ("hub", "HEAD", r"/.+/resolve/.+"),
-    # Where the bytes are: on the Hub for small files (a redirect is none), on the CDN for LFS files
+    # The bytes of small files come from the Hub (a redirect does not count), those of LFS files from the CDN.
     "download": ("hub|cdn", "GET", r"/.+/resolve/.+|/[0-9a-f]{64}"),
 }
 MESSAGES = {
@@ -47,22 +48,22 @@ MESSAGES = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-BUSY = "Cannot create repo: another conflicting operation is in progress"  # what a 409 means there; 2.4 asks again
+BUSY = "Cannot create repo: another conflicting operation is in progress"  # a 409 on create; client 2.4 retries
 KINDS = (
-    *MESSAGES,  # that status, in place of any effect
-    "gated",  # likewise: the 403 of a repository that one must ask for
+    *MESSAGES,  # that status, without any effect
+    "gated",  # the 403 of a gated repository, without any effect
     "drop",  # no effect, and the connection is closed without an answer
-    "lost",  # the whole effect, and the connection is closed without an answer
-    "cut",  # the whole effect, the headers, and half of the body (nothing changes where there is none, as for HEAD)
-    "corrupt",  # the whole effect, and the last byte of the body is another one: only a digest tells
-    "slow",  # as always, after `seconds`
+    "lost",  # the complete effect, and the connection is closed without an answer
+    "cut",  # the complete effect, but only half of the body (no change without a body, as for HEAD)
+    "corrupt",  # the complete effect, but the last byte of the body is changed, which only a digest shows
+    "slow",  # the usual answer, after `seconds`
 )
 HANG_UP = Reply(0)
 
 
 @dataclass
 class Fault:
-    """What goes wrong the next `left` times."""
+    """A fault of the next `left` requests of its step."""
 
     step: str
     kind: int | str
@@ -73,7 +74,7 @@ class Fault:
 
 
 class Faults:
-    """What is going to go wrong, and what did (`hits`: step and kind, in order); any thread may use it."""
+    """The faults to come, and those that occurred (`hits`: step and kind, in order); usable from several threads."""
 
     def __init__(self) -> None:
         self.hits: list[tuple[str, int | str]] = []
@@ -90,9 +91,9 @@ class Faults:
         seconds: float = 0.0,
         match: str | None = None,
     ) -> Fault:
-        """The next `times` requests of `step`, whose address contains `match`, go wrong.
+        """Make the next `times` requests of `step` whose address contains `match` fail.
 
-        `retry_after` goes with a status, `seconds` with "slow". The address of an LFS file on the CDN names the file.
+        `retry_after` is for a status, `seconds` for "slow". The address of an LFS file on the CDN contains its name.
         """
         if step not in STEPS:
             raise ValueError(f"step={step!r} is not one of {', '.join(STEPS)}")
@@ -105,7 +106,7 @@ class Faults:
 
     @contextmanager
     def on(self, step: str, kind: int | str, **how: Any) -> Iterator[None]:
-        """As `add`, but at the end of the block whatever is left of the fault is removed."""
+        """Add a fault for the duration of the block."""
         fault = self.add(step, kind, **how)
         try:
             yield
@@ -114,13 +115,13 @@ class Faults:
                 fault.left = 0
 
     def clear(self) -> None:
-        """Nothing waits, and nothing has been hit."""
+        """Remove all faults, and forget all hits."""
         with self._lock:
             self._waiting.clear()
             self.hits.clear()
 
     def wrap(self, origin: str, answer: Answer) -> Answer:
-        """`answer`, which now and then goes wrong."""
+        """Wrap a function that answers requests, so that faults apply to it."""
 
         def faulty(request: Request) -> Reply:
             if not self._waiting:
@@ -145,7 +146,7 @@ class Faults:
 
 
 def step_of(origin: str, request: Request) -> str | None:
-    """The step that a request is; None for one that cannot go wrong."""
+    """The step of a request, or None if no fault can apply to it."""
     for step, (origins, method, pattern) in STEPS.items():
         if origin in origins.split("|") and method == request.method and re.fullmatch(pattern, request.path):
             return step
@@ -153,7 +154,7 @@ def step_of(origin: str, request: Request) -> str | None:
 
 
 def misbehave(fault: Fault, answer: Answer, request: Request) -> Reply:
-    """The reply in place of `answer(request)`, which is called if the fault lets the request take effect."""
+    """The reply instead of `answer(request)`, which is called if the fault lets the request take effect."""
     if fault.kind == "drop":
         return HANG_UP
     if fault.kind == "gated":

@@ -1,6 +1,6 @@
-"""Routes for what is in a repository: the tree of its files, and each file.
+"""Routes for the content of a repository: the tree of its files, and each file.
 
-It does not send LFS bytes (it redirects to the CDN).
+LFS files are redirected to the CDN.
 """
 
 from pathlib import PurePosixPath
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def tree(
     hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str, folder: str
 ) -> Reply:
-    """Files and folders below a folder, or only those right in it."""
+    """Files and folders below a folder, or only those directly in it."""
     commit = repository.resolve(revision)
     prefix = f"{folder}/" if folder else ""
     rows = {path: _file_row(path, blob) for path, blob in commit.files.items()}
@@ -43,7 +43,7 @@ def _file_row(path: str, blob: Blob) -> dict[str, object]:
 def resolve(
     hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str, path: str
 ) -> Reply:
-    """A small file, or the way to an LFS file."""
+    """A small file, or a redirect to an LFS file."""
     commit = repository.resolve(revision)
     if path not in commit.files:
         raise StoreError("EntryNotFound", "Entry not found", commit=commit.oid)

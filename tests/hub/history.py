@@ -1,4 +1,4 @@
-"""Routes for the history of a repository: its commits, and the names for them."""
+"""Routes for the history of a repository: its commits, branches and tags."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def commits(hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str) -> Reply:
-    """The commits up to a revision, the newest first."""
+    """The commits up to a revision, newest first."""
     rows = [
         {
             "id": commit.oid,
@@ -29,7 +29,7 @@ def commits(hub: "HubServer", user: User | None, request: Request, repository: R
 
 
 def refs(hub: "HubServer", user: User | None, request: Request, repository: Repository) -> Reply:
-    """All branches and tags and, if asked for, pull requests."""
+    """All branches and tags and, on request, pull requests."""
     kinds = {
         "branches": ("refs/heads/", repository.branches),
         "converts": ("", {}),
@@ -46,24 +46,24 @@ def refs(hub: "HubServer", user: User | None, request: Request, repository: Repo
 
 
 def add_branch(hub: "HubServer", user: User | None, request: Request, repository: Repository, name: str) -> Reply:
-    """A branch, from main or where the payload says."""
+    """Create a branch from main or the given starting point."""
     repository.point(repository.branches, name, request.json().get("startingPoint", "main"))
     return Reply()
 
 
 def add_tag(hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str) -> Reply:
-    """A tag on a revision."""
+    """Create a tag on a revision."""
     repository.point(repository.tags, request.json()["tag"], revision)
     return Reply()
 
 
 def remove_branch(hub: "HubServer", user: User | None, request: Request, repository: Repository, name: str) -> Reply:
-    """Forgets a branch; its commits stay."""
+    """Delete a branch; its commits are kept."""
     return _remove(repository.branches, name)
 
 
 def remove_tag(hub: "HubServer", user: User | None, request: Request, repository: Repository, name: str) -> Reply:
-    """Forgets a tag."""
+    """Delete a tag."""
     return _remove(repository.tags, name)
 
 

@@ -1,7 +1,7 @@
-"""Routes that describe repositories: one by its id, and lists of those that the asker may see.
+"""Routes that describe repositories: a single one by its id, and lists of those that the user may see.
 
-Numbers of downloads and likes are zero. A list has what a full info has, but for the files; it can be filtered by
-author, name and tags, and sorted by date.
+Numbers of downloads and likes are zero. A list has the fields of a single info except for the files; it can be
+filtered by author, name and tags, and sorted by date.
 """
 
 from datetime import datetime
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def repository_info(
     hub: "HubServer", user: User | None, request: Request, repository: Repository, revision: str
 ) -> Reply:
-    """All about a repository at a revision; also a gated one has no secrets but the content of its files."""
+    """The info on a repository at a revision; of a gated one, only the content of files is protected."""
     commit = repository.resolve(revision or "main")
     sizes = "blobs" in request.query
     siblings = [{"rfilename": path, **(_sizes(blob) if sizes else {})} for path, blob in sorted(commit.files.items())]
@@ -29,7 +29,7 @@ def repository_info(
 
 
 def list_repositories(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """The repositories of a kind that match the query, by id or, with `sort`, the newest first."""
+    """The repositories of a kind that match the query, by id or, with `sort`, newest first."""
     kind = "dataset" if request.path == "/api/datasets" else "model"
     author, search, sort = (request.query.get(name, [""])[0] for name in ("author", "search", "sort"))
     wanted = {*request.query.get("filter", []), *request.query.get("pipeline_tag", [])}
@@ -48,7 +48,7 @@ def list_repositories(hub: "HubServer", user: User | None, request: Request) -> 
 
 
 def iso(date: datetime) -> str:
-    """A date as the client reads it."""
+    """A date in the format that the client parses."""
     return date.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

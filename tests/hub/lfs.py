@@ -1,7 +1,7 @@
-"""Takes LFS files in: which are wanted and where to put them, whole or in parts, and whether they came.
+"""Uploads of LFS files: which are needed and where to send them, in one piece or in parts, and verification.
 
-The bytes go to the CDN, which keeps parts until the Hub is told to join them. Whoever may propose a change may upload:
-bytes that no commit names are in no repository.
+The bytes go to the CDN, which keeps parts until the Hub joins them. Anyone who may propose a change may upload, since
+bytes that no commit refers to are in no repository.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def batch(hub: "HubServer", user: User | None, request: Request, repository: Repository) -> Reply:
-    """What to do for each object; no actions means nothing to upload."""
+    """The actions for each object; no actions means that there is nothing to upload."""
     objects = [{"oid": item["oid"], "size": item["size"]} for item in request.json()["objects"]]
     for item in objects:
         if item["oid"] not in hub.store.objects:
@@ -36,14 +36,14 @@ def _upload(hub: "HubServer", oid: str, size: int) -> dict[str, object]:
 
 
 def verify(hub: "HubServer", user: User | None, request: Request, repository: Repository) -> Reply:
-    """Whether an object came."""
+    """Check that an object has been uploaded."""
     payload = request.json()
     hub.store.lfs_blob(payload["oid"], payload["size"])
     return json_reply({"success": True})
 
 
 def complete(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """Joins the parts of an object. Asking again, when the answer was lost, does no harm."""
+    """Join the parts of an object. A repeated request, after a lost answer, has no effect."""
     oid, store = request.json()["oid"], hub.store
     if oid not in store.objects:
         kept = store.parts.get(oid, {})
@@ -56,7 +56,7 @@ def complete(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def put(store: Store, oid: str, request: Request) -> Reply:
-    """The CDN's side: keeps an object, or a part of one."""
+    """The CDN's side: store an object or a part of one."""
     if "partNumber" in request.query:
         store.parts.setdefault(oid, {})[int(request.query["partNumber"][0])] = request.body
         return Reply(headers={"ETag": etag(request.body)})
@@ -68,5 +68,5 @@ def put(store: Store, oid: str, request: Request) -> Reply:
 
 
 def etag(part: bytes) -> str:
-    """What the CDN calls a part."""
+    """The ETag of a part on the CDN."""
     return f'"{hashlib.md5(part).hexdigest()}"'

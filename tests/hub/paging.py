@@ -1,4 +1,4 @@
-"""Answers long listings page by page: where to go on is in the `Link` header."""
+"""Long listings in pages; the address of the next page is in the `Link` header."""
 
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -7,7 +7,7 @@ from .wire import Reply, Request, json_reply
 
 
 def page_reply(request: Request, rows: Sequence[object], size: int, *, origin: str) -> Reply:
-    """At most `size` rows from where `cursor` says on, and the address of the next page if there are more."""
+    """At most `size` rows from `cursor` on, and the address of the next page if there are more."""
     start = int(request.query.get("cursor", ["0"])[0])
     end = start + size
     if end >= len(rows):

@@ -1,4 +1,4 @@
-"""Routes for the account and for repositories as wholes: create, settings, move, delete."""
+"""Routes for the account and for complete repositories: create, settings, move, delete."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -16,7 +16,7 @@ FOLDERS = {"model": "", "dataset": "datasets/"}  # in ids and addresses
 
 
 def whoami(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """Whose token this is, and what it may."""
+    """The owner and the role of the token."""
     user = require_user(user)
     orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in user.orgs]
     token = {"displayName": "test", "role": user.role}
@@ -25,7 +25,7 @@ def whoami(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def create(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """A new repository; one that exists is a 409 with its address, which clients with `exist_ok` read."""
+    """Create a repository; for an existing one, return a 409 with its address, which clients with `exist_ok` use."""
     payload, user = request.json(), require_user(user)
     repo_id, namespace, kind = _named(payload, user)
     check_namespace(user, namespace, f"create a {kind}")
@@ -39,7 +39,7 @@ def create(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def delete(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """Forgets a repository."""
+    """Delete a repository."""
     repo_id, namespace, kind = _named(request.json(), require_user(user))
     repository = hub.store.repositories.get(repo_id)
     if repository is None:
@@ -51,7 +51,7 @@ def delete(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def move(hub: "HubServer", user: User | None, request: Request) -> Reply:
-    """Gives a repository another name, or another namespace of the same user."""
+    """Rename a repository, or move it to another namespace of the same user."""
     payload = request.json()
     folder = _folder(payload)
     repository = hub.store.repositories.get(folder + payload["fromRepo"])
@@ -65,7 +65,7 @@ def move(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def settings(hub: "HubServer", user: User | None, request: Request, repository: Repository) -> Reply:
-    """Changes who may see the repository and read its files."""
+    """Change who may see the repository and read its files."""
     payload = request.json()
     if "visibility" in payload or "private" in payload:
         repository.private = payload.get("visibility") == "private" or payload.get("private") is True
@@ -74,7 +74,7 @@ def settings(hub: "HubServer", user: User | None, request: Request, repository: 
 
 
 def allowed(hub: "HubServer", user: User | None, request: Request, repository: Repository) -> Reply:
-    """Says nothing: who comes here has the right that the route asks for."""
+    """Return an empty reply, because the route has already checked the right."""
     return json_reply({})
 
 
@@ -86,6 +86,6 @@ def _folder(payload: dict) -> str:
 
 
 def _named(payload: dict, user: User) -> tuple[str, str, str]:
-    """The id, the namespace and the kind of the repository that a payload names."""
+    """The id, the namespace and the kind of the repository in a payload."""
     folder, namespace = _folder(payload), payload.get("organization") or user.name
     return f"{folder}{namespace}/{payload['name']}", namespace, payload.get("type") or "model"

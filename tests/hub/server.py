@@ -1,6 +1,6 @@
-"""Answers for the Hub itself: finds the route of a request, and whether who asks has the right that it needs.
+"""Replies of the Hub itself: finds the route of a request, and checks the right that the route requires.
 
-What a route does is in the file of its concern.
+The routes are in the files of their concerns.
 """
 
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def answer(hub: "HubServer", request: Request) -> Reply:
-    """The reply to any request to the Hub; what is refused becomes a status and an error code."""
+    """The reply to any request to the Hub; a refusal becomes a status and an error code."""
     try:
         return _route(hub, hub.accounts.identify(request.headers), request)
     except StoreError as error:
@@ -48,7 +48,7 @@ def _route(hub: "HubServer", user: User | None, request: Request) -> Reply:
 
 
 def _kind(path: str) -> tuple[str, str]:
-    """Data sets have the routes of models, under `datasets/`: where they are kept, and the route of a model."""
+    """The prefix of ids, "datasets/" or "", and the path as the corresponding route of models."""
     for start, of_models in (("/api/datasets/", "/api/models/"), ("/datasets/", "/")):
         if path.startswith(start):
             return "datasets/", of_models + path.removeprefix(start)

@@ -1,8 +1,8 @@
-"""Keeps models in memory: commits, branches, tags, pull requests, and files as bytes.
+"""The content of the Hub in memory: commits, branches, tags, pull requests, and files as bytes.
 
-It knows no HTTP and no rights (it keeps who may, `access` decides), and it has no merges: a commit is a whole picture
-of the files. Ids depend on content and history only, so the same calls give the same ids in any process; dates do not
-go into them.
+It has no HTTP and no rights (it stores who has access, and `access` decides), and no merges: a commit is a snapshot of
+all files. Ids depend only on content and history, not on dates, so that the same calls give the same ids in any
+process.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ MAX_REGULAR_SIZE = 10 * 2**20  # bytes; larger files go to LFS whatever their na
 
 
 class StoreError(Exception):
-    """A refusal; `reason` is the Hub's error code where it has one (`RepoNotFound`), else a word such as `Stale`."""
+    """A refusal; `reason` is the Hub's error code if it has one (`RepoNotFound`), or else a word such as `Stale`."""
 
     def __init__(self, reason: str, message: str, *, commit: str = "") -> None:
         super().__init__(message)
@@ -35,30 +35,30 @@ class Blob:
 
     @cached_property
     def sha256(self) -> str:
-        """The name of the content in LFS."""
+        """The id of the content in LFS."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def pointer(self) -> bytes:
-        """The text that git keeps in place of an LFS file."""
+        """The text that git stores instead of an LFS file."""
         size = len(self.content)
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {size}\n".encode()
 
     @cached_property
     def oid(self) -> str:
-        """The id of the blob in git, where an LFS file is its pointer."""
+        """The id of the blob in git, which for an LFS file is that of its pointer."""
         content = self.pointer if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
     def etag(self) -> str:
-        """What clients name a cached file by, and compare in order to skip an upload."""
+        """The name under which clients cache a file, and which they compare to skip an upload."""
         return self.sha256 if self.lfs else self.oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A picture of all files by path."""
+    """A snapshot of all files by path."""
 
     oid: str
     title: str
@@ -74,43 +74,43 @@ Edit = Callable[[dict[str, Blob]], None]  # changes files in place
 
 @dataclass
 class Repository:
-    """The history of one model; its methods may be called from several threads."""
+    """The history of one repository; its methods may be called from several threads."""
 
     id: str  # data sets are kept as "datasets/{namespace}/{name}"
     private: bool = False
     gated: bool | str = False  # or "auto", "manual"
-    granted: set[str] = field(default_factory=set)  # users who may read the files of a gated one
+    granted: set[str] = field(default_factory=set)  # users who may read the files of a gated repository
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)  # pull requests: "refs/pr/1"
-    openers: dict[str, str] = field(default_factory=dict)  # who opened each of them
+    openers: dict[str, str] = field(default_factory=dict)  # the user who opened each of them
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def kind(self) -> str:
-        """What the Hub calls it: a model or a dataset."""
+        """The kind of the repository, a model or a dataset."""
         return "dataset" if self.id.startswith("datasets/") else "model"
 
     @property
     def full_name(self) -> str:
-        """What clients call it."""
+        """The id without the prefix of data sets, as clients write it."""
         return self.id.removeprefix("datasets/")
 
     @property
     def namespace(self) -> str:
-        """The user or organization that it belongs to; models of old times have none."""
+        """The user or organization that owns the repository; old models have none."""
         return self.full_name.rpartition("/")[0]
 
     def resolve(self, revision: str) -> Commit:
-        """The commit that a branch, a tag, a pull request or a full commit id stands for."""
+        """The commit of a branch, a tag, a pull request or a full commit id."""
         oid = next((refs[revision] for refs in (self.branches, self.tags, self.pulls) if revision in refs), revision)
         if oid not in self.commits:
             raise StoreError("RevisionNotFound", f"Invalid rev id: {revision}")
         return self.commits[oid]
 
     def history(self, revision: str) -> list[Commit]:
-        """The commit and all before it, the newest first."""
+        """The commit and all its ancestors, newest first."""
         found = [self.resolve(revision)]
         while found[-1].parent:
             found.append(self.commits[found[-1].parent])
@@ -119,7 +119,7 @@ class Repository:
     def commit(
         self, branch: str, title: str, edit: Edit, *, parent: str = "", author: str = "", message: str = ""
     ) -> Commit:
-        """Adds a commit with the head's files after `edit`; `parent` must be (the first digits of) the head's id."""
+        """Add a commit with the head's files after `edit`; `parent` must be (the first digits of) the head's id."""
         with self.lock:
             refs = self.pulls if branch in self.pulls else self.branches
             if branch not in refs:
@@ -134,7 +134,7 @@ class Repository:
     def propose(
         self, revision: str, title: str, edit: Edit, *, author: str = "", message: str = ""
     ) -> tuple[int, Commit]:
-        """Adds a commit after `revision` in a pull request of its own: the number of that, and the commit."""
+        """Add a commit after `revision` in a new pull request; returns its number and the commit."""
         with self.lock:
             start = self.resolve(revision)
             made = self._record(title, _edited(start, edit), after=start.oid, author=author, message=message)
@@ -144,7 +144,7 @@ class Repository:
             return number, made
 
     def point(self, refs: dict[str, str], name: str, revision: str) -> None:
-        """Adds a name for a commit to `refs`, which is `branches` or `tags`."""
+        """Add a name for a commit to `refs`, which is `branches` or `tags`."""
         with self.lock:
             if name in refs:
                 raise StoreError("Exists", f"Reference already exists: {name}")
@@ -153,7 +153,7 @@ class Repository:
     def _record(self, title: str, files: Mapping[str, Blob], *, after: str, author: str, message: str) -> Commit:
         listing = sorted((path, blob.etag) for path, blob in files.items())
         oid = hashlib.sha1(repr((self.id, after, title, listing)).encode()).hexdigest()
-        # The same change proposed twice is one commit
+        # the same change proposed twice is a single commit
         return self.commits.setdefault(oid, Commit(oid, title, files, after, author, message))
 
 
@@ -168,12 +168,12 @@ class Store:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
-        self.moved: dict[str, str] = {}  # old ids, which still lead to the new ones
+        self.moved: dict[str, str] = {}  # old ids, which still redirect to the new ones
         self.objects: dict[str, bytes] = {}
-        self.parts: dict[str, dict[int, bytes]] = {}  # of objects that are not complete yet, by sha256 and number
+        self.parts: dict[str, dict[int, bytes]] = {}  # parts of incomplete objects, by sha256 and number
 
     def create(self, repo_id: str, *, private: bool = False, author: str = "") -> Repository:
-        """A new repository, with the `.gitattributes` that the Hub commits first."""
+        """Create a repository, with the `.gitattributes` that the Hub commits first."""
         repository = Repository(repo_id, private)
         first = {".gitattributes": Blob(GITATTRIBUTES)}
         made = repository._record("initial commit", first, after="", author=author, message="")
@@ -182,12 +182,12 @@ class Store:
         return repository
 
     def delete(self, repo_id: str) -> None:
-        """Forgets a repository; LFS objects stay, which others may have too."""
+        """Delete a repository; LFS objects are kept, since others may share them."""
         if self.repositories.pop(repo_id, None) is None:
             raise StoreError("RepoNotFound", "Repository not found")
 
     def move(self, repository: Repository, repo_id: str) -> None:
-        """Gives a repository another id; the old one leads there."""
+        """Give a repository another id, and redirect the old one to it."""
         old, repository.id = repository.id, repo_id
         try:
             self._keep(repository)
@@ -203,13 +203,13 @@ class Store:
         self.moved.pop(repository.id, None)
 
     def put_object(self, oid: str, content: bytes) -> None:
-        """Keeps `content`, whose sha256 must be `oid`."""
+        """Store `content`, whose sha256 must be `oid`."""
         if hashlib.sha256(content).hexdigest() != oid:
             raise StoreError("Invalid", f"The {len(content)} bytes sent as LFS object {oid} do not have that sha256.")
         self.objects[oid] = content
 
     def lfs_blob(self, oid: str, size: int) -> Blob:
-        """The file whose content has been put as `oid`, and is `size` bytes long."""
+        """The file with the content stored as `oid`, which must have `size` bytes."""
         if oid not in self.objects or len(self.objects[oid]) != size:
             raise StoreError("Invalid", f"LFS object {oid} of {size} bytes has not been uploaded.")
         return Blob(self.objects[oid], lfs=True)

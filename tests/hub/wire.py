@@ -1,7 +1,7 @@
-"""Turns a function from request to reply into an HTTP origin on loopback, and logs what passes.
+"""An HTTP origin on loopback made from a function that maps requests to replies, with a log of all exchanges.
 
-It knows nothing of the Hub. A connection carries one request, so that `stop` leaves none behind; a body must come with
-its length. To change how an origin behaves (to inject a fault, say), wrap its function.
+This module is independent of the Hub. Each connection carries one request, so that `stop` leaves none open; a body
+needs a length. To change the behaviour of an origin, for example to inject a fault, wrap its function.
 """
 
 import json
@@ -17,31 +17,31 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Request(NamedTuple):
-    """What came in, read to its end."""
+    """A request that has been read completely."""
 
     method: str
     path: str  # still quoted
     query: Mapping[str, list[str]]
-    headers: Mapping[str, str]  # looked up without regard to case
+    headers: Mapping[str, str]  # case-insensitive lookup
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON; none is an empty object."""
+        """The body as JSON; an empty body is an empty object."""
         return json.loads(self.body or b"{}")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes out; the length is added, and for HEAD the body is left out."""
+    """A reply; its length is added, and the body is left out for HEAD."""
 
-    status: int = 200  # 0 is no answer at all: the connection is closed
+    status: int = 200  # 0 closes the connection without an answer
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    length: int | None = None  # what the header says; if it is more than the body has, the reply ends too early
+    length: int | None = None  # the length in the header; if it exceeds that of the body, the reply is cut off
 
 
 class Exchange(NamedTuple):
-    """A line of the log; `sent` counts bytes of the body (0 for HEAD), `status` is 0 where nothing was answered."""
+    """A line of the log; `sent` counts bytes of the body (0 for HEAD), and `status` is 0 without an answer."""
 
     origin: str
     method: str
@@ -61,12 +61,12 @@ def json_reply(value: object, *, status: int = 200, headers: Mapping[str, str] |
 
 
 def content_reply(request: Request, content: bytes, headers: Mapping[str, str]) -> Reply:
-    """`content`, or the one range of its bytes that the request asks for."""
+    """`content`, or the single range of bytes that the request specifies."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
     if match is None or match[0] == "bytes=-":
         return Reply(200, content, headers)
     size, start, end = len(content), match[1], match[2]
-    first = int(start) if start else max(size - int(end), 0)  # "bytes=-n" are the last n
+    first = int(start) if start else max(size - int(end), 0)  # "bytes=-n" means the last n bytes
     last = min(int(end), size - 1) if start and end else size - 1
     if first > last:
         return Reply(416, headers={"Content-Range": f"bytes */{size}"})
@@ -74,7 +74,7 @@ def content_reply(request: Request, content: bytes, headers: Mapping[str, str]) 
 
 
 class Origin:
-    """A port of 127.0.0.1 whose requests `answer` answers, each in a daemon thread, until `stop`."""
+    """A port of 127.0.0.1 on which `answer` replies to requests, each in a daemon thread, until `stop`."""
 
     def __init__(self, name: str, answer: Answer, log: list[Exchange]) -> None:
         self._server = _Server(name, answer, log)
@@ -82,7 +82,7 @@ class Origin:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Closes the port."""
+        """Close the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -95,7 +95,7 @@ class _Server(ThreadingHTTPServer):
         self.name, self.answer, self.log = name, answer, log
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may hang up
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may close the connection
             super().handle_error(request, client_address)
 
 
@@ -126,4 +126,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - http.server looks for these names
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Prints nothing: the log is a list."""
+        """Print nothing, because exchanges are logged in a list."""

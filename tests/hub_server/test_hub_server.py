@@ -1,6 +1,6 @@
-"""The test Hub, asked by the real client: what it answers is what other tests build on.
+"""Tests of the test Hub with the real client, since other tests rely on its replies.
 
-Not here: hf_soup itself, and how the client behaves when a server fails.
+hf_soup itself, and how the client reacts to failures, are not tested here.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, Repositor
 
 
 def safetensors(value: int, *, size: int = 1_000_000) -> bytes:
-    """A file with one tensor `w` of `size` bytes: more than the 100 kB that a reader of metadata always asks for."""
+    """A file with one tensor `w` of `size` bytes, more than the 100 kB that readers of metadata always request."""
     header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes([value]) * size
 
@@ -42,7 +42,7 @@ FILES = {
 
 
 def push(name: str, files: Mapping[str, bytes], folder: Path, *, private: bool = False) -> str:
-    """Writes `files` to `folder` and uploads it to tester/`name`; the commit."""
+    """Write `files` to `folder` and upload it to tester/`name`; returns the id of the commit."""
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -51,7 +51,7 @@ def push(name: str, files: Mapping[str, bytes], folder: Path, *, private: bool =
 
 
 def download(name: str, revision: str, cache: Path) -> dict[str, bytes]:
-    """Every file of tester/`name` at `revision`, but for the one that the Hub itself adds."""
+    """Every file of tester/`name` at `revision`, except the one that the Hub itself adds."""
     root = Path(snapshot_download(f"tester/{name}", revision=revision, cache_dir=cache))
     files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     del files[".gitattributes"]
@@ -59,13 +59,13 @@ def download(name: str, revision: str, cache: Path) -> dict[str, bytes]:
 
 
 def weights_traffic(hub: HubServer, weights: bytes) -> list[Exchange]:
-    """What the CDN was asked about `weights`."""
+    """The exchanges of the CDN about `weights`."""
     path = f"/{hashlib.sha256(weights).hexdigest()}"
     return [line for line in hub.log if line.path == path]
 
 
 def test_same_bytes_at_branch_tag_and_commit(hub: HubServer, tmp_path: Path) -> None:
-    """Small and LFS files come back byte for byte, and a tag and a commit stay when the branch moves."""
+    """Small and LFS files are downloaded byte for byte, and a tag and a commit keep theirs when the branch moves."""
     old = push("history", FILES, tmp_path / "model")
     HfApi().create_tag("tester/history", tag="v1")
     newer = FILES | {"config.json": b"{}", "model.safetensors": safetensors(2)}
@@ -75,7 +75,7 @@ def test_same_bytes_at_branch_tag_and_commit(hub: HubServer, tmp_path: Path) -> 
 
 
 def test_one_file_by_revision(hub: HubServer, tmp_path: Path) -> None:
-    """A single download follows the branch, the tag and the commit too."""
+    """A single file can be downloaded by branch, tag or commit."""
     old = push("single", FILES, tmp_path / "model")
     HfApi().create_tag("tester/single", tag="v1", revision=old)
     push("single", FILES | {"config.json": b"{}"}, tmp_path / "model")
@@ -95,7 +95,7 @@ def test_revisions_resolve_to_commits(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_branches_are_apart(hub: HubServer, tmp_path: Path) -> None:
-    """A commit on a branch leaves main where it was."""
+    """A commit on a branch does not change main."""
     main = push("branched", FILES, tmp_path / "model")
     HfApi().create_branch("tester/branched", branch="try", revision=main)
     change = CommitOperationAdd("config.json", b"{}")
@@ -105,7 +105,7 @@ def test_branches_are_apart(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_metadata_without_the_weights(hub: HubServer, tmp_path: Path) -> None:
-    """The metadata of safetensors come by range requests: nobody gets the whole of the weights."""
+    """The metadata of safetensors are read by range requests, without downloading the weights."""
     weights = safetensors(3)
     push("metadata", {"model.safetensors": weights}, tmp_path / "model")
     metadata = HfApi().get_safetensors_metadata("tester/metadata")
@@ -118,7 +118,7 @@ def test_metadata_without_the_weights(hub: HubServer, tmp_path: Path) -> None:
     ("wanted", "part"), [("0-7", slice(0, 8)), ("999990-", slice(999_990, None)), ("-5", slice(-5, None))]
 )
 def test_ranges_of_small_and_lfs_files(hub: HubServer, tmp_path: Path, wanted: str, part: slice) -> None:
-    """A range is answered by exactly these bytes, on the Hub and, past the redirect, on the CDN."""
+    """A range request gets exactly these bytes, on the Hub and, after the redirect, on the CDN."""
     files = {"text.txt": b"0123456789" * 100_000, "model.safetensors": safetensors(4)}
     push("ranges", files, tmp_path / "model")
     for name, content in files.items():
@@ -142,7 +142,7 @@ def test_no_credentials_reach_the_cdn(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_stale_parent_is_refused(hub: HubServer, tmp_path: Path) -> None:
-    """A commit made for an older head than the branch has is a 412, and the branch stays."""
+    """A commit on a parent that is no longer the head is refused with a 412, and the branch is unchanged."""
     old = push("raced", FILES, tmp_path / "model")
     new = push("raced", FILES | {"config.json": b"{}"}, tmp_path / "model")
     change = [CommitOperationAdd("config.json", b'{"late": 1}')]
@@ -161,7 +161,7 @@ def test_unchanged_files_are_not_sent_again(hub: HubServer, tmp_path: Path) -> N
 
 
 def test_deleted_files_are_gone_from_then_on(hub: HubServer, tmp_path: Path) -> None:
-    """A commit can delete a file and a folder; the commit before keeps both."""
+    """A commit can delete a file and a folder, and earlier commits keep them."""
     old = push("deleted", FILES, tmp_path / "model")
     operations = [CommitOperationDelete("config.json"), CommitOperationDelete("tokens/")]
     HfApi().create_commit("tester/deleted", operations, commit_message="less")
@@ -190,14 +190,14 @@ def test_what_is_missing_has_its_own_error(
 
 
 def test_missing_folder_is_a_missing_entry(hub: HubServer, tmp_path: Path) -> None:
-    """Listing a folder that is not there is the error that transformers takes for "none"."""
+    """Listing a missing folder raises EntryNotFoundError, as transformers expects."""
     push("folders", FILES, tmp_path / "model")
     with pytest.raises(EntryNotFoundError):
         list(HfApi().list_repo_tree("tester/folders", "additional_chat_templates"))
 
 
 def test_private_is_unseen_without_token(hub: HubServer, tmp_path: Path) -> None:
-    """Without a token a private model looks missing; with it, it is there."""
+    """Without a token a private model seems to be missing; with the token it can be read."""
     push("hidden", FILES, tmp_path / "model", private=True)
     assert HfApi().model_info("tester/hidden").private
     assert not HfApi().repo_exists("tester/hidden", token=False)
@@ -208,7 +208,7 @@ def test_private_is_unseen_without_token(hub: HubServer, tmp_path: Path) -> None
 
 
 def test_public_is_read_only_without_token(hub: HubServer, tmp_path: Path) -> None:
-    """Without a token a public model can be read and not written."""
+    """Without a token a public model can be read but not changed."""
     commit = push("shown", FILES, tmp_path / "model")
     assert HfApi().model_info("tester/shown", token=False).sha == commit
     with pytest.raises(HfHubHTTPError) as caught:
@@ -217,7 +217,7 @@ def test_public_is_read_only_without_token(hub: HubServer, tmp_path: Path) -> No
 
 
 def test_tree_tells_sizes_and_digests(hub: HubServer, tmp_path: Path) -> None:
-    """The tree lists folders by level and files with git's sha1, and sha256 for LFS ones."""
+    """The tree lists folders by level, and files with git's sha1 and, for LFS, sha256."""
     push("listed", FILES, tmp_path / "model")
     top = {row.path for row in HfApi().list_repo_tree("tester/listed")}
     assert top == {".gitattributes", "README.md", "config.json", "model.safetensors", "tokens"}
@@ -241,7 +241,7 @@ def test_a_name_is_taken_once(hub: HubServer) -> None:
 
 
 def test_card_is_loaded_and_validated(hub: HubServer, tmp_path: Path) -> None:
-    """A card reads back as pushed; one whose head is no YAML is refused before anything is uploaded."""
+    """A card is read as it was pushed; one with invalid YAML is refused before anything is uploaded."""
     commit = push("carded", FILES, tmp_path / "model")
     card = ModelCard.load("tester/carded")
     card.validate()
@@ -252,14 +252,14 @@ def test_card_is_loaded_and_validated(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_whoami_wants_the_token(hub: HubServer) -> None:
-    """The token is the user's, and another one is nobody's."""
+    """The token identifies its user, and an unknown token is refused."""
     assert HfApi().whoami()["name"] == hub.user
     with pytest.raises(HfHubHTTPError, match="Invalid user token"):
         HfApi(token="hf_other").whoami()
 
 
 def test_lfs_bytes_must_be_what_they_are_called(hub: HubServer) -> None:
-    """The CDN refuses bytes with another sha256 than their address."""
+    """The CDN refuses bytes whose sha256 differs from their address."""
     request = urllib.request.Request(f"{hub.cdn_url}/{'0' * 64}", data=b"bytes", method="PUT")
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)
@@ -267,7 +267,7 @@ def test_lfs_bytes_must_be_what_they_are_called(hub: HubServer) -> None:
 
 
 def test_server_ends_with_its_block() -> None:
-    """After the `with`, neither port answers."""
+    """After the `with` block, neither port answers."""
     with HubServer() as short:
         urls = [f"{short.url}/api/models/tester/none", f"{short.cdn_url}/none"]
         for url in urls:
@@ -279,7 +279,7 @@ def test_server_ends_with_its_block() -> None:
 
 
 def test_environment_is_enough_for_another_process(hub: HubServer, tmp_path: Path) -> None:
-    """A process with these variables, whatever it inherits, uses the test Hub and keeps its files in its home."""
+    """A process with these variables, whatever it inherits, uses the test Hub and keeps its files in its own home."""
     inherited = {"HF_HUB_CACHE": "/nonexistent", "HF_HUB_OFFLINE": "1", "HTTP_PROXY": "http://127.0.0.1:9"}
     code = "from huggingface_hub import constants, whoami; print(whoami()['name'], constants.HF_HUB_CACHE)"
     variables = {**os.environ, **inherited, **environment(hub, tmp_path)}

@@ -1,6 +1,6 @@
-"""Who may see, read and write what on the test Hub, asked by the real client with several users' tokens.
+"""Tests of rights on the test Hub, with the real client and tokens of several users.
 
-Each test has a Hub of its own, reached by `HfApi(endpoint=...)`.
+Each test has its own Hub, reached by `HfApi(endpoint=...)`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 
 @pytest.fixture
 def site() -> Iterator[HubServer]:
-    """A Hub with an owner, her colleague, a stranger, and a token of the owner that only reads."""
+    """A Hub with an owner, a colleague in her organization, an outsider, and a read-only token of the owner."""
     with HubServer(user="ann", token="hf_ann") as hub:
         hub.add_user("ann", "hf_ann", orgs=["lab"])
         hub.add_user("ann", "hf_ann_read", role="read", orgs=["lab"])
@@ -24,12 +24,12 @@ def site() -> Iterator[HubServer]:
 
 
 def client(site: HubServer, who: str | None) -> HfApi:
-    """The client with the token of a user; None for nobody."""
+    """The client with the token of a user, or without a token for None."""
     return HfApi(endpoint=site.url, token=f"hf_{who}" if who else False)
 
 
 def publish(site: HubServer, repo_id: str, *, private: bool = False, gated: bool = False) -> None:
-    """A model of ann's with one file."""
+    """Publish a model of ann with one file."""
     api = client(site, "ann")
     api.create_repo(repo_id, private=private)
     api.create_commit(repo_id, [CommitOperationAdd("config.json", b"{}")], commit_message="config")
@@ -37,12 +37,12 @@ def publish(site: HubServer, repo_id: str, *, private: bool = False, gated: bool
 
 
 def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
-    """The status that made the client raise."""
+    """The status for which the client raised an error."""
     return error.value.response.status_code
 
 
 def test_whoami_tells_name_role_and_organizations(site: HubServer) -> None:
-    """Each token has its user, and the role is the token's."""
+    """Each token identifies its user, and has its own role."""
     told = {who: client(site, who).whoami() for who in ("ann", "ann_read", "eve")}
     assert {who: answer["name"] for who, answer in told.items()} == {"ann": "ann", "ann_read": "ann", "eve": "eve"}
     roles = {who: answer["auth"]["accessToken"]["role"] for who, answer in told.items()}
@@ -52,7 +52,7 @@ def test_whoami_tells_name_role_and_organizations(site: HubServer) -> None:
 
 @pytest.mark.parametrize(("who", "code"), [("eve", 404), (None, 401)])
 def test_private_is_seen_by_members_only(site: HubServer, who: str | None, code: int) -> None:
-    """For others a private model is not there (404), and for nobody it may be (401): the same error of the client."""
+    """A private model is a 404 for other users and a 401 without a token, which are one error of the client."""
     publish(site, "lab/secret", private=True)
     assert [client(site, friend).repo_exists("lab/secret") for friend in ("ann", "ann_read", "ben")] == [True] * 3
     for ask in (HfApi.model_info, HfApi.list_repo_files, HfApi.list_repo_refs, HfApi.list_repo_commits):
@@ -63,7 +63,7 @@ def test_private_is_seen_by_members_only(site: HubServer, who: str | None, code:
 
 
 def test_visibility_is_a_setting(site: HubServer) -> None:
-    """A private model can be shown, and hidden again."""
+    """A private model can be made public, and private again."""
     publish(site, "ann/shy", private=True)
     seen = []
     for private in (False, True):
@@ -74,7 +74,7 @@ def test_visibility_is_a_setting(site: HubServer) -> None:
 
 @pytest.mark.parametrize(("who", "code"), [("eve", 403), ("ben", 403), (None, 401)])
 def test_gated_shows_names_and_keeps_contents(site: HubServer, tmp_path: Path, who: str | None, code: int) -> None:
-    """Without a grant all is open but what is in the files."""
+    """Without a grant, everything about a gated model can be read except the content of its files."""
     publish(site, "ann/gate", gated=True)
     api = client(site, who)
     info = api.model_info("ann/gate")
@@ -89,7 +89,7 @@ def test_gated_shows_names_and_keeps_contents(site: HubServer, tmp_path: Path, w
 
 
 def test_gated_opens_to_owner_and_granted(site: HubServer, tmp_path: Path) -> None:
-    """The owner always has access, others once granted, and all again when the gate is taken away."""
+    """A gated model is open to its owner and to users with a grant, and to all when it is no longer gated."""
     publish(site, "ann/gate")
     client(site, "ann").update_repo_settings("ann/gate", gated="auto")
     site.store.repositories["ann/gate"].granted.add("ben")
@@ -106,7 +106,7 @@ def test_gated_opens_to_owner_and_granted(site: HubServer, tmp_path: Path) -> No
     [("eve", "pass `create_pr=1` as a query parameter"), ("ann_read", "you must use a write token")],
 )
 def test_writing_needs_a_member_and_a_write_token(site: HubServer, who: str, message: str) -> None:
-    """A commit of others, or with a token that only reads, is a 403 that says why; nothing changes."""
+    """A change by an outsider, or with a read-only token, is a 403 with the reason, and nothing is changed."""
     publish(site, "ann/mine")
     head = client(site, None).model_info("ann/mine").sha
     change = CommitOperationAdd("config.json", b'{"bad": 1}')
@@ -127,7 +127,7 @@ def test_writing_needs_a_member_and_a_write_token(site: HubServer, who: str, mes
 
 
 def test_colleagues_write_together(site: HubServer) -> None:
-    """What belongs to an organization is written by all its members."""
+    """All members of an organization may write to its repositories."""
     publish(site, "lab/ours", private=True)
     change = CommitOperationAdd("config.json", b'{"by": "ben"}')
     client(site, "ben").create_commit("lab/ours", [change], commit_message="ben's")
@@ -139,7 +139,7 @@ def test_colleagues_write_together(site: HubServer) -> None:
     [("eve", "lab/new", 403), ("eve", "ann/new", 403), ("ann_read", "ann/new", 403), (None, "ann/new", 401)],
 )
 def test_creating_needs_rights_to_the_namespace(site: HubServer, who: str | None, repo_id: str, code: int) -> None:
-    """A model can be created only where one belongs, and with a write token."""
+    """A model can be created only in the user's own namespaces, and with a write token."""
     with pytest.raises(HfHubHTTPError) as caught:
         client(site, who).create_repo(repo_id)
     assert status(caught) == code
@@ -150,13 +150,13 @@ def test_creating_needs_rights_to_the_namespace(site: HubServer, who: str | None
 
 
 def test_exist_ok_is_enough_to_read(site: HubServer) -> None:
-    """Who may not create a model that exists gets it with `exist_ok`, if they see it."""
+    """`create_repo` with `exist_ok` succeeds for an existing model that the user may read but not create."""
     publish(site, "ann/there")
     assert client(site, "eve").create_repo("ann/there", exist_ok=True).repo_id == "ann/there"
 
 
 def test_an_unknown_token_is_refused_everywhere(site: HubServer) -> None:
-    """A token of nobody is a 401 even where no token is needed."""
+    """An unknown token is a 401 even where no token is needed."""
     publish(site, "ann/open")
     with pytest.raises(HfHubHTTPError, match="Invalid credentials") as caught:
         client(site, "nobody").model_info("ann/open")
@@ -164,6 +164,6 @@ def test_an_unknown_token_is_refused_everywhere(site: HubServer) -> None:
 
 
 def test_roles_are_known(site: HubServer) -> None:
-    """A token reads or writes."""
+    """An unknown role of a token is a ValueError."""
     with pytest.raises(ValueError, match="role='admin'"):
         site.add_user("x", "hf_x", role="admin")

@@ -1,4 +1,4 @@
-"""Metadata of cards: what the test Hub refuses and accepts, asked by the real client."""
+"""Tests of which metadata of cards the test Hub accepts and refuses, with the real client."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ def card(head: str) -> str:
     ],
 )
 def test_good_metadata_pass(hub: HubServer, head: str) -> None:
-    """Known licenses, ids, relations and forms are valid; keys of one's own too."""
+    """Known licences, ids, relations and forms are valid, and so are unknown keys."""
     ModelCard(card(head)).validate()
 
 
@@ -82,13 +82,13 @@ def test_good_metadata_pass(hub: HubServer, head: str) -> None:
     ],
 )
 def test_bad_metadata_are_refused(hub: HubServer, head: str, message: str) -> None:
-    """Each rule of the Hub, broken alone, is an error that names the key."""
+    """Each violated rule is an error that names the key."""
     with pytest.raises(ValueError, match=message):
         validate(hub, card(head))
 
 
 def validate(hub: HubServer, content: str) -> None:
-    """Asks as `ModelCard.validate` does, which could not load most of these cards."""
+    """Validate as `ModelCard.validate` does, without loading the card, which fails for most of these."""
     body = json.dumps({"repoType": "model", "content": content}).encode()
     try:
         urllib.request.urlopen(f"{hub.url}/api/validate-yaml", body).close()
@@ -97,7 +97,7 @@ def validate(hub: HubServer, content: str) -> None:
 
 
 def test_the_client_raises_all_errors_before_uploading(hub: HubServer) -> None:
-    """A commit with an invalid card is a ValueError with every complaint, and nothing is uploaded."""
+    """A commit with an invalid card raises a ValueError with all complaints, and nothing is uploaded."""
     HfApi().create_repo(REPO, exist_ok=True)
     before = len(hub.log)
     change = CommitOperationAdd("README.md", card("license: none\nbase_model: /tmp/x").encode())
@@ -108,7 +108,7 @@ def test_the_client_raises_all_errors_before_uploading(hub: HubServer) -> None:
 
 @pytest.mark.parametrize("path", ["README.md", "docs/README.md"])
 def test_a_commit_is_checked_too(hub: HubServer, path: str) -> None:
-    """A client that does not ask first is refused at the commit, for the card of the model and for no other file."""
+    """Without prior validation, an invalid card of the model is refused at the commit; other files are not checked."""
     HfApi().create_repo(REPO, exist_ok=True)
     head = HfApi().model_info(REPO).sha
     value = {"path": path, "content": base64.b64encode(card("license: none").encode()).decode()}
@@ -126,7 +126,7 @@ def test_a_commit_is_checked_too(hub: HubServer, path: str) -> None:
 
 
 def test_cards_of_the_client_pass(hub: HubServer) -> None:
-    """What `ModelCardData` writes, results and all, is valid and reads back."""
+    """The metadata that `ModelCardData` writes, including results, is valid and can be read back."""
     results = [EvalResult("text-classification", "glue", "GLUE", "accuracy", 0.5)]
     data = ModelCardData(
         license="mit", base_model=["tester/a"], tags=["merge"], model_name="soup", eval_results=results
@@ -140,7 +140,7 @@ def test_cards_of_the_client_pass(hub: HubServer) -> None:
 
 @pytest.mark.parametrize("content", ["# No metadata\n", "---\n---\n# Empty\n"])
 def test_a_card_without_metadata_is_a_warning(hub: HubServer, content: str) -> None:
-    """It can be committed, and the client warns."""
+    """A card without metadata can be committed, with a warning of the client."""
     HfApi().create_repo(REPO, exist_ok=True)
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         HfApi().create_commit(REPO, [CommitOperationAdd("README.md", content.encode())], commit_message="card")
@@ -148,7 +148,7 @@ def test_a_card_without_metadata_is_a_warning(hub: HubServer, content: str) -> N
 
 
 def test_cards_of_data_sets_have_their_own_keys(hub: HubServer) -> None:
-    """The rules for models do not count there; that for licenses does."""
+    """For data sets the rules for models do not apply, but the one for licences does."""
     HfApi().create_repo("tester/words", repo_type="dataset", exist_ok=True)
     good, bad = (
         [CommitOperationAdd("README.md", card(f"license: {license}\ndatasets: [a b]\nmodel-index: 1").encode())]

@@ -1,6 +1,6 @@
-"""Failures on demand: the test Hub fails where, how and as often as it was told, and the real client meets that.
+"""Tests of faults of the test Hub: requests of the real client fail where, how and as often as requested.
 
-What the client does about it is stated only where it proves what the server did.
+Reactions of the client are tested only where they show what the server did.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ WEIGHTS = bytes(range(256)) * 400
 
 @pytest.fixture(autouse=True)
 def repository(hub: HubServer) -> Iterator[None]:
-    """A model with a small file and an LFS file, and no fault before or after a test."""
+    """A model with a small file and an LFS file, without faults before or after the test."""
     HfApi().create_repo(REPO, exist_ok=True)
     add = [CommitOperationAdd("config.json", b'{"a": 1}'), CommitOperationAdd("model.safetensors", WEIGHTS)]
     HfApi().create_commit(REPO, add, commit_message="files")
@@ -38,13 +38,13 @@ def repository(hub: HubServer) -> Iterator[None]:
 
 
 def commit(name: str, content: bytes) -> str:
-    """One file in one commit; its id."""
+    """Commit one file; returns the id of the commit."""
     change = CommitOperationAdd(name, content)
     return HfApi().create_commit(REPO, [change], commit_message=f"add {name}").oid
 
 
 def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """The status and the body of one plain request with the token."""
+    """The status and the body of a plain request with the token."""
     headers = {"Authorization": "Bearer hf_loopback"}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method)) as reply:
@@ -54,7 +54,7 @@ def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
 
 
 def calls(hub: HubServer) -> dict[str, Callable[[], object]]:
-    """For each step, a request that is one, without the client's own retries."""
+    """A request for each step, without the client's own retries."""
     api, oid = f"{hub.url}/api/models/{REPO}", hashlib.sha256(WEIGHTS).hexdigest()
     files = json.dumps({"files": []}).encode()
     change = b'{"key": "header", "value": {"summary": "nothing"}}\n'
@@ -78,7 +78,7 @@ def calls(hub: HubServer) -> dict[str, Callable[[], object]]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_can_fail(hub: HubServer, step: str) -> None:
-    """The next requests of a step fail as often as told, nothing else does, and then it is as before."""
+    """The next requests of a step fail the given number of times, while other steps work, and then succeed."""
     requests = calls(hub)
     before = requests[step]()[0]
     hub.faults.add(step, 503, times=2)
@@ -90,20 +90,20 @@ def test_every_step_can_fail(hub: HubServer, step: str) -> None:
 
 @pytest.mark.parametrize("status", MESSAGES)
 def test_a_status_comes_as_the_hub_sends_it(hub: HubServer, status: int) -> None:
-    """The client raises its error for the status, with the message of the JSON body."""
+    """The client raises an error for the status, with the message of the JSON body."""
     with hub.faults.on("info", status), pytest.raises(HfHubHTTPError) as caught:
         HfApi().model_info(REPO)
     assert (caught.value.response.status_code, caught.value.server_message) == (status, MESSAGES[status])
 
 
 def test_gated_is_its_own_error(hub: HubServer, tmp_path: Path) -> None:
-    """A gate makes the client raise what it raises for a gated repository."""
+    """The fault "gated" makes the client raise GatedRepoError."""
     with hub.faults.on("metadata", "gated"), pytest.raises(GatedRepoError):
         hf_hub_download(REPO, "config.json", cache_dir=tmp_path)
 
 
 def test_retry_after_is_in_the_header(hub: HubServer) -> None:
-    """A rate limit can say when to come back, and need not."""
+    """A rate limit has a `Retry-After` header if requested."""
     headers = []
     for seconds in (7, None):
         with hub.faults.on("info", 429, retry_after=seconds), pytest.raises(HfHubHTTPError) as caught:
@@ -113,7 +113,7 @@ def test_retry_after_is_in_the_header(hub: HubServer) -> None:
 
 
 def test_drop_comes_before_the_effect(hub: HubServer) -> None:
-    """A dropped commit was not made; the log has the request, with no answer."""
+    """A dropped commit is not made, and the log has the request with status 0."""
     head = HfApi().model_info(REPO).sha
     hub.faults.add("commit", "drop")
     with pytest.raises(Exception, match="disconnected without sending a response"):
@@ -123,7 +123,7 @@ def test_drop_comes_before_the_effect(hub: HubServer) -> None:
 
 
 def test_lost_comes_after_the_effect(hub: HubServer) -> None:
-    """A commit whose answer was lost was made."""
+    """A commit whose answer is lost is made."""
     hub.faults.add("commit", "lost")
     with pytest.raises(Exception, match="disconnected without sending a response"):
         commit("lost.txt", b"1")
@@ -132,7 +132,7 @@ def test_lost_comes_after_the_effect(hub: HubServer) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_cut_download_ends_halfway(hub: HubServer, name: str) -> None:
-    """Of a small file and of an LFS file half the bytes come, although all were announced."""
+    """Of a small file or an LFS file half of the announced bytes are sent."""
     size = {"config.json": 8, "model.safetensors": len(WEIGHTS)}[name]
     hub.faults.add("download", "cut", match=name)
     with pytest.raises(Exception, match="IncompleteRead") as caught:
@@ -142,7 +142,7 @@ def test_a_cut_download_ends_halfway(hub: HubServer, name: str) -> None:
 
 
 def test_a_corrupt_download_differs_in_its_last_byte(hub: HubServer) -> None:
-    """The bytes that come are as many, and others."""
+    """A corrupt download has the right length and a different last byte."""
     hub.faults.add("download", "corrupt")
     status, body = ask("GET", f"{hub.url}/{REPO}/resolve/main/model.safetensors")
     assert (status, len(body), body[:-1]) == (200, len(WEIGHTS), WEIGHTS[:-1])
@@ -150,7 +150,7 @@ def test_a_corrupt_download_differs_in_its_last_byte(hub: HubServer) -> None:
 
 
 def test_slow_waits_and_is_normal(hub: HubServer) -> None:
-    """A slow answer is the right one, later."""
+    """A slow answer is the usual one after a delay."""
     hub.faults.add("whoami", "slow", seconds=0.3)
     start = time.monotonic()
     assert HfApi().whoami()["name"] == hub.user
@@ -158,7 +158,7 @@ def test_slow_waits_and_is_normal(hub: HubServer) -> None:
 
 
 def test_match_chooses_by_address(hub: HubServer, tmp_path: Path) -> None:
-    """Only requests whose address contains the text fail; that of LFS bytes has the name of the file."""
+    """Only requests whose address contains the text fail; the address of LFS bytes contains the name of the file."""
     hub.faults.add("download", 503, match="model.safetensors")
     get = partial(hf_hub_download, REPO, cache_dir=tmp_path)
     get("config.json")
@@ -168,7 +168,7 @@ def test_match_chooses_by_address(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_a_redirect_is_no_download(hub: HubServer) -> None:
-    """Where the Hub sends on to the CDN, the fault waits for the one that has the bytes."""
+    """A redirect to the CDN does not use up a download fault; the request for the bytes does."""
     hub.faults.add("download", 503, times=5)
     before = len(hub.log)
     ask("GET", f"{hub.url}/{REPO}/resolve/main/model.safetensors")
@@ -177,7 +177,7 @@ def test_a_redirect_is_no_download(hub: HubServer) -> None:
 
 
 def test_a_block_takes_its_fault_away(hub: HubServer) -> None:
-    """After the `with` whatever is left of the fault is gone, and only of that one."""
+    """After the `with` block the rest of its fault is removed, and other faults are kept."""
     hub.faults.add("info", 500)
     with hub.faults.on("whoami", 500, times=math.inf):
         for _ in range(3):
@@ -190,7 +190,7 @@ def test_a_block_takes_its_fault_away(hub: HubServer) -> None:
 
 
 def test_faults_of_a_step_come_in_order(hub: HubServer) -> None:
-    """One after the other, in the order of adding; `clear` forgets those that wait and what was hit."""
+    """Faults of a step apply in the order in which they were added, and `clear` removes faults and hits."""
     for kind in (500, 401, 503):
         hub.faults.add("whoami", kind)
     url = f"{hub.url}/api/whoami-v2"
@@ -200,7 +200,7 @@ def test_faults_of_a_step_come_in_order(hub: HubServer) -> None:
 
 
 def test_faults_count_across_threads(hub: HubServer) -> None:
-    """Of many requests at once exactly `times` fail."""
+    """Of many concurrent requests exactly `times` fail."""
     hub.faults.add("whoami", 503, times=10)
     statuses: list[int] = []
     threads = [
@@ -215,14 +215,14 @@ def test_faults_count_across_threads(hub: HubServer) -> None:
 
 @pytest.mark.parametrize(("step", "kind"), [("nothing", 500), ("info", 418), ("info", "broken")])
 def test_unknown_faults_are_refused(hub: HubServer, step: str, kind: int | str) -> None:
-    """A step or a kind that the Hub does not know is a ValueError that lists those it knows."""
+    """An unknown step or kind raises a ValueError that lists the known ones."""
     with pytest.raises(ValueError, match="is not one of") as caught:
         hub.faults.add(step, kind)
     assert ("whoami" if step == "nothing" else str(KINDS[-1])) in str(caught.value)
 
 
 def test_the_client_comes_back_by_itself(hub: HubServer) -> None:
-    """It retries an upload's steps but for the commit: each fails once, and the file is there."""
+    """The client retries every step of an upload except the commit."""
     content = WEIGHTS + b"again"
     for step, kind in (("preupload", "drop"), ("lfs-batch", 503), ("lfs-upload", 500), ("lfs-verify", "lost")):
         hub.faults.add(step, kind)
@@ -233,7 +233,7 @@ def test_the_client_comes_back_by_itself(hub: HubServer) -> None:
 
 @pytest.mark.parametrize(("size", "rest"), [(102_400, None), (24 * 2**20, "bytes=10485760-")])
 def test_the_client_goes_on_after_a_cut(hub: HubServer, tmp_path: Path, size: int, rest: str | None) -> None:
-    """It begins again, or goes on after the last full 10 MiB, and puts the file together."""
+    """After a cut the client starts again, or resumes after the last full 10 MiB, and gets the complete file."""
     content = bytes(range(256)) * (size // 256)
     commit("model.safetensors", content)
     hub.faults.add("download", "cut")
@@ -245,7 +245,7 @@ def test_the_client_goes_on_after_a_cut(hub: HubServer, tmp_path: Path, size: in
 
 
 def test_the_client_does_not_compare_digests(hub: HubServer, tmp_path: Path) -> None:
-    """Wrong bytes of the right length are kept in the cache under the digest of the right ones."""
+    """The client keeps wrong bytes of the right length in its cache, under the digest of the right ones."""
     hub.faults.add("download", "corrupt")
     path = Path(hf_hub_download(REPO, "model.safetensors", cache_dir=tmp_path))
     assert path.read_bytes() != WEIGHTS
@@ -253,13 +253,13 @@ def test_the_client_does_not_compare_digests(hub: HubServer, tmp_path: Path) -> 
 
 
 def test_without_metadata_the_client_blames_the_connection(hub: HubServer, tmp_path: Path) -> None:
-    """A 403 without a code, and an empty cache, are a missing local entry."""
+    """With an empty cache, a 403 without an error code makes the client raise LocalEntryNotFoundError."""
     with hub.faults.on("metadata", 403), pytest.raises(LocalEntryNotFoundError):
         hf_hub_download(REPO, "config.json", cache_dir=tmp_path)
 
 
 def test_retry_after_is_honoured(hub: HubServer) -> None:
-    """Told to come back after no time, the client waits the second that it adds."""
+    """With a `Retry-After` of 0 the client waits for the second that it adds."""
     hub.faults.add("list", 429, retry_after=0)
     start = time.monotonic()
     assert http_backoff("GET", f"{hub.url}/api/models", base_wait_time=5).status_code == 200

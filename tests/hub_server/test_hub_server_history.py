@@ -1,4 +1,4 @@
-"""Pull requests, names and commits of the test Hub, and repositories that come, go and move, by the real client."""
+"""Tests of pull requests, refs and commits of the test Hub, and of creating, deleting and moving repositories."""
 
 import json
 import urllib.request
@@ -17,7 +17,7 @@ REPO = "ann/soup"
 
 @pytest.fixture
 def site() -> Iterator[HubServer]:
-    """A Hub with a model of ann's, and a stranger."""
+    """A Hub with a model of ann, and another user."""
     with HubServer(user="ann", token="hf_ann") as hub:
         hub.add_user("eve", "hf_eve")
         api(hub).create_repo(REPO)
@@ -31,20 +31,20 @@ def api(site: HubServer, who: str = "ann") -> HfApi:
 
 
 def commit(site: HubServer, content: bytes, *, who: str = "ann", **how: Any) -> CommitInfo:
-    """One version of one file."""
+    """Commit one version of the file."""
     change = CommitOperationAdd("file.txt", content)
     return api(site, who).create_commit(REPO, [change], commit_message=f"say {content.decode()}", **how)
 
 
 def read(site: HubServer, folder: Path, revision: str = "main", repo_id: str = REPO) -> bytes:
-    """The file at a revision."""
+    """The content of the file at a revision."""
     path = api(site).hf_hub_download(repo_id, "file.txt", revision=revision, cache_dir=folder)
     return Path(path).read_bytes()
 
 
 @pytest.mark.parametrize("who", ["ann", "eve"])
 def test_a_pull_request_is_apart_from_main(site: HubServer, tmp_path: Path, who: str) -> None:
-    """Anyone may open one; it has a number and a revision with its files, and main stays."""
+    """Anyone may open a pull request, with a number and a revision with its files, and main is unchanged."""
     head = api(site).model_info(REPO).sha
     made = [commit(site, content, who=who, create_pr=True) for content in (b"one", b"two")]
     assert [(each.pr_num, each.pr_revision) for each in made] == [(1, "refs/pr/1"), (2, "refs/pr/2")]
@@ -57,7 +57,7 @@ def test_a_pull_request_is_apart_from_main(site: HubServer, tmp_path: Path, who:
 
 
 def test_a_pull_request_takes_more_commits(site: HubServer, tmp_path: Path) -> None:
-    """From the one who opened it and from the owner, and not from others."""
+    """A pull request takes more commits from its author and from the owner of the model, and not from others."""
     site.add_user("bob", "hf_bob")
     commit(site, b"one", who="eve", create_pr=True)
     for who in ("eve", "ann", "eve"):
@@ -71,7 +71,7 @@ def test_a_pull_request_takes_more_commits(site: HubServer, tmp_path: Path) -> N
 
 
 def test_a_pull_request_starts_at_its_parent(site: HubServer) -> None:
-    """With a parent commit it is made from that one, however old."""
+    """A pull request with a parent commit starts from that commit, however old it is."""
     old = api(site).model_info(REPO).sha
     commit(site, b"newer")
     made = commit(site, b"from old", create_pr=True, parent_commit=old)
@@ -80,7 +80,7 @@ def test_a_pull_request_starts_at_its_parent(site: HubServer) -> None:
 
 
 def test_a_refused_pull_request_is_none(site: HubServer) -> None:
-    """One whose card is invalid has no number, and the next has the first."""
+    """A refused pull request uses no number."""
     bad = CommitOperationAdd("README.md", b"---\nlicense: none-such\n---\n")
     with pytest.raises(ValueError, match="license"):
         api(site).create_commit(REPO, [bad], commit_message="bad", create_pr=True)
@@ -88,7 +88,7 @@ def test_a_refused_pull_request_is_none(site: HubServer) -> None:
 
 
 def test_refs_are_listed(site: HubServer) -> None:
-    """Branches, tags and, if asked for, pull requests, with their commits."""
+    """Branches, tags and, on request, pull requests are listed with their commits."""
     head = api(site).model_info(REPO).sha
     api(site).create_branch(REPO, branch="try/it")
     api(site).create_tag(REPO, tag="v1")
@@ -104,7 +104,7 @@ def test_refs_are_listed(site: HubServer) -> None:
 
 
 def test_names_can_be_taken_away(site: HubServer) -> None:
-    """A branch and a tag are deleted once."""
+    """A branch and a tag can be deleted, and a second deletion is an error."""
     api(site).create_branch(REPO, branch="b")
     api(site).create_tag(REPO, tag="v1")
     api(site).delete_branch(REPO, branch="b")
@@ -115,7 +115,7 @@ def test_names_can_be_taken_away(site: HubServer) -> None:
 
 
 def test_history_tells_who_and_what(site: HubServer) -> None:
-    """Commits are listed from a revision back, with title, description, author and date."""
+    """Commits are listed back from a revision, with title, description, author and date."""
     commit(site, b"second", commit_description="For a reason.")
     commits = api(site).list_repo_commits(REPO)
     assert [each.title for each in commits] == ["say second", "say main", "initial commit"]
@@ -126,7 +126,7 @@ def test_history_tells_who_and_what(site: HubServer) -> None:
 
 
 def test_a_deleted_repository_is_gone(site: HubServer, tmp_path: Path) -> None:
-    """It is not found, a second deletion is an error unless `missing_ok`, and the name is free."""
+    """A deleted repository is not found, a second deletion needs `missing_ok`, and its name can be used again."""
     api(site).delete_repo(REPO)
     with pytest.raises(RepositoryNotFoundError):
         read(site, tmp_path)
@@ -138,7 +138,7 @@ def test_a_deleted_repository_is_gone(site: HubServer, tmp_path: Path) -> None:
 
 
 def test_a_moved_repository_is_found_by_both_names(site: HubServer, tmp_path: Path) -> None:
-    """The old name leads to the new one, until something else has it."""
+    """The old name of a moved repository redirects to the new one, until another repository takes it."""
     api(site).move_repo(REPO, "ann/stew")
     assert api(site).model_info(REPO).id == api(site).model_info("ann/stew").id == "ann/stew"
     assert read(site, tmp_path / "old") == read(site, tmp_path / "new", repo_id="ann/stew") == b"main"
@@ -151,7 +151,7 @@ def test_a_moved_repository_is_found_by_both_names(site: HubServer, tmp_path: Pa
 
 
 def test_both_words_for_private_are_known(site: HubServer) -> None:
-    """Older clients say `private`, newer ones `visibility`."""
+    """The Hub understands `private` of older clients and `visibility` of newer ones."""
     for name, words in (("old", {"private": True}), ("new", {"visibility": "private"}), ("open", {"private": False})):
         body = json.dumps({"name": name, **words}).encode()
         headers = {"Authorization": "Bearer hf_ann"}

@@ -1,4 +1,4 @@
-"""Lists of the test Hub (models, trees, commits) and what an info says, asked by the real client."""
+"""Tests of lists (models, trees, commits) and infos of the test Hub, with the real client."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -41,12 +41,12 @@ def api(site: HubServer, token: str | bool = "hf_ann") -> HfApi:
 
 
 def names(site: HubServer, token: str | bool = "hf_ann", **query: object) -> list[str]:
-    """The ids of a list."""
+    """The ids of the models in a list."""
     return [model.id for model in api(site, token).list_models(**query)]
 
 
 def test_models_are_found_by_author_and_name(site: HubServer) -> None:
-    """Both narrow the list down; capitals do not count."""
+    """Models can be filtered by author and by name, regardless of case."""
     assert names(site) == sorted(NAMES)
     assert names(site, author="ann") == ["ann/bert-soup", "ann/secret-soup", "ann/vit"]
     assert names(site, search="soup") == ["ann/bert-soup", "ann/secret-soup", "lab/Soup-large"]
@@ -57,14 +57,14 @@ def test_models_are_found_by_author_and_name(site: HubServer) -> None:
 
 @pytest.mark.parametrize("token", ["hf_eve", False])
 def test_lists_have_what_the_asker_may_see(site: HubServer, token: str | bool) -> None:
-    """A private model is only in the list of its owner, a gated one in everyone's."""
+    """A private model is listed only for its owner, a gated one for everyone."""
     site.store.repositories["ann/vit"].gated = True
     assert names(site, token, author="ann") == ["ann/bert-soup", "ann/vit"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
 def test_pages_make_one_list(site: HubServer, size: int) -> None:
-    """However small the pages, the list is the same, and a limit is kept."""
+    """The list does not depend on the page size, and a limit is respected."""
     site.page_size = size
     before = len(site.log)
     assert names(site) == sorted(NAMES)
@@ -73,7 +73,7 @@ def test_pages_make_one_list(site: HubServer, size: int) -> None:
 
 
 def test_trees_and_commits_come_in_pages(site: HubServer) -> None:
-    """A tree and a history of several pages are whole."""
+    """A tree and a history of several pages are listed completely."""
     site.page_size = 2
     for number in range(5):
         change = CommitOperationAdd(f"folder/file {number}.txt", b"x")
@@ -85,7 +85,7 @@ def test_trees_and_commits_come_in_pages(site: HubServer) -> None:
 
 
 def test_an_info_has_what_the_card_says(site: HubServer) -> None:
-    """License, tags and the rest of the metadata come from README.md at that commit; before it, there were none."""
+    """Licence, tags and other metadata come from README.md at that commit, and are absent before it."""
     first = api(site).model_info("ann/vit").sha
     change = CommitOperationAdd("README.md", CARD.encode())
     api(site).create_commit("ann/vit", [change], commit_message="card")
@@ -100,7 +100,7 @@ def test_an_info_has_what_the_card_says(site: HubServer) -> None:
 
 
 def test_results_of_a_card_are_read_back(site: HubServer) -> None:
-    """The model index of a card comes apart from its other metadata."""
+    """The model index of a card is returned separately from its other metadata."""
     result = "[{task: {type: t}, dataset: {type: d, name: D}, metrics: [{type: accuracy, value: 0.5}]}]"
     card = f"---\nlicense: mit\nmodel-index: [{{name: m, results: {result}}}]\n---\n"
     change = CommitOperationAdd("README.md", card.encode())
@@ -110,7 +110,7 @@ def test_results_of_a_card_are_read_back(site: HubServer) -> None:
 
 
 def test_an_info_has_dates_and_sizes(site: HubServer) -> None:
-    """It says when the model was created and last changed, and on request how large its files are."""
+    """An info has the dates of creation and last change and, on request, the sizes of the files."""
     change = CommitOperationAdd("model.safetensors", b"\0" * 10)
     oid = api(site).create_commit("ann/vit", [change], commit_message="weights").oid
     info = api(site).model_info("ann/vit", files_metadata=True)
