@@ -54,7 +54,7 @@ def test_changes(tmp_path, soup, hub_runs, changes, members, options):
     assert hf_soup.load_recipe(cooked.folder).ingredients == hf_soup.load_recipe(reference).ingredients
 
 
-def test_what_stays_is_pinned(tmp_path, soup, hub_runs):
+def test_what_stays_is_pinned(soup, hub_runs):
     """An ingredient that stays is taken at its recorded revision, even if its branch has moved."""
     old = hf_soup.load_recipe(soup).ingredients[0].revision
     HfApi().upload_file(repo_id=hub_runs[0], path_or_fileobj=b"new", path_in_repo="notes.txt")

@@ -224,8 +224,8 @@ def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
     assert hf_soup.merge([run]).save_pretrained(tmp_path / "soup").is_dir()
 
 
-def test_a_cut_download_resumes(faulty, waits, tmp_path):
-    """A download that is cut off resumes, with a second request."""
+def test_a_cut_download_is_repeated(faulty, waits, tmp_path):
+    """A download that is cut off is repeated, with a second request, and its file is complete."""
     folder = testing.save_text_model(testing.tiny_text_model(next(NUMBERS), hidden_size=512), tmp_path / "large")
     repo_id = f"{faulty.user}/{tmp_path.name}"
     HfApi().create_repo(repo_id)

@@ -602,9 +602,6 @@ def test_what_a_model_writes_is_compared_with_texts():
         run_task("text-generation", datasets.Dataset.from_dict({"text": ["a"]}), generate=True)
 
 
-TEXT = plugins.load_module("task", "text-classification")
-
-
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_what_was_used_can_be_copied(tokenizer, resnet_runs, copied):
     """Copies and pickles of an evaluator, or of a soup with data for BatchNorm, give the same results."""

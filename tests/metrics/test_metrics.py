@@ -29,7 +29,7 @@ REFERENCES = [
     ("f1_macro", "classes", lambda preds: sk.f1_score(preds.labels, preds.logits.argmax(1), average="macro")),
     ("f1_micro", "classes", lambda preds: sk.f1_score(preds.labels, preds.logits.argmax(1), average="micro")),
     ("matthews_correlation", "classes", lambda preds: sk.matthews_corrcoef(preds.labels, preds.logits.argmax(1))),
-    ("matthews_correlation", "classes", by_torchmetrics(["classification", "multiclass_matthews_corrcoef"][1])),
+    ("matthews_correlation", "classes", by_torchmetrics("multiclass_matthews_corrcoef")),
     ("nll", "classes", lambda preds: sk.log_loss(preds.labels, probabilities(preds))),
     ("loss", "classes", lambda preds: sk.log_loss(preds.labels, probabilities(preds))),
     ("brier", "classes", lambda preds: np.square(probabilities(preds) - np.eye(4)[preds.labels]).sum(1).mean()),
