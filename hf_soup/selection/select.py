@@ -15,6 +15,7 @@ from ..errors import EvaluationError, RecipeError
 from ..progress import progress_bar
 from ..seeds import check_seed
 from ..types import (
+    SINGLE,
     UNIFORM,
     Choice,
     Folds,
@@ -200,7 +201,7 @@ def _reference(tried: Sequence[Trial], ranked: Sequence[Ingredient], trials: Tri
         if trial.ingredient is not None and trial.score is not None:
             single_scores.append(replace(score, value=trial.score))
     if single_scores:
-        reference["best single ingredient"] = max(single_scores, key=lambda single: single.rank_key).value
+        reference[SINGLE] = max(single_scores, key=lambda single: single.rank_key).value
     if len(ranked) > 1:
         everything = Mixture.equal(ranked)
         with contextlib.suppress(EvaluationError):  # the uniform soup may give NaN

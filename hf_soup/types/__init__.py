@@ -5,12 +5,13 @@ They access no files; `hf_soup.formats` reads and writes them.
 
 from .recipe import UNIFORM, BatchNormRecord, Ingredient, Mixture, OutputRecord, Recipe, plain
 from .scores import Rejected, Score, Threshold, best_of, gain, is_better_higher
-from .selection import DataDescription, Folds, Holdout, Selection, Trial
+from .selection import SINGLE, DataDescription, Folds, Holdout, Selection, Trial
 from .trials import Choice, Gradient, Trials
 from .weights import Weights, as_weights
 
 
 __all__ = [
+    "SINGLE",
     "UNIFORM",
     "BatchNormRecord",
     "Choice",

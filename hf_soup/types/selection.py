@@ -18,6 +18,7 @@ from .scores import Score
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SINGLE = "best single ingredient"  # name of its score in `Selection.reference`
 SHOWN = 60  # maximum number of rows in a table; a search over subsets has hundreds
 
 
@@ -269,8 +270,16 @@ class Selection(Result):
             metric=f"{self.metric} on {self.split}",
             where=x_label,
             lines=self.reference,
-            title=self.why or f"{self.strategy} by {self.metric}",
+            title=self._headline(),
         )
+
+    def _headline(self) -> str:
+        """The finding in one line, as the title of the picture."""
+        if self.score is None:
+            return f"{self.strategy} by {self.metric}"
+        line = f"{self.strategy}: {self.metric} {self.score:.4f} on {self.split}"
+        single = self.reference.get(SINGLE)
+        return line if single is None else f"{line}, best single {single:.4f}"
 
 
 def _point(trial: Trial, x: float, name: str) -> Tried | None:

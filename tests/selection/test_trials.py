@@ -158,6 +158,7 @@ def test_every_strategy_says_what_it_tried(strategy, runs, start):
         assert selection.score >= selection.reference["best single ingredient"]
     figure = selection.plot()
     assert len(figure.axes[0].lines) >= 4
+    assert figure.get_suptitle().startswith(f"{strategy}: accuracy {selection.score:.4f} on validation, best single")
 
 
 def test_a_base_model_called_like_an_ingredient_is_not_one(runs, start, tmp_path):
