@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 
-if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and flag one that is not here
+if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and report one that does not exist
     from . import data as data
     from . import errors as errors
     from . import metrics as metrics
@@ -97,7 +97,7 @@ _MODULES = ("data", "errors", "metrics", "testing", "transforms", "types")
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-if not TYPE_CHECKING:  # to a type checker this would promise every name
+if not TYPE_CHECKING:  # type checkers would take this as a promise of every name
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:

@@ -1,7 +1,6 @@
-"""Worker processes that end when their work does: with the pool, on Ctrl-C, and when the process that began them is
-killed.
+"""Worker processes that end with the pool, on Ctrl-C, and when their parent process is killed.
 
-It does not know what they work on.
+This module does not know what they work on.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import Any, NoReturn, Protocol
 
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
-PATIENCE = 10.0  # seconds that a worker has to clean up before it is killed
-# The exit status of a process that SIGTERM has ended, as shells report it.
+PATIENCE = 10.0  # seconds that a worker may use for cleanup before it is killed
+# The exit status of a process that was ended by SIGTERM, as shells report it.
 TERMINATED = 128 + signal.SIGTERM
 
 # State of a worker process: the function that it calls on each item, and whether it has been asked to end.
@@ -38,8 +37,8 @@ class DeviceQueue(Protocol):
 
 @contextlib.contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """Processes that are started in the block do not receive Ctrl-C, which a terminal sends to all: the process that
-    began them receives it after the block, and ends them.
+    """Start processes in the block that do not receive Ctrl-C, which a terminal sends to all processes: their parent
+    receives it after the block, and ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -52,7 +51,7 @@ def without_ctrl_c() -> Iterator[None]:
 
 
 def begin_worker(devices: DeviceQueue, function: bytes) -> None:
-    """The first call in a worker: it takes one of the devices, and ends with the process that began it.
+    """The first call in a worker: take one of the devices, and end with the parent process.
 
     Args:
         devices (`DeviceQueue`):
@@ -64,11 +63,11 @@ def begin_worker(devices: DeviceQueue, function: bytes) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, _end)
     os.environ[DEVICES] = devices.get()
-    _function = pickle.loads(function)  # after the device is set: what this imports may look for GPUs
+    _function = pickle.loads(function)  # after the device is set, since imports may look for GPUs
 
 
 def call_in_worker(item: Any) -> Any:
-    """Work on an item, unless this worker is to end."""
+    """Process an item, unless this worker has to end."""
     if _ending.is_set():
         raise SystemExit(TERMINATED)
     if _function is None:
@@ -76,7 +75,7 @@ def call_in_worker(item: Any) -> Any:
     try:
         return _function(item)
     except SystemExit:
-        # The pool catches even this, sends it to the parent and waits for the next item: without a parent this
+        # The pool catches even this, sends it to the parent and waits for the next item: without a parent, this
         # process would never end.
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
@@ -85,8 +84,8 @@ def call_in_worker(item: Any) -> Any:
 
 
 def end_workers(pool: ProcessPoolExecutor) -> None:
-    """End the processes of a pool: each may clean up for `PATIENCE` seconds, and is killed after that."""
-    # The pool has no public list of its processes. It forgets them when it is shut down, so they come first.
+    """End the processes of a pool: each may use `PATIENCE` seconds for cleanup before it is killed."""
+    # The pool has no public list of its processes, and forgets them when it is shut down.
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -99,13 +98,13 @@ def end_workers(pool: ProcessPoolExecutor) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
-    """The handler of SIGTERM in a worker: what it works on can clean up, and the next item is not begun."""
+    """The SIGTERM handler of a worker: the current item can clean up, and the next one is not started."""
     _ending.set()
     raise SystemExit(128 + number)
 
 
 def _end_with_parent() -> None:
-    """Wait in a thread of a worker for the end of the process that began it, and then end the worker."""
+    """Wait in a thread of a worker for the end of its parent process, and then end the worker."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -1,14 +1,14 @@
-"""The errors that users meet: every one is a `SoupError` and says what, which name, what was found and what to do.
+"""The errors for users: each is a `SoupError` that states the problem, the names involved, and what to do.
 
 SoupError
 ├── IngredientError      a checkpoint that cannot be read: absent, empty, corrupt, pickled, changed
-├── IncompatibleError    checkpoints that cannot be averaged with each other; `.problems` lists every offender
+├── IncompatibleError    checkpoints that cannot be averaged with each other; `.problems` lists all of them
 ├── RecipeError          a recipe, a cook file or an argument that is wrong: a key, a type, a value, a name
-├── DataError            a data set without what the task needs
+├── DataError            a data set that lacks something the task needs
 ├── EvaluationError      a model or a metric that gives no usable score
 ├── TrainingError        a run that cannot be trained, or does not belong to the sweep in its folder
 ├── OutputError          a target that exists already or cannot be written
-└── MissingExtraError    a library that only some users need is not installed (also an `ImportError`)
+└── MissingExtraError    an optional library that is not installed (also an `ImportError`)
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-LISTED = 20  # names that an error lists at most; of more, such as all settings of Trainer, it lists the nearest
+LISTED = 20  # names that an error lists at most; if there are more, such as all settings of Trainer, only the nearest
 NEAREST = 3
-LINE = 1000  # characters of a line about one offender, whose names and values come from files of others
-ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
+LINE = 1000  # characters of a line about one problem, whose names and values come from untrusted files
+ALIKE = 0.6  # similarity from which a known name is suggested
 LONGEST = 100  # characters of a name that are compared
-SHORTEST = 3  # letters by which two words can be told to be alike
-WORD_WEIGHT = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
+SHORTEST = 3  # minimum number of letters for a comparison of two words
+WORD_WEIGHT = 0.8  # weight of the similarity to a part of a name, compared with 1 for the complete name
 _SEPARATORS = re.compile(r"[-_./:\s]+")  # between the words of a name
-# What other libraries, or habit, call an argument or a setting -> what it is called here, the likeliest first
+# Names that other libraries, or habit, use for an argument or setting -> the names here, the most likely first
 SYNONYMS = {
     "base": ("base_model",),
     "bs": ("batch_size",),
@@ -72,8 +72,8 @@ SYNONYMS = {
     "warmup_ratio": ("warmup",),
     "wd": ("weight_decay",),
 }
-# Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
-# functions (`functools.cached_property`, functions that are decorated with a context manager).
+# Files whose frames are not the caller's: this package, and the wrappers of the standard library between its functions
+# (`functools.cached_property`, functions decorated with a context manager).
 _OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
 
 
@@ -82,7 +82,7 @@ class SoupError(Exception):
 
 
 class SoupWarning(UserWarning):
-    """Category of every warning of hf_soup: something that the user should know, while the work goes on."""
+    """Category of every warning of hf_soup, for problems that do not stop the work."""
 
 
 class IngredientError(SoupError):
@@ -102,7 +102,7 @@ class IncompatibleError(SoupError):
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
     def __reduce__(self) -> tuple[type[IncompatibleError], tuple[tuple[str, ...]]]:
-        # by default pickle would call the class with the message, of which `problems` would be the characters
+        # by default, pickle would call the class with the message, whose characters would become `problems`
         return type(self), (self.problems,)
 
 
@@ -127,13 +127,13 @@ class OutputError(SoupError):
 
 
 class MissingExtraError(SoupError, ImportError):
-    """A library that only some users need is not installed; the message holds the line for pip."""
+    """An optional library is not installed; the message contains the pip command."""
 
 
 def warn(message: str) -> None:
-    """Warn with a [`SoupWarning`] that points to the line outside of this package which led here.
+    """Give a [`SoupWarning`] that points to the calling line outside this package.
 
-    From Python 3.12 on, `warnings.warn` does this itself (`skip_file_prefixes`).
+    From Python 3.12 on, `warnings.warn` can do this itself (`skip_file_prefixes`).
 
     Args:
         message (`str`):
@@ -148,8 +148,9 @@ def warn(message: str) -> None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the known one that was meant, then all of them, or where there are
-    many the nearest three. Meant is what other libraries call so, else the name that is spelt most alike.
+    """The end of an error about an unknown name: a suggestion followed by all known names, or by the nearest three if
+    there are many. The suggestion is the equivalent of another library's name, or else the name with the most similar
+    spelling.
 
     Args:
         word (`str`):
@@ -161,7 +162,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
     word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
-    ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
+    ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # ties keep their order
     nearest = _nearest(word, names, ranked)
     if len(names) <= LISTED:
         listing = f"Known: {', '.join(names) or 'none'}"
@@ -174,7 +175,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def _nearest(word: str, names: Sequence[str], ranked: Sequence[str]) -> list[str]:
-    """The name that was meant, as a list of one: a synonym of other libraries, or one spelt alike; else empty."""
+    """The suggested name in a list, a synonym from other libraries or a similar spelling; empty if there is none."""
     meant = [name for name in SYNONYMS.get(word, ()) if name in names]
     if meant:
         return meant[:1]
@@ -185,7 +186,7 @@ def _nearest(word: str, names: Sequence[str], ranked: Sequence[str]) -> list[str
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a sentence, in their order: all of them, or the first and how many more there are.
+    """Names for a sentence, in their order: all of them, or the first ones and the number of further ones.
 
     Args:
         names (`Iterable[str]`):
@@ -202,17 +203,18 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 
 
 def _shortened(line: str) -> str:
-    """A line about one offender, cut to a length."""
+    """A line about one problem, cut to the maximum length."""
     if len(line) <= LINE:
         return line
     return f"{line[:LINE]}..."
 
 
 def is_near(word: str, name: str) -> bool:
-    """Whether two names can be one, mistyped: what is left of them without the words in common at both ends is alike.
+    """Whether one name may be a misspelling of the other, judged by their differences after removing common words at
+    both ends.
 
     So `run-3` is not near to `run-2`, nor `num_layers` to `my_layers`, however many letters they share; a name is near
-    to one that it is a part of.
+    to one that contains it.
 
     Args:
         word (`str`), name (`str`):
@@ -232,7 +234,7 @@ def is_near(word: str, name: str) -> bool:
 
 
 def _likeness(word: str, name: str) -> tuple[float, float]:
-    """How near a name is, from 0 to 1: by the best of its parts between underscores, and as a whole.
+    """The similarity of two names, from 0 to 1: by the best of the parts between underscores, and as a whole.
 
     So `patience` is near to `early_stopping_patience`, although most letters differ.
     """

@@ -182,7 +182,7 @@ def keywords(options: DataclassInstance) -> dict[str, Any]:
 
 
 def answers_keywords(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Make a function answer an unknown keyword, misspelt or from another library, with the one that was meant.
+    """Make a function report an unknown keyword, misspelt or from another library, with a suggestion.
 
     Type checkers see the signature of the function, and `help` shows it.
 

@@ -1,6 +1,4 @@
-"""Map a function over items that do not depend on each other: here, on several GPUs, or on Ray. It does not know what
-they are.
-"""
+"""Map a function over independent items: here, on several GPUs, or on Ray. The items are unknown here."""
 
 from __future__ import annotations
 
@@ -22,14 +20,14 @@ from .untrusted import one_line
 
 
 EXECUTORS = ("local", "ray")
-RAY_RETRIES = 3  # attempts after the first at an item whose worker died
+RAY_RETRIES = 3  # further attempts at an item whose worker died
 RAY_ANSWERS_WITHIN = 5  # seconds
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def check_executor(executor: str) -> None:
-    """Refuse an executor that does not exist.
+    """Refuse an unknown executor.
 
     Raises:
         [`MissingExtraError`]: if Ray is asked for and not installed.
@@ -42,13 +40,13 @@ def check_executor(executor: str) -> None:
 
 
 def gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` calls them."""
+    """The GPUs that this process may use, as named in `CUDA_VISIBLE_DEVICES`."""
     import torch
 
     count = torch.cuda.device_count()
     visible = os.environ.get(DEVICES)
     if visible:
-        return tuple(visible.split(",")[:count])  # CUDA ignores what follows an entry that it does not know
+        return tuple(visible.split(",")[:count])  # CUDA ignores everything after an unknown entry
     return tuple(str(index) for index in range(count))
 
 
@@ -61,7 +59,7 @@ def run_all(
     resources: Mapping[str, float] | None = None,
     lost: Callable[[T, str], R] | None = None,
 ) -> Generator[tuple[int, R]]:
-    """The place and the result of each item, as they finish.
+    """The index and result of each item, as they finish.
 
     Args:
         function (`Callable`):
@@ -94,13 +92,13 @@ def run_all(
 
 
 def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequence[str]) -> Iterator[tuple[int, R]]:
-    """Work on items in processes, of which each sees one device; yields as [`run_all`]."""
+    """Process items in worker processes, each of which sees one device; yields like [`run_all`]."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     free_devices = context.SimpleQueue()
     for device in devices:
         free_devices.put(device)
-    # Pickled here and not by the pool: a worker unpickles it, which may import for seconds, only once it watches
-    # whether this process still lives.
+    # Pickled here and not by the pool: unpickling may import for seconds, and a worker unpickles only once it monitors
+    # whether this process is alive.
     pickled_function = pickle.dumps(function)
     with ProcessPoolExecutor(len(devices), context, begin_worker, (free_devices, pickled_function)) as pool:
         finished = False
@@ -115,7 +113,7 @@ def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequenc
                 "a worker process died, perhaps because memory ran out; run the same call again to continue."
             ) from None
         finally:
-            if not finished:  # an error, Ctrl-C, or a caller that does not want the rest
+            if not finished:  # an error, Ctrl-C, or a caller that stops early
                 end_workers(pool)
 
 
@@ -125,7 +123,7 @@ def _on_ray(
     resources: Mapping[str, float],
     lost: Callable[[T, str], R] | None,
 ) -> Iterator[tuple[int, R]]:
-    """Work on items in tasks of Ray; yields as [`run_all`], whose arguments these are."""
+    """Process items in tasks of Ray, with the arguments and results of [`run_all`]."""
     ray = _ray()
     _connect(ray)
     item_resources = _item_resources(ray, resources)
@@ -133,7 +131,7 @@ def _on_ray(
         remote_call = ray.remote(**item_resources, max_retries=RAY_RETRIES)(_call)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"resources={dict(resources)}: {error}") from None
-    shared_function = ray.put(function)  # sent once, not with each item
+    shared_function = ray.put(function)  # sent once instead of with each item
     places = {remote_call.remote(shared_function, item): place for place, item in enumerate(items)}
     waiting = list(places)
     try:
@@ -142,7 +140,7 @@ def _on_ray(
             place = places[done]
             try:
                 result = _unwrapped(ray, done)
-            except ray.exceptions.RayError as error:  # its worker died, as did those of all other attempts
+            except ray.exceptions.RayError as error:  # its worker died in every attempt
                 reason = f"its worker died every time: {str(error).strip().splitlines()[0]}"
                 if lost is None:
                     raise SoupError(reason) from None
@@ -154,7 +152,7 @@ def _on_ray(
 
 
 def _connect(ray: Any) -> None:
-    """Connect to the cluster that runs, or start one here."""
+    """Connect to a running cluster, or start a local one."""
     if ray.is_initialized():
         return
     try:
@@ -165,9 +163,9 @@ def _connect(ray: Any) -> None:
 
 
 def _item_resources(ray: Any, resources: Mapping[str, float]) -> dict[str, float]:
-    """What one item takes of the cluster, with defaults; an error where the cluster has less.
+    """The resources of one item, with defaults; raises an error if the cluster has less.
 
-    Ray itself would wait for a larger cluster without an end.
+    Ray itself would wait forever for a larger cluster.
     """
     cluster: Mapping[str, float] = ray.cluster_resources()
     gpus_for_item = 1 if cluster.get("GPU") else 0
@@ -186,7 +184,7 @@ def _call(function: Callable[[T], R], item: T) -> R:
 
 
 def _unwrapped(ray: Any, reference: Any) -> Any:
-    """The result that a reference of Ray stands for, or what the function raised, as it would be raised here."""
+    """The result behind a reference of Ray; an error of the function is raised as it would be without Ray."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -196,9 +194,9 @@ def _unwrapped(ray: Any, reference: Any) -> Any:
 
 
 def _refuse_address(address: str) -> None:
-    """Refuse at once an address where no cluster answers: Ray tries for two minutes, and then ends the process."""
+    """Refuse an address without a cluster at once: Ray would try for two minutes, and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():  # no address, or `auto` and `local`, whose errors Ray reports by itself
+    if not host or not port.isdecimal():  # no address, or `auto` and `local`, for which Ray reports errors itself
         return
     try:
         with contextlib.closing(socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_ANSWERS_WITHIN)):
@@ -212,7 +210,7 @@ def _refuse_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _same_handlers() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block, since Ray replaces it where it starts."""
+    """Restore the SIGTERM handler after the block, since Ray replaces it when it starts."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -222,7 +220,7 @@ def _same_handlers() -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """The module of Ray, which only some users need."""
+    """The module of Ray, an optional dependency."""
     try:
         import ray
     except ImportError:

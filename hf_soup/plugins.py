@@ -1,7 +1,7 @@
-"""Methods, strategies and tasks by name: one file each, found by listing its folder and imported on demand.
+"""Methods, strategies and tasks by name: one file each, found by listing a folder and imported on demand.
 
-Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever the name of a method or strategy does; in a
-file it has to be allowed.
+There is no registry. A dotted path (`my_pkg.soups:median`) can be used in place of the name of a method or strategy;
+in a file it has to be allowed.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ PluginType = FunctionPlugin | Literal["task"]
 FOLDERS: dict[PluginType, str] = {"method": "methods", "strategy": "strategies", "task": "tasks"}
 OTHER: dict[PluginType, PluginType] = {"method": "strategy", "strategy": "method"}
 
-# Parameters that a method or strategy asks for by name and that the caller fills in. They are no `params` of a recipe
-# and no options of a command.
+# Parameters that a method or strategy requests by name and that the caller provides. They are neither `params` of a
+# recipe nor options of a command.
 PROVIDED = (
     "base",  # the base model: its tensor of this name for a method, the `Ingredient` for a strategy
-    "out",  # a method alone: memory for the result, in the accumulator's type
-    "rng",  # a method alone: a `torch.Generator` seeded by the recipe's seed and the tensor's name
-    "seed",  # a strategy alone: the seed of the merge
+    "out",  # only methods: memory for the result, in the accumulator's type
+    "rng",  # only methods: a `torch.Generator` seeded by the recipe's seed and the tensor's name
+    "seed",  # only strategies: the seed of the merge
 )
 
-IN_MEMORY = "memory"  # stands for the module of a function that no module has, such as one of a notebook
-_GIVEN: dict[str, Callable[..., Any]] = {}  # the functions that were given in this process, by their names in recipes
+IN_MEMORY = "memory"  # stands for the module of a function without one, such as a function defined in a notebook
+_GIVEN: dict[str, Callable[..., Any]] = {}  # functions passed in this process, by their names in recipes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# where the decorators below leave what a function declares
+# the attribute in which the decorators below store a function's traits
 _TRAITS = "hf_soup_traits"
 
 
@@ -80,19 +80,19 @@ class StrategyTraits:
 
 
 def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
-    """Decorate a method with what it declares; arguments are those of [`MethodTraits`]."""
+    """Decorate a method with its traits; the arguments are those of [`MethodTraits`]."""
     return _declare(MethodTraits(elementwise))
 
 
 def strategy(
     *, scores: bool = True, linear_only: bool = False, never_worse: bool = False
 ) -> Callable[[Function], Function]:
-    """Decorate a strategy with what it declares; arguments are those of [`StrategyTraits`]."""
+    """Decorate a strategy with its traits; the arguments are those of [`StrategyTraits`]."""
     return _declare(StrategyTraits(scores, linear_only, never_worse))
 
 
 def method_traits(function: Callable[..., Any]) -> MethodTraits:
-    """What a method declares, whether it is of this package or of a user."""
+    """The traits of a method, built in or custom."""
     traits = getattr(function, _TRAITS, None)
     if isinstance(traits, MethodTraits):
         return traits
@@ -100,7 +100,7 @@ def method_traits(function: Callable[..., Any]) -> MethodTraits:
 
 
 def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
-    """What a strategy declares, whether it is of this package or of a user."""
+    """The traits of a strategy, built in or custom."""
     traits = getattr(function, _TRAITS, None)
     if isinstance(traits, StrategyTraits):
         return traits
@@ -108,7 +108,7 @@ def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
 
 
 def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
-    """A decorator that leaves these traits on a function, and returns the function itself."""
+    """A decorator that stores these traits on a function and returns the function itself."""
 
     def decorate(function: Function) -> Function:
         setattr(function, _TRAITS, traits)
@@ -121,7 +121,7 @@ def names(plugin_type: PluginType) -> tuple[str, ...]:
     """The names of all plugins of one type (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
     folder = Path(__file__).parent / FOLDERS[plugin_type]
     stems = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    if plugin_type == "task":  # called as the Hub calls them
+    if plugin_type == "task":  # named as on the Hub
         return tuple(sorted(stem.replace("_", "-") for stem in stems))
     return tuple(stems)
 
@@ -149,7 +149,7 @@ def load_module(plugin_type: PluginType, name: str) -> ModuleType | Task:
 
 
 def check_name(plugin_type: PluginType, name: str) -> None:
-    """Refuse a name that no file in the folder of this type of plugin has. Nothing is imported.
+    """Refuse a name for which the folder of this type of plugin has no file. Nothing is imported.
 
     Raises:
         [`RecipeError`]: with the nearest known name; a strategy's name given as a method (or the reverse) is told so.
@@ -172,7 +172,7 @@ def load_function(plugin_type: FunctionPlugin, name: str) -> Callable[..., Any]:
         return getattr(load_module(plugin_type, name), name)
     function = _given_function(plugin_type, name) if is_in_memory(name) else load_path(name)
     with as_error(RecipeError, f'"{one_line(name)}" is not a {plugin_type}'):
-        inspect.signature(function)  # which refuses what cannot be called
+        inspect.signature(function)  # refuses objects that are not callable
     return function
 
 
@@ -187,7 +187,7 @@ def _given_function(plugin_type: FunctionPlugin, path: str) -> Callable[..., Any
 
 
 def name_of(plugin_type: FunctionPlugin, given: str | Callable[..., Any]) -> str:
-    """The name by which a recipe knows a method or strategy: what was named, or the path of a function that was given.
+    """The name of a method or strategy in a recipe: the given name, or the path of a given function.
 
     Args:
         plugin_type (`str`):
@@ -214,14 +214,14 @@ def name_of(plugin_type: FunctionPlugin, given: str | Callable[..., Any]) -> str
     if module != "__main__" and getattr(sys.modules.get(module), name, None) is given:
         return f"{module}:{name}"
     path, count = f"{IN_MEMORY}:{name}", 1
-    while _GIVEN.setdefault(path, given) is not given:  # another function of the same name
+    while _GIVEN.setdefault(path, given) is not given:  # another function with the same name
         count += 1
         path = f"{IN_MEMORY}:{name}-{count}"
     return path
 
 
 def is_code(name: str) -> bool:
-    """Whether a method or strategy is called by a dotted path, so that it is not of this package."""
+    """Whether a method or strategy is given by a dotted path, so that it is not part of this package."""
     if not isinstance(name, str):
         raise RecipeError(
             f"a method or strategy is named, as in package.module:function, not {one_line(repr(name), 80)}."
@@ -230,12 +230,12 @@ def is_code(name: str) -> bool:
 
 
 def is_in_memory(name: str) -> bool:
-    """Whether a recipe names a function that no module had when it was written."""
+    """Whether a recipe refers to a function that had no module when the recipe was written."""
     return name.startswith(f"{IN_MEMORY}:")
 
 
 def refuse_code(named: Iterable[tuple[str, str]], where: str) -> None:
-    """Refuse a file that names code from outside of this package, before any of it is imported.
+    """Refuse a file that refers to code outside this package, before any of it is imported.
 
     Args:
         named (`Iterable[tuple[str, str]]`):
@@ -283,12 +283,12 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def asks_for(function: Callable[..., Any], name: str) -> bool:
-    """Whether a method has a parameter that the plan provides, such as `base`."""
+    """Whether a method or strategy requests a parameter, such as `base`."""
     return name in inspect.signature(function).parameters
 
 
 def chooses(name: str | None) -> bool:
-    """Whether the strategy of a name asks for scores, so that it needs an evaluator; without a name it is uniform.
+    """Whether the strategy with this name needs scores, and so an evaluator; without a name, it is uniform.
 
     Raises:
         [`RecipeError`]: if there is none of that name.
@@ -297,10 +297,10 @@ def chooses(name: str | None) -> bool:
 
 
 def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:
-    """What a parameter may be where its type is a `Literal`, or a union that begins with one; else nothing."""
+    """The choices of a parameter whose type is a `Literal`, or a union that begins with one; otherwise empty."""
     hint = parameter.annotation
     if isinstance(hint, str):
-        if not hint.startswith("Literal"):  # other annotations may name what only type checkers import
+        if not hint.startswith("Literal"):  # may refer to names that only type checkers import
             return ()
         hint = _evaluated(hint, function)
     for option in (hint, *typing.get_args(hint)):
@@ -310,7 +310,7 @@ def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple
 
 
 def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
-    """A value for a parameter, as its annotation has it.
+    """Check and convert the value of a parameter according to its annotation.
 
     Raises:
         [`RecipeError`]: if it is of another type, or none of what may be chosen.
@@ -323,14 +323,14 @@ def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: A
 
 
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
-    """A value as the annotation of its parameter has it: 2 for 2.0 where it is a whole number, a list for an array.
+    """Convert a value to the annotated type: 2 for 2.0 if an integer is expected, a list for an array.
 
     Raises:
         [`RecipeError`]: if it is of another type.
     """
     import pydantic
 
-    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
+    if hasattr(value, "tolist"):  # an array, or a number of numpy or torch
         value = value.tolist()
     hint = parameter.annotation
     if isinstance(hint, str):
@@ -339,7 +339,7 @@ def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], val
         return value
     try:
         adapter = pydantic.TypeAdapter(hint)
-    except Exception:  # of a function of the user's own, whose annotation may be anything
+    except Exception:  # a custom function, whose annotation may be anything
         return value
     try:
         return adapter.validate_python(value)
@@ -351,7 +351,7 @@ def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], val
 
 
 def _evaluated(hint: str, function: Callable[..., Any]) -> Any:
-    """An annotation that is text, in the module of its function, which is imported; `None` if it is no type there."""
+    """The value of a string annotation, evaluated in the module of its function; `None` if it is not a type there."""
     try:
         return eval(hint, getattr(function, "__globals__", {}))
     except Exception:
@@ -380,7 +380,7 @@ def check_params(params: Mapping[str, Any], known: Mapping[str, Any], owner: str
 def share_out(
     method: str, strategy: str | None, params: Mapping[str, Any], others: Iterable[str] = ()
 ) -> tuple[Callable[..., Mixture | Choice], dict[str, Any], dict[str, Any]]:
-    """The strategy's function, and which parameters are the method's and which the strategy's.
+    """The strategy's function, and the parameters of the method and of the strategy.
 
     Args:
         method (`str`), strategy (`str`, *optional*):
@@ -407,11 +407,11 @@ def share_out(
         if name in of_method:
             value = checked(of_method[name], method_function, value)
             method_params[name] = plain(value)
-        if name in of_strategy:  # one that both have is for both
+        if name in of_strategy:  # a parameter of both is passed to both
             strategy_params[name] = plain(checked(of_strategy[name], strategy_function, value))
     return strategy_function, method_params, strategy_params
 
 
 def needs_base(method: str) -> bool:
-    """Whether a method asks for the base model."""
+    """Whether a method requires the base model."""
     return asks_for(load_function("method", method), "base")

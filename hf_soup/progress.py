@@ -1,6 +1,6 @@
-"""Progress bars: the one place that decides whether they are shown, ours and those that libraries draw for us.
+"""Progress bars of hf_soup and of the libraries that it calls, and whether they are shown.
 
-It does not know what they count.
+What the bars count is unknown here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
-# Variables that hide bars: that of the Hub's client, and that of tqdm itself.
+# Environment variables that hide bars: that of the Hub's client, and that of tqdm.
 HIDDEN_BY = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
-COLUMNS, ROWS = 80, 24  # of a terminal that does not say
-FALSE = ("", "0", "off", "no", "false")  # what leaves a variable unset
+COLUMNS, ROWS = 80, 24  # used if a terminal does not report its width
+FALSE = ("", "0", "off", "no", "false")  # values that count as unset
 
 
 def bars_are_shown() -> bool:
-    """Whether stderr is a terminal or a notebook, and no variable of the environment hides bars.
+    """Whether stderr is a terminal or a notebook, and no environment variable hides bars.
 
-    All of it counts as it is now, so it does not matter what was imported before a variable was set.
+    The current values count, so it does not matter whether a variable was set before or after an import.
     """
     if any(os.environ.get(name, "").lower() not in FALSE for name in HIDDEN_BY):
         return False
@@ -34,8 +34,8 @@ def bars_are_shown() -> bool:
 
 
 def in_notebook() -> bool:
-    """Whether this is a notebook's kernel, whose stderr is shown although it is no terminal."""
-    ipython = sys.modules.get("IPython")  # outside of a kernel it may not be installed
+    """Whether this is a notebook's kernel, whose stderr is displayed although it is not a terminal."""
+    ipython = sys.modules.get("IPython")  # it may not be installed outside a kernel
     if ipython is None:
         return False
     shell = ipython.get_ipython()
@@ -44,7 +44,7 @@ def in_notebook() -> bool:
 
 @contextlib.contextmanager
 def library_bars(*modules: str) -> Iterator[None]:
-    """Let bars that libraries draw over a call of ours be shown only where [`bars_are_shown`]; also as a decorator.
+    """Show a library's bars during a call only if [`bars_are_shown`]; also as a decorator.
 
     Args:
         *modules (`str`):
@@ -53,7 +53,7 @@ def library_bars(*modules: str) -> Iterator[None]:
     switched_off = []
     if not bars_are_shown():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the library warns where a variable of the environment overrules us
+            warnings.simplefilter("ignore")  # the library warns if an environment variable takes precedence
             for name in modules:
                 module = importlib.import_module(name)
                 if not module.are_progress_bars_disabled():
@@ -67,7 +67,7 @@ def library_bars(*modules: str) -> Iterator[None]:
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False, **options: Any) -> tqdm[Any]:
-    """A bar of tqdm (a widget in notebooks), which is gone when it ends and shown only where [`bars_are_shown`].
+    """A tqdm bar (a widget in notebooks) that is removed when it ends, and shown only if [`bars_are_shown`].
 
     Args:
         iterable (`Iterable`, *optional*):
@@ -86,8 +86,8 @@ def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False,
 
 
 def _has_size() -> bool:
-    """Whether a terminal says how large it is: pseudo-terminals may say 0, and tqdm would draw a bar of no width."""
+    """Whether a terminal reports its size: pseudo-terminals may report 0, for which tqdm would draw an empty bar."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except (OSError, ValueError, AttributeError):  # no terminal; tqdm has a width for these
+    except (OSError, ValueError, AttributeError):  # not a terminal; tqdm has a default width
         return True

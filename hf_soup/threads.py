@@ -1,7 +1,7 @@
-"""Calls that wait for a disk or a server, made side by side. It does not know what is called.
+"""Calls that wait for a disk or a server, made in parallel. What they do is unknown here.
 
-A function that is called here must not be the first to import a large library: two threads that import one at once may
-get a half of it (transformers replaces its own module while it is imported).
+Such a function must not be the first to import a large library: two threads that import one at the same time may see
+it partially initialised (transformers replaces its own module while it is imported).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TypeVar
 
 
 MOST = 8  # threads at once
-# Set after Ctrl-C: Python raises it in the main thread alone, so the other threads look here while they wait.
+# Set after Ctrl-C: Python raises it only in the main thread, so other threads check this while they wait.
 INTERRUPTED = threading.Event()
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """The results of a function for each item, in their order, on 8 threads at most.
+    """The results of a function for each item, in order, computed on at most 8 threads.
 
-    Where the system starts no more threads, those that there are do the work, or else this one.
+    If the system provides no more threads, the existing ones do the work, or else the calling thread.
 
     Args:
         function (`Callable`):
@@ -51,15 +51,15 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         INTERRUPTED.set()
         raise
     finally:
-        # Where one item has failed, those that were not begun are left. After Ctrl-C nothing is waited for: a
-        # request to a server may take minutes.
+        # If one item has failed, pending ones are skipped. After Ctrl-C nothing is waited for, since a request to a
+        # server may take minutes.
         pool.shutdown(wait=not interrupted, cancel_futures=True)
     without_thread = [function(item) for item in items[len(results) :]]
     return results + without_thread
 
 
 def submit(pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: object) -> Future[R] | None:
-    """Submit a call to a pool; `None` where the pool needs another thread for it and the system starts no more."""
+    """Submit a call to a pool; `None` if the pool needs another thread and the system provides none."""
     try:
         return pool.submit(function, *arguments)
     except RuntimeError:  # "can't start new thread"

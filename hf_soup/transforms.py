@@ -1,6 +1,7 @@
-"""Random changes of images: augmentation in training, and shifted copies of a test set. PIL in, PIL out, any size.
+"""Random changes of images: augmentation in training, and shifted copies of a test set. Inputs and outputs are PIL
+images.
 
-Each is given by one number, its largest strength, and drawn anew for each image.
+Each transform has one parameter, its maximum strength, and is drawn independently for each image.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-MOST_CUT = 0.99  # of the width and of the height: something has to be left to be enlarged
+MOST_CUT = 0.99  # of the width and of the height, since something has to remain to be enlarged
 
 
 def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -30,16 +31,16 @@ def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 
 def shift(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Move by up to `strength` of the width and of the height."""
+    """Translate by up to `strength` of the width and of the height."""
     offset_x = rng.uniform(-strength, strength) * image.width
     offset_y = rng.uniform(-strength, strength) * image.height
     return _affine(image, (1, 0, offset_x, 0, 1, offset_y))
 
 
 def scale(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Shrink or enlarge about the middle by a factor of up to 1 + `strength` (1.5 for 0.5)."""
+    """Shrink or enlarge about the centre by a factor of up to 1 + `strength` (1.5 for 0.5)."""
     factor = (1 + strength) ** rng.uniform(-1, 1)  # so that halving is as likely as doubling
-    offset_x = image.width / 2 * (1 - 1 / factor)  # keeps the middle where it is
+    offset_x = image.width / 2 * (1 - 1 / factor)  # keeps the centre in place
     offset_y = image.height / 2 * (1 - 1 / factor)
     return _affine(image, (1 / factor, 0, offset_x, 0, 1 / factor, offset_y))
 
@@ -101,7 +102,7 @@ TRANSFORMS = {
 
 
 def check_transform(transform: Mapping[str, Any]) -> None:
-    """Refuse what is no transform of images.
+    """Refuse anything that is not a transform of images.
 
     Raises:
         [`RecipeError`]: with the nearest known name, or for a strength that is no positive number.
@@ -132,7 +133,7 @@ def apply_transform(image: Image, transform: Mapping[str, float], rng: np.random
 
 @library_bars("datasets")
 def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) -> Dataset:
-    """A copy of a data set with every image changed; row i always in the same way.
+    """A copy of a data set with every image changed; row i is always changed in the same way.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -150,14 +151,14 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
     def change(row: dict[str, Any], index: int) -> dict[str, Any]:
         try:
             image = decode_image(row[column])
-        except DataError:  # left as it is, and reported where the column is read
+        except DataError:  # left unchanged, and reported when the column is read
             return {}
         changed = apply_transform(image, transform, np.random.default_rng(index))
-        if changed is image:  # what is not returned stays encoded as it was
+        if changed is image:  # columns that are not returned stay encoded
             return {}
         return {column: changed}
 
-    # Decoded in `change`, where an image that cannot be read is no error yet.
+    # Decoded in `change`, where an unreadable image is not yet an error.
     encoded = dataset.cast_column(column, datasets.Image(decode=False))
     copy = encoded.map(
         change, with_indices=True, desc="Shifting images", load_from_cache_file=False, keep_in_memory=True
@@ -166,7 +167,7 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
 
 
 def _affine(image: Image, matrix: tuple[float, ...]) -> Image:
-    """Take each pixel from where the matrix leads: (a, b, c, d, e, f) for x' = ax + by + c and y' = dx + ey + f."""
+    """Transform an image with an affine matrix (a, b, c, d, e, f): x' = ax + by + c and y' = dx + ey + f."""
     from PIL import Image as Pil
 
     return image.transform(image.size, Pil.Transform.AFFINE, matrix, resample=Pil.Resampling.BILINEAR)

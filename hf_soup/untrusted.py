@@ -1,7 +1,7 @@
-"""Files and messages that others wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
+"""Reading and parsing of untrusted files and messages within limits, with one clear error for any failure.
 
-Every boundary of the package (a file, a parser, a library that builds a model or loads data) goes through this
-module. It knows no format of hf_soup. `docs/security.md` says what is trusted.
+Every boundary of the package (a file, a parser, a library that builds a model or loads data) goes through this module.
+The file formats of hf_soup are unknown here. `docs/security.md` states what is trusted.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .errors import IngredientError, SoupError, SoupWarning
 
 
 SMALL_FILE = 25_000_000  # bytes: a configuration, an index or a header; parsed JSON takes many times as much memory
-MESSAGE = 300  # characters of another program's message that an error repeats
-# What every boundary lets through as it is: errors that already say what to do, warnings that a filter made errors,
-# Ctrl-C, exits, and the end of a generator.
+MESSAGE = 300  # characters of an external message that an error repeats
+# Exceptions that every boundary passes on: errors that already contain advice, warnings turned into errors by a
+# filter, Ctrl-C, exits, and the end of a generator.
 PASSED_ON = (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit)
-# Control characters, marks that change the direction of writing, and halves of surrogate pairs.
+# Control characters, characters that change the writing direction, and surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _UNPRINTABLE = re.compile(rf"({_CONTROL.pattern}|[\u2028\u2029])+")
 
 
 def one_line(text: object, most: int = MESSAGE) -> str:
-    """Text of others as part of a message: one line without control characters, cut to a length.
+    """Untrusted text as part of a message: one line without control characters, cut to a maximum length.
 
     Args:
         text (`object`):
@@ -45,13 +45,13 @@ def one_line(text: object, most: int = MESSAGE) -> str:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal or a report: control characters other than line breaks and tabs are spaces.
+    """Text for a terminal or a report: control characters other than line breaks and tabs become spaces.
 
     Args:
         text (`str`):
             Text of several lines, which may contain names that others chose.
     """
-    pieces = re.split(r"([\n\t])", text)  # a line break or a tab between each two
+    pieces = re.split(r"([\n\t])", text)  # separated by line breaks and tabs
     for index, piece in enumerate(pieces):
         if piece not in ("\n", "\t"):
             pieces[index] = _UNPRINTABLE.sub(" ", piece)
@@ -64,13 +64,13 @@ def is_printable(text: str) -> bool:
 
 
 def encodable(text: str) -> str:
-    """Text that a file in UTF-8 can hold: U+FFFD stands for lone surrogates."""
+    """Text that can be encoded as UTF-8: U+FFFD replaces lone surrogates."""
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
 
 
 @contextlib.contextmanager
 def as_error(error_class: type[SoupError], what: str) -> Iterator[None]:
-    """Turn whatever a library raises in the block into one error of ours.
+    """Convert any error that a library raises in the block to one error of this package.
 
     Args:
         error_class (`type[SoupError]`):
@@ -85,7 +85,7 @@ def as_error(error_class: type[SoupError], what: str) -> Iterator[None]:
         yield
     except PASSED_ON:
         raise
-    except BaseException as error:  # libraries in Rust panic with errors that are no `Exception`
+    except BaseException as error:  # Rust libraries panic with errors that are not subclasses of `Exception`
         raise error_class(f"{what}: {_reason(error)}") from error
 
 
@@ -122,7 +122,7 @@ def read_file(
 
 
 def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = IngredientError) -> io.BufferedReader:
-    """A regular file, open to be read as bytes, for what is read piece by piece.
+    """Open a regular file for reading bytes, to read it in pieces.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -134,13 +134,13 @@ def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = In
         [`FileNotFoundError`]: if there is no such file.
         [`SoupError`]: of class `error_class`, if it cannot be opened.
     """
-    # Without O_NONBLOCK, opening a pipe would wait for a writer; Windows has O_BINARY alone.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer; O_BINARY exists only on Windows.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path is a ValueError
+    except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path raises a ValueError
         raise error_class(f"{one_line(path)} cannot be read: {_reason(error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -149,7 +149,7 @@ def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = In
 
 
 def parse_json(text: bytes | str, where: str, *, error_class: type[SoupError] = IngredientError) -> Any:
-    """What a JSON text holds.
+    """Parse a JSON text.
 
     Args:
         text (`bytes` or `str`):
@@ -167,12 +167,12 @@ def parse_json(text: bytes | str, where: str, *, error_class: type[SoupError] = 
 
 
 def read_json(path: str | os.PathLike[str], *, error_class: type[SoupError] = IngredientError) -> Any:
-    """What a small JSON file holds; errors as of [`read_file`] and [`parse_json`]."""
+    """Parse a small JSON file; raises the errors of [`read_file`] and [`parse_json`]."""
     return parse_json(read_file(path, error_class=error_class), os.fspath(path), error_class=error_class)
 
 
 def _reason(error: BaseException) -> str:
-    """Why something failed, in the words of the library or the system, which say nothing of the file."""
+    """The reason for a failure, in the words of the library or the system, without the file."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply."
     if isinstance(error, OSError) and error.strerror:

@@ -1,7 +1,7 @@
-"""Values by key in one sqlite3 file that outlives the process, and that may be damaged, newer, full or read-only.
+"""A persistent key-value store in one sqlite3 file, which may be damaged, newer, full or read-only.
 
-Nothing here fails: what cannot be read is not there, what cannot be written is not kept, and either is said once. It
-does not know what the values are.
+No call fails: unreadable values count as missing, values that cannot be written are dropped, and each problem is
+reported once. The meaning of the values is unknown here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, NamedTuple, TypeVar
 from .errors import warn
 
 
-VERSION = 1  # of the table below, kept in the file as `user_version`; one with a higher number is set aside
-LARGEST = 10**9 - 10**6  # bytes of a value; sqlite takes no more
+VERSION = 1  # of the table below, stored in the file as `user_version`; a file with a higher number is set aside
+LARGEST = 10**9 - 10**6  # bytes of a value, the limit of sqlite
 PATIENCE = 10  # seconds to wait for another process that writes
-REST = 600  # seconds for which a file that could not be read, or written, is left alone
+REST = 600  # seconds for which a file is not tried again after reading or writing has failed
 TABLE = (
     "CREATE TABLE kept (key TEXT PRIMARY KEY, kind TEXT, about TEXT, created REAL, digest BLOB, seal BLOB, value BLOB)"
 )
 DESCRIPTION = "key, kind, about, created, digest, seal, length(value)"
-# What sqlite says where the file may be whole and cannot be used now; anything else means that it is damaged.
+# Errors of sqlite for a file that may be intact but cannot be used now; any other error means that it is damaged.
 UNAVAILABLE = (
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -42,18 +42,18 @@ UNAVAILABLE = (
     sqlite3.SQLITE_NOLFS,
     sqlite3.SQLITE_AUTH,
 )
-ASIDE = BROKEN, NEWER = ".broken", ".newer"  # what files are called that were set aside
+ASIDE = BROKEN, NEWER = ".broken", ".newer"  # suffixes of files that were set aside
 ATTEMPTS = 3
 T = TypeVar("T")
-Line = tuple[Any, ...]  # of the table, as sqlite gives it
+Line = tuple[Any, ...]  # a row of the table, as sqlite returns it
 NO_LINES: list[Line] = []
 
-_told: set[tuple[str, str]] = set()  # file and trouble, of which this process has said something
-_resting: dict[tuple[str, bool], float] = {}  # file, and whether for writing -> until when it is left alone
+_told: set[tuple[str, str]] = set()  # file and problem that this process has reported
+_resting: dict[tuple[str, bool], float] = {}  # file, and whether for writing -> when to try again
 
 
 class Entry(NamedTuple):
-    """What is known of a value without reading it.
+    """The description of a value, which is known without reading it.
 
     Args:
         key (`str`):
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
 
 
 class ValueStore:
-    """Values by key in one file. A value comes back as it was written, or not at all.
+    """Values by key in one file. A value is returned exactly as it was written, or not at all.
 
     Args:
         path (`Path`):
@@ -87,7 +87,7 @@ class ValueStore:
         self.path, self._what = path, what
 
     def read(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """The values of those keys that are there, all as they were at one moment."""
+        """The values of those keys that exist, in one consistent snapshot."""
         keys = list(dict.fromkeys(keys))
         placeholders = ", ".join("?" * len(keys))
         query = f"SELECT {DESCRIPTION}, value FROM kept WHERE key IN ({placeholders})"
@@ -110,10 +110,10 @@ class ValueStore:
         return values
 
     def write(self, key: str, value_type: str, about: str, value: bytes, *, instead_of: str | None = None) -> None:
-        """Keep a value under a key, whatever was there, and delete that of the key `instead_of` at the same time."""
+        """Store a value under a key, replacing an existing one, and delete that of the key `instead_of` atomically."""
         if len(value) > LARGEST:
             return
-        about = about.encode("utf-8", "replace").decode()  # a path may hold halves of surrogate pairs
+        about = about.encode("utf-8", "replace").decode()  # a path may contain lone surrogates
         entry = Entry(key, value_type, about, time.time(), len(value))
         digest = _digest(value)
 
@@ -125,7 +125,7 @@ class ValueStore:
         self._run(put, None, writes=True, makes=True)
 
     def entries(self) -> list[Entry]:
-        """Descriptions of all values, oldest first; those that are damaged are left out."""
+        """Descriptions of all values, oldest first; damaged ones are skipped."""
 
         def list_all(database: sqlite3.Connection) -> list[Line]:
             return database.execute(f"SELECT {DESCRIPTION} FROM kept").fetchall()
@@ -138,7 +138,7 @@ class ValueStore:
         return sorted(entries, key=lambda entry: (entry.created, entry.key))
 
     def clear(self) -> int:
-        """Delete all values, and files that were set aside; returns how many values there were."""
+        """Delete all values, and files that were set aside; returns the number of values."""
         for suffix in ASIDE:
             with contextlib.suppress(OSError):
                 self.path.with_suffix(suffix).unlink()
@@ -151,11 +151,11 @@ class ValueStore:
 
         count = self._run(delete, 0, writes=True, on_request=True)
         if count:
-            self._run(shrink, None, writes=True, on_request=True, transaction=False)  # sqlite has no VACUUM within one
+            self._run(shrink, None, writes=True, on_request=True, transaction=False)  # not allowed in a transaction
         return count
 
     def _forget(self, keys: Sequence[object]) -> None:
-        """Delete entries that are not what was written; a damaged key can be of any type."""
+        """Delete damaged entries; a damaged key can have any type."""
 
         def delete(database: sqlite3.Connection) -> None:
             database.executemany("DELETE FROM kept WHERE key = ?", [(key,) for key in keys])
@@ -173,7 +173,8 @@ class ValueStore:
         on_request: bool = False,
         transaction: bool = True,
     ) -> T:
-        """Do something in one transaction; `nothing` where the file cannot be used, which is said once.
+        """Perform an operation in one transaction; return `nothing` if the file cannot be used, which is reported
+        once.
 
         Args:
             work (`Callable`):
@@ -185,21 +186,21 @@ class ValueStore:
             makes (`bool`, *optional*, defaults to `False`):
                 Whether a file that is missing is made.
             on_request (`bool`, *optional*, defaults to `False`):
-                Whether the user has asked for it, and is told each time why it cannot be done.
+                Whether the user requested the operation, so that every failure is reported.
             transaction (`bool`, *optional*, defaults to `True`):
                 Whether it runs in a transaction.
         """
         use = str(self.path), writes
         if _resting.get(use, -math.inf) > time.monotonic() and not on_request:
             return nothing
-        for _ in range(ATTEMPTS):  # where a damaged file was set aside, the next attempt makes a new one
+        for _ in range(ATTEMPTS):  # after a damaged file was set aside, the next attempt creates a new one
             inode = None
             try:
                 inode = _inode(self.path)
                 if inode is None and not makes:
                     return nothing
                 return self._attempt(work, writes=writes, transaction=transaction)
-            except Exception as error:  # damaged files make sqlite3 raise more than its own errors
+            except Exception as error:  # for damaged files, sqlite3 raises more than its own errors
                 trouble = self._repair(error, inode)
             if trouble is not None:
                 _resting[use] = time.monotonic() + REST
@@ -208,12 +209,12 @@ class ValueStore:
         return nothing
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], *, writes: bool, transaction: bool) -> T:
-        """Open the file, do something in it once, and close it; arguments are those of `_run`."""
+        """Open the file, perform an operation once, and close it; the arguments are those of `_run`."""
         with closing(self._open(transaction)) as database:
             if not transaction:
                 return work(database)
-            # A plain BEGIN takes no lock. With IMMEDIATE two writers wait for each other; without it, the one that
-            # reads first and writes later would be refused at once.
+            # A plain BEGIN takes no lock. With IMMEDIATE, two writers wait for each other; without it, a transaction
+            # that reads first and writes later would be refused at once.
             begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
             database.execute(begin)
             result = work(database)
@@ -221,7 +222,7 @@ class ValueStore:
             return result
 
     def _repair(self, error: Exception, inode: tuple[int, int] | None) -> Exception | None:
-        """Set a file aside that is damaged or newer, so that another attempt can make one.
+        """Set aside a file that is damaged or newer, so that another attempt can create one.
 
         Args:
             error (`Exception`):
@@ -235,7 +236,7 @@ class ValueStore:
         if isinstance(error, _NewerError):
             return self._set_aside(inode, NEWER, str(error))
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_DELETE_NOENT:
-            return None  # another process has set the file aside meanwhile, and its journal
+            return None  # another process has set the file and its journal aside meanwhile
         # UnicodeDecodeError is raised for a damaged name in the schema
         from_file = isinstance(error, (sqlite3.Error, UnicodeDecodeError))
         if not from_file or _primary(error) in UNAVAILABLE:
@@ -244,7 +245,7 @@ class ValueStore:
         return self._set_aside(inode, BROKEN, f"was {damage} ({error})")
 
     def _open(self, make_table: bool) -> sqlite3.Connection:
-        """A connection to the file, which is made where there is none, with its table if that is asked for."""
+        """Connect to the file, which is created if it is missing, with its table if requested."""
         inode = _inode(self.path)
         if inode is None and self.path.is_symlink():
             raise OSError("it is a link that leads nowhere")
@@ -253,12 +254,12 @@ class ValueStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Without an isolation level, the transactions are those that `_attempt` begins.
         database = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
-        database.text_factory = lambda text: text.decode("utf-8", "replace")  # so that a damaged text can be read
+        database.text_factory = lambda text: text.decode("utf-8", "replace")  # makes damaged texts readable
         try:
-            database.execute("PRAGMA cell_size_check = ON")  # finds some damage before it is read as data
+            database.execute("PRAGMA cell_size_check = ON")  # detects some damage before it is read as data
             if make_table and _version(database) < VERSION:
                 database.execute("BEGIN IMMEDIATE")
-                if _version(database) < VERSION:  # another process may have made it meanwhile
+                if _version(database) < VERSION:  # another process may have created it meanwhile
                     database.execute("DROP TABLE IF EXISTS kept")
                     database.execute(TABLE)
                     database.execute(f"PRAGMA user_version = {VERSION}")
@@ -269,20 +270,20 @@ class ValueStore:
         return database
 
     def _set_aside(self, inode: tuple[int, int] | None, suffix: str, why: str) -> Exception | None:
-        """Rename the file, unless another process has done so; returns what prevented it, if something did."""
+        """Rename the file, unless another process has done so; returns the error that prevented it, if any."""
         aside = self.path.with_suffix(suffix)
         try:
             if inode is None or _inode(self.path) != inode:
                 return None
             os.replace(self.path, aside)
-            Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would be taken for that of the new file
+            Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would become the new file's journal
         except OSError as error:
             return OSError(f"it {why} and cannot be moved: {error.strerror}")
         self._tell("damaged", f"{self.path} {why}; it was renamed to {aside.name}, and a new file is started.")
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:
-        """Warn, but once in a process of the same trouble with the same file."""
+        """Warn, but only once per process about the same problem with the same file."""
         place = str(self.path), trouble
         if always or place not in _told:
             _told.add(place)
@@ -294,7 +295,7 @@ class _NewerError(Exception):
 
 
 def _version(database: sqlite3.Connection) -> int:
-    """The version of the table; 0 of a file that has just been made."""
+    """The version of the table; 0 for a new file."""
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise _NewerError("was written by a newer version of hf_soup")
@@ -302,12 +303,12 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _primary(error: Exception) -> int:
-    """The kind of an error, without its details."""
+    """The primary code of an error, without its details."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to, whatever it is called; `None` if there is none."""
+    """The inode of a path, which identifies the file; `None` if there is none."""
     try:
         state = os.stat(path)
     except FileNotFoundError:
@@ -316,7 +317,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _checked(line: Line) -> Entry | None:
-    """The description of a value, if it is as it was written by its seal; sqlite keeps any type in any column."""
+    """The description of a value if its seal is valid; sqlite allows any type in any column."""
     key, value_type, about, created, digest, seal, size = line
     if not isinstance(key, str) or not isinstance(value_type, str) or not isinstance(about, str):
         return None
@@ -329,7 +330,7 @@ def _checked(line: Line) -> Entry | None:
 
 
 def _seal(entry: Entry, digest: bytes) -> bytes:
-    """A digest of all that is kept beside a value, by which damage to the description shows."""
+    """A digest of everything stored with a value, by which damage to the description is detected."""
     return _digest(repr((tuple(entry), digest)).encode("utf-8", "surrogatepass"))
 
 

@@ -1,4 +1,4 @@
-"""The version of hf_soup, where both the package and its builder read it, and those of what it builds on."""
+"""The version of hf_soup, read by the package and its build, and the versions of its dependencies."""
 
 from functools import cache
 
@@ -7,11 +7,11 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a soup or a run, as recipes and runs record them; nothing is imported for that."""
+    """The versions of the libraries that affect a soup or a run, for recipes and records; nothing is imported."""
     return {"hf_soup": __version__, "torch": _installed("torch"), "transformers": _installed("transformers")}
 
 
-@cache  # each trial has them in its key, and a file of metadata takes two milliseconds to read
+@cache  # they are part of the key of each trial, and reading a metadata file takes two milliseconds
 def _installed(package: str) -> str:
     from importlib import metadata
 

@@ -1,7 +1,7 @@
-"""The text of a YAML document -> plain values, within bounds of size, depth and repetition.
+"""Parsing of YAML text to plain values, with limits on size, depth and repetition.
 
-Values are made from the events of PyYAML's parser, so that nothing is built before it is counted. There are no tags
-and no dates, and only one document.
+Values are built from the events of PyYAML's parser, so that everything is counted before it is built. Tags, dates and
+multiple documents are not supported.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import yaml
 
 
-MOST_BYTES = 10_000_000  # of a recipe, a cook file or the metadata of a card
-MOST_VALUES = 100_000  # with what aliases repeat: 72 ingredients whose 1,000 classes are in another order have 72,000
-MOST_CHARACTERS = 10_000_000  # of all strings, likewise
-DEEPEST = 100  # lists and mappings within each other
+MOST_BYTES = 10_000_000  # of a recipe, a cook file or the metadata of a model card
+MOST_VALUES = 100_000  # with aliases expanded: 72 ingredients with 1,000 reordered classes have 72,000
+MOST_CHARACTERS = 10_000_000  # of all strings, including repetitions
+DEEPEST = 100  # nested lists and mappings
 NUMBER = (
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$"),  # 1e-5, which plain YAML takes for a word
+    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$"),  # 1e-5, which plain YAML considers a string
     list("-+0123456789."),
 )
-_TAG = "tag:yaml.org,2002:"  # the beginning of the names of YAML's own types
-_KINDS = ("bool", "float", "int", "merge", "null")  # of plain scalars; dates and `=` are words
+_TAG = "tag:yaml.org,2002:"  # the prefix of the names of YAML's own types
+_KINDS = ("bool", "float", "int", "merge", "null")  # of plain scalars; dates and `=` are strings
 _MERGE = f"{_TAG}merge"
 _TEXT = f"{_TAG}str"
 
@@ -40,13 +40,13 @@ class _Size(NamedTuple):
 
 
 class _Mark(Protocol):
-    """A place in the text: PyYAML has one class for its parser in Python and another for the one in C."""
+    """A position in the text: PyYAML has different classes for its Python and C parsers."""
 
     line: int
 
 
 def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = True) -> Any:
-    """What a YAML text holds.
+    """Parse a YAML text.
 
     Args:
         text (`str`):
@@ -80,7 +80,7 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
 
 
 class _Document:
-    """The reading of one document, which counts what it has made so far; arguments are those of [`parse_yaml`]."""
+    """The parsing of one document, which counts what it has built so far; arguments as in [`parse_yaml`]."""
 
     def __init__(self, text: str, where: str, *, aliases: bool, strict: bool):
         import yaml
@@ -88,7 +88,7 @@ class _Document:
         self.where, self.aliases, self.strict = where, aliases, strict
         self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         self.scalars = _scalars()("")
-        self.anchors: dict[str, tuple[Any, _Size]] = {}  # the value that each marks, and how large it is
+        self.anchors: dict[str, tuple[Any, _Size]] = {}  # anchor -> its value and size
         self.values = self.characters = 0
 
     def read(self) -> Any:
@@ -105,7 +105,7 @@ class _Document:
         return value
 
     def _value(self, event: yaml.Event, depth: int) -> Any:
-        """The value that an event begins: a scalar, a list, a mapping, or what an alias repeats."""
+        """The value that starts with an event: a scalar, a list, a mapping, or a repetition by an alias."""
         import yaml
 
         if depth > DEEPEST:
@@ -141,11 +141,11 @@ class _Document:
         return items
 
     def _mapping(self, depth: int) -> dict[Any, Any]:
-        """A mapping whose start was read; its keys are scalars."""
+        """A mapping whose start event was read; its keys are scalars."""
         import yaml
 
         mapping: dict[Any, Any] = {}
-        merged: dict[Any, Any] = {}  # what `<<` brings along, which the mapping's own keys override
+        merged: dict[Any, Any] = {}  # from `<<`, overridden by the mapping's own keys
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise self._invalid("a key is a word, not a list", event)
@@ -161,7 +161,7 @@ class _Document:
         return {**merged, **mapping}
 
     def _merged(self, value: Any, event: yaml.Event) -> dict[Any, Any]:
-        """What `<<: *name` or `<<: [*one, *other]` brings along; of two values of a key the first counts."""
+        """The content of `<<: *name` or `<<: [*one, *other]`; if a key occurs twice, the first value counts."""
         merged: dict[Any, Any] = {}
         mappings = value if isinstance(value, list) else [value]
         for mapping in reversed(mappings):  # so that the first comes last, and overrides the others
@@ -171,7 +171,7 @@ class _Document:
         return merged
 
     def _repeated(self, event: yaml.AliasEvent) -> Any:
-        """The value that an alias repeats, counted once more: nested aliases can make gigabytes of a few lines."""
+        """The value that an alias repeats, counted again: nested aliases can expand a few lines to gigabytes."""
         if not self.aliases:
             raise RecipeError(f"{self.where}: aliases (*name) are not allowed here{_line_of(event.start_mark)}.")
         if event.anchor not in self.anchors:
@@ -181,7 +181,7 @@ class _Document:
         return copy.deepcopy(value)
 
     def _count(self, values: int, characters: int) -> None:
-        """Add to what the document holds so far, and refuse it where that is too much."""
+        """Add to the size of the document, and refuse it if it becomes too large."""
         self.values += values
         self.characters += characters
         if self.values > MOST_VALUES or self.characters > MOST_CHARACTERS:
@@ -191,7 +191,7 @@ class _Document:
             )
 
     def _tag(self, event: yaml.ScalarEvent) -> str:
-        """The tag of a scalar, which the form of its text decides."""
+        """The tag of a scalar, determined by the form of its text."""
         import yaml
 
         if event.tag is not None and not self.strict:
@@ -203,7 +203,7 @@ class _Document:
         return tag
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
-        """The value of a scalar, which is text unless its tag says otherwise."""
+        """The value of a scalar, which is a string unless its tag says otherwise."""
         import yaml
 
         tag = self._tag(event)
@@ -218,7 +218,7 @@ class _Document:
         return RecipeError(f"{self.where} is not valid YAML: {problem}{_line_of(event.start_mark)}")
 
     def _error(self, what: str, event: yaml.Event) -> RecipeError:
-        """An error about what is YAML, and not among the values that are read."""
+        """An error about valid YAML that is not supported."""
         line = _line_of(event.start_mark)
         return RecipeError(
             f"{self.where} holds something other than numbers, strings, lists and mappings: {what}{line}."
@@ -226,7 +226,7 @@ class _Document:
 
 
 def _line_of(mark: _Mark | None) -> str:
-    """Where a problem is, for the end of a message."""
+    """The location of a problem, for the end of a message."""
     if mark is None:
         return ""
     return f" (line {mark.line + 1})"  # PyYAML counts from 0
@@ -239,7 +239,7 @@ def _scalars() -> type[yaml.SafeLoader]:
     class Scalars(yaml.SafeLoader):
         pass
 
-    # by the first character of a scalar: the tags that it may have, and the pattern of each
+    # by the first character of a scalar: the possible tags, each with its pattern
     rules_by_first: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
         rules_by_first[first] = []

@@ -1,1 +1,1 @@
-"""Why a soup works or does not: numbers first, pictures drawn from them, advice that names its evidence."""
+"""Analysis of why a soup works or does not: measurements, figures drawn from them, and advice with its evidence."""

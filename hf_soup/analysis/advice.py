@@ -1,7 +1,7 @@
-"""What advice on a soup consists of: pieces with their evidence, a verdict, and the commands that follow from it.
+"""The content of advice on a soup: pieces with their evidence, a verdict, and the resulting commands.
 
-Evidence is what was measured on these models and examples, with its number. What is known from elsewhere, and was not
-measured here, is told apart from it. `advising.py` collects the pieces.
+Evidence consists of measurements on these models and examples. General knowledge that was not measured here is kept
+separate from it. `advising.py` collects the pieces.
 """
 
 from __future__ import annotations
@@ -86,18 +86,18 @@ class Advice(Result):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against an average of all."""
+        """Whether there is no reason against an average of all models."""
         return not any(piece.stops for piece in self.pieces)
 
     def table(self) -> str:
-        """The verdict and its command, then each piece with its evidence, and below them what is known in general."""
+        """The verdict and its command, then each piece with its evidence, and below them general knowledge."""
         lines = [["about", "remark", "measured here", "confidence"]]
         general = []
         for piece in self.pieces:
             lines.append([piece.topic, piece.advice, piece.evidence, piece.confidence])
             if piece.general:
                 general.append(f"In general, not measured here ({piece.topic}): {piece.general}")
-        # Four spaces make code of a line in Markdown.
+        # Four spaces turn a line into code in Markdown.
         code = f"    {self.command}" if self.command else ""
         return "\n\n".join(filter(None, [self.verdict, code, align(lines), *general]))
 
@@ -107,7 +107,7 @@ class Advice(Result):
 
 
 class Given(NamedTuple):
-    """What the caller has given, as commands write it; where nothing was given, a word that stands for it.
+    """What the caller has given, as written in commands; a placeholder where nothing was given.
 
     Args:
         data (`str`, *optional*, defaults to `"--data DATA"`):
@@ -124,7 +124,7 @@ class Given(NamedTuple):
 
 
 class Commands(NamedTuple):
-    """The command lines that advice ends in.
+    """The commands that advice recommends.
 
     Args:
         runs (`str`):
@@ -141,46 +141,46 @@ class Commands(NamedTuple):
 
     @property
     def check(self) -> str:
-        """Whether the models fit each other."""
+        """The command that checks whether the models are compatible."""
         return f"hf-soup check {self.runs}"
 
     @property
     def advise(self) -> str:
-        """The same advice, with the examples that were given, or with some."""
+        """The command for the same advice with the given examples, or with placeholders for them."""
         return f"hf-soup advise {self.runs} {self.given.data}"
 
     @property
     def advise_otherwise(self) -> str:
-        """The same advice, with other examples than those that were given."""
+        """The command for the same advice with other examples than the given ones."""
         return f"hf-soup advise {self.runs} {Given().data}"
 
     @property
     def merge(self) -> str:
-        """The beginning of every command that averages them."""
+        """The common beginning of all commands that average the models."""
         command = f"hf-soup merge {self.runs}"
         return f"{command} {self.given.batchnorm_data}" if self.batchnorm else command
 
     @property
     def uniform(self) -> str:
-        """The uniform soup."""
+        """The command for the uniform soup."""
         return f"{self.merge} -o soup"
 
     @property
     def greedy(self) -> str:
-        """A search for the models to average."""
+        """The command for a search for the models to average."""
         return f"{self.merge} --strategy greedy {self.given.data} -o soup"
 
     @property
     def interpolate(self) -> str:
-        """A mixture with the base model."""
+        """The command for a mixture with the base model."""
         return f"{self.merge} --strategy interpolate --base-model {self.given.base_model} {self.given.data} -o soup"
 
     @property
     def vary(self) -> str:
-        """A sweep whose runs differ more."""
+        """The command for a sweep whose runs differ more."""
         settings = "--learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2"
         return f"hf-soup sweep {self.given.base_model} --data DATA {settings} -o runs"
 
     def weighted(self, options: str) -> str:
-        """A soup with weights by module, which are given as options."""
+        """The command for a soup with weights by module, which are given as options."""
         return f"{self.merge} {options} -o soup"

@@ -1,4 +1,4 @@
-"""Advice that losses give: whether the loss rises between models, and whether that of their average is higher."""
+"""Advice based on losses: whether the loss rises between models, and whether that of their average is higher."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .advice import Commands, Piece
 from .points import Line, Scorer, uniform
 
 
-# The loss of an average may lie above the line between its models by this share of their own loss, and by SMALL in any
-# case; docs/advice.md has the measurements between which the threshold lies.
+# The share of the models' own loss by which the loss of an average may exceed the line between them; an excess of up
+# to SMALL is always allowed. docs/advice.md has the measurements between which the threshold lies.
 RIDGE = 0.05
 SMALL = 0.01
 
@@ -36,12 +36,12 @@ class Losses(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """How many pairs of models there are, whether they were looked at or not."""
+        """The number of pairs of models, measured or not."""
         return len(self.names) * (len(self.names) - 1) // 2
 
     @property
     def margin(self) -> float:
-        """How far a loss has to be above another to be clearly above it."""
+        """The margin by which a loss has to exceed another to be clearly above it."""
         return max(RIDGE * self.single, SMALL)
 
     @property
@@ -51,17 +51,17 @@ class Losses(NamedTuple):
 
     @property
     def has_barriers(self) -> bool:
-        """Whether the loss clearly rises half-way between two of the models."""
+        """Whether the loss clearly rises halfway between two of the models."""
         return any(_height(line) > self.margin for line in self.lines)
 
     @property
     def sentence(self) -> str:
-        """Both losses, in words."""
+        """Both losses, as part of a sentence."""
         return f"the soup's loss is {self.soup:.3f}, its models' {self.single:.3f} on average"
 
 
 def measure_losses(scorer: Scorer, pairs: int | None = None) -> Losses:
-    """Score the models, their soup, and half-way between pairs.
+    """Score the models, their soup, and the midpoints of pairs.
 
     Args:
         scorer ([`Scorer`]):
@@ -85,7 +85,7 @@ def measure_losses(scorer: Scorer, pairs: int | None = None) -> Losses:
 
 
 def _neighbours_first(names: Sequence[str]) -> list[tuple[str, str]]:
-    """All pairs in an order of which the first few spread over all models, however small the budget is."""
+    """All pairs, ordered so that the first few cover all models, however small the budget is."""
     pairs: list[tuple[str, str]] = []
     for distance in range(1, len(names)):
         pairs.extend(zip(names, names[distance:], strict=False))
@@ -93,7 +93,7 @@ def _neighbours_first(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def barrier_piece(losses: Losses, commands: Commands, best: str | None = None) -> Piece:
-    """Whether the loss rises between models, or at least in their average.
+    """Advice on whether the loss rises between models, or at least in their average.
 
     Args:
         losses ([`Losses`]):
@@ -133,7 +133,7 @@ def barrier_piece(losses: Losses, commands: Commands, best: str | None = None) -
 
 
 def _high_barriers(high: Sequence[Line], losses: Losses, where: str, commands: Commands, best: str | None) -> Piece:
-    """Some models to leave out, where it is due to few of them; else no soup."""
+    """Advice to leave out some models if they cause the barriers, or else to make no soup."""
     evidence = f"{len(high)} of {len(losses.lines)} pairs{where}; {losses.sentence}"
     outsiders = _outsiders(high, losses.lines)
     few = bool(outsiders) and len(high) < len(losses.lines)
@@ -159,7 +159,7 @@ def _height(line: Line) -> float:
 
 
 def _highest(lines: Sequence[Line]) -> str:
-    """Where the highest barrier lies, as the end of a sentence; empty where no pair was looked at."""
+    """The location of the highest barrier, as the end of a sentence; empty if no pair was measured."""
     if not lines:
         return ""
     line = max(lines, key=_height)
@@ -168,7 +168,7 @@ def _highest(lines: Sequence[Line]) -> str:
 
 
 def _outsiders(high: Sequence[Line], lines: Sequence[Line]) -> list[str]:
-    """The models without which no barrier is left, where these are fewer than half."""
+    """The models without which no barrier remains, if they are fewer than half."""
     ends = set()
     for line in lines:
         ends |= {line.one, line.other}
@@ -179,12 +179,12 @@ def _outsiders(high: Sequence[Line], lines: Sequence[Line]) -> list[str]:
         worst = max(names, key=lambda name: _barriers_of(name, remaining))
         outsiders.append(worst)
         remaining = [line for line in remaining if worst not in (line.one, line.other)]
-    # Where half of the models would have to go, these are no outsiders.
+    # Where half of the models would have to go, they are not outliers.
     if 2 * len(outsiders) >= len(names):
         return []
     return sorted(outsiders, key=lambda name: -_barriers_of(name, high))
 
 
 def _barriers_of(name: str, lines: Sequence[Line]) -> int:
-    """How many of these lines begin or end at a model."""
+    """The number of these lines that begin or end at a model."""
     return sum(name in (line.one, line.other) for line in lines)

@@ -1,4 +1,4 @@
-"""Advice that scores and decisions give: models that are of no use, and what an ensemble and a soup gain."""
+"""Advice based on scores and decisions: models that are not useful, and the gains of an ensemble and a soup."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .diversity import Diversity
 from .points import SURE
 
 
-# docs/advice.md has the reasons: each is a handful of examples on a validation set of a few hundred.
-CEILING = 0.01  # share of examples that the best model gets wrong
-OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
-ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
+# docs/advice.md explains the thresholds: each is a handful of examples on a validation set of a few hundred.
+CEILING = 0.01  # share of examples on which the best model is wrong
+OUTLIER = 0.05  # the difference from the best score above which a model is likely to lower that of the soup
+ALIKE = 0.02  # share of examples on which models disagree, below which neither an ensemble nor a soup can gain
 
 
 def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions], commands: Commands) -> list[Piece]:
@@ -76,19 +76,20 @@ def ceiling_piece(diversity: Diversity, predictions: Mapping[str, Predictions]) 
 
 
 def _no_better_than_one_class(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
-    """Classifiers that are no better than always saying the most frequent class."""
+    """Classifiers that are no better than a constant prediction of the most frequent class."""
     if diversity.metric != "accuracy" or not _has_kind(predictions, "classes"):
         return None
     import numpy as np
 
-    labels = next(iter(predictions.values())).labels  # all models are given the same examples
+    labels = next(iter(predictions.values())).labels  # all models get the same examples
     _, counts = np.unique(labels, return_counts=True)
     share = float(counts.max() / len(labels))
     poor = []
     for name, outputs in predictions.items():
         if float(right(outputs).mean()) <= share:
             poor.append(name)
-    # Where nearly all examples are of one class, the constant answer is nearly perfect and says nothing of a model.
+    # If nearly all examples belong to one class, a constant prediction is nearly perfect and shows nothing about a
+    # model.
     if not poor or share >= 1 - CEILING:
         return None
     worse = "no better than always saying the most frequent class"
@@ -107,8 +108,8 @@ def _no_better_than_one_class(diversity: Diversity, predictions: Mapping[str, Pr
 
 
 def _far_below_the_best(diversity: Diversity, commands: Commands) -> Piece | None:
-    """Models that pull a uniform soup down."""
-    if diversity.metric not in SHARES:  # other metrics have no scale on which 0.05 is far
+    """Models that lower the score of a uniform soup."""
+    if diversity.metric not in SHARES:  # other metrics have no scale on which 0.05 is a large difference
         return None
     below = []
     for name, score in diversity.scores.items():
@@ -128,7 +129,7 @@ def _far_below_the_best(diversity: Diversity, commands: Commands) -> Piece | Non
 
 
 def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
-    """Models of which neither an ensemble nor a soup can gain much."""
+    """Models that are too similar for an ensemble or a soup to gain much."""
     decides = _has_kind(predictions, "classes") or _has_kind(predictions, "labels")
     if not decides or diversity.disagreement >= ALIKE:
         return None
@@ -143,12 +144,12 @@ def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piec
 
 
 def _has_kind(predictions: Mapping[str, Predictions], kind: Literal["classes", "labels"]) -> bool:
-    """Whether the models give outputs of a kind; all of them give the same."""
+    """Whether the models have a kind of output, which is the same for all."""
     return next(iter(predictions.values())).kind == kind
 
 
 class Gains(NamedTuple):
-    """What the uniform soup and the ensemble gain over the best model, in the metric's unit; positive is better.
+    """The gains of the uniform soup and the ensemble over the best model, in the metric's unit; positive is better.
 
     Args:
         soup (`float`), ensemble (`float`):
@@ -166,17 +167,17 @@ class Gains(NamedTuple):
 
     @property
     def all_invisible(self) -> bool:
-        """Whether the examples show no difference between any of these models."""
+        """Whether the examples show no significant difference between these models."""
         return self.visible > max(self.spread, abs(self.ensemble), abs(self.soup))
 
     @property
     def ensemble_is_ahead(self) -> bool:
-        """Whether the ensemble gains something, and visibly more than the soup."""
+        """Whether the ensemble gains something, and significantly more than the soup."""
         return self.ensemble > 0 and self.ensemble - self.soup > self.visible
 
 
 def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions], commands: Commands) -> Piece:
-    """What ensemble and soup gain, and whether the validation data can tell.
+    """Advice on the gains of ensemble and soup, and on whether the validation data can show them.
 
     Args:
         diversity ([`Diversity`]):
@@ -225,7 +226,7 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
 
 
 def _gains(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Gains:
-    """The gains over the best model, and the least difference that these examples can show."""
+    """The gains over the best model, and the smallest difference that these examples can show."""
     best, higher_is_better = diversity.best_score, diversity.higher_is_better
     visible = 0.0
     if diversity.metric == "accuracy":
@@ -239,7 +240,7 @@ def _gains(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Gain
 
 
 def _cannot_tell(diversity: Diversity, gains: Gains, commands: Commands) -> Piece:
-    """Only accuracy comes here: its gains are shares."""
+    """Advice to get more examples. It applies only to accuracy, so the gains are shares."""
     return Piece(
         "validation",
         advice="Validation cannot tell these models from each other: take the uniform soup, or more data.",
@@ -252,7 +253,7 @@ def _cannot_tell(diversity: Diversity, gains: Gains, commands: Commands) -> Piec
 
 
 def _against_the_best(diversity: Diversity, gains: Gains) -> str:
-    """What soup and ensemble gain, in points; of metrics without points the scores themselves."""
+    """The gains of soup and ensemble in points, or the scores themselves for other metrics."""
     if diversity.metric not in SHARES:
         soup = formatted(diversity.metric, diversity.soup)
         ensemble = formatted(diversity.metric, diversity.ensemble)
@@ -261,10 +262,10 @@ def _against_the_best(diversity: Diversity, gains: Gains) -> str:
 
 
 def half_width(predictions: Mapping[str, Predictions]) -> float | None:
-    """How large a difference of accuracy between two of these models has to be to be seen: half a 95 % interval.
+    """The accuracy difference between two of these models that is detectable: half the width of a 95 % interval.
 
-    Of paired examples on which a share `d` is right in one model and wrong in the other, the difference of accuracy
-    has the standard error sqrt(d / n) where the two are about as good.
+    If a share `d` of paired examples is correct in one model and wrong in the other, the difference of accuracy has
+    the standard error sqrt(d / n), provided that the models are about equally good.
 
     Args:
         predictions (`Mapping[str, Predictions]`):
@@ -280,5 +281,5 @@ def half_width(predictions: Mapping[str, Predictions]) -> float | None:
     shares = []
     for first_correct, second_correct in itertools.combinations(correct, 2):
         shares.append(float((first_correct != second_correct).mean()))
-    mean_share = sum(shares) / len(shares)  # `d`, for a pair of average difference
+    mean_share = sum(shares) / len(shares)  # `d`, averaged over the pairs
     return SURE * math.sqrt(mean_share / len(first.rows))

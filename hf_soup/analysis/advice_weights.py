@@ -1,4 +1,4 @@
-"""Advice that the weights alone give: how many models there are, where they started, and what kind they are of."""
+"""Advice based on the weights alone: the number of models, their starting points, and their architecture."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .relation import HEADS_APART, RELATED, HeadsApart
 from .similarity import Similarity
 
 
-FEW = 4  # models; below that a search has hardly anything to choose from
-# Cosine of two fine-tunes' changes above which they are one model trained twice. Between fine-tunes of one sweep that
-# differ in learning rate or seed at most 0.89 was measured, see docs/advice.md.
+FEW = 4  # models, below which a search has hardly anything to choose from
+# Cosine of two fine-tunes' changes above which they are the same model trained twice. For fine-tunes of one sweep that
+# differ in learning rate or seed, at most 0.89 was measured, see docs/advice.md.
 SAME = 0.98
 
 
 def number_pieces(models: int, commands: Commands) -> list[Piece]:
-    """Whether there are models to average, and to choose from.
+    """Advice on whether there are enough models to average and to choose from.
 
     Args:
         models (`int`):
@@ -54,7 +54,7 @@ def number_pieces(models: int, commands: Commands) -> list[Piece]:
 def start_pieces(
     similarity: Similarity | None, losses: Losses | None, commands: Commands, best: str | None = None
 ) -> list[Piece]:
-    """Whether bodies and heads look like fine-tunes of one start.
+    """Advice on whether bodies and heads look like fine-tunes of the same start.
 
     Args:
         similarity ([`Similarity`], *optional*):
@@ -70,7 +70,7 @@ def start_pieces(
         return []
     relation = similarity.relation()
     body, apart = relation.body, relation.heads_apart
-    # Unrelated bodies are reason enough: heads are a reason of their own only where the bodies are alike.
+    # Unrelated bodies are a sufficient reason: heads are mentioned only if the bodies are similar.
     if body is not None and body < RELATED:
         return [_other_bodies(body, losses, commands)]
     if apart is None:
@@ -81,7 +81,7 @@ def start_pieces(
 
 
 def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> Piece:
-    """Bodies that started apart, which speak against a soup even where its loss is not higher."""
+    """Advice on bodies with different starts, which are a reason against a soup even if its loss is not higher."""
     confidence: Confidence = "high"
     if losses is not None and not losses.soup_is_worse:
         confidence = "medium"
@@ -100,7 +100,7 @@ def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> P
 def _other_heads(
     names: Sequence[str], apart: HeadsApart, body: float, losses: Losses | None, commands: Commands
 ) -> Piece:
-    """Heads that started apart; whether that costs anything is seen in the losses."""
+    """Advice on heads with different starts; the losses show whether they do harm."""
     takers = [name for name, weight in zip(names, apart.weights, strict=True) if weight]
     remedy = f"average the bodies and take the head of {listed(takers)} alone"
     piece = Piece(
@@ -126,12 +126,12 @@ def _other_heads(
 
 
 def _appended(losses: Losses | None) -> str:
-    """The losses as the end of a piece of evidence; empty where none were measured."""
+    """The losses as the end of a piece of evidence; empty if none were measured."""
     return "" if losses is None else f"; {losses.sentence}"
 
 
 def change_pieces(similarity: Similarity | None, commands: Commands) -> list[Piece]:
-    """Whether fine-tuning has changed the models in different ways, where their base model is known.
+    """Advice on whether fine-tuning has changed the models in different ways, if their base model is known.
 
     Args:
         similarity ([`Similarity`], *optional*):
@@ -158,7 +158,7 @@ def change_pieces(similarity: Similarity | None, commands: Commands) -> list[Pie
 
 
 def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piece]:
-    """What the kind of model needs.
+    """Advice that depends on the architecture of the models.
 
     Args:
         checkpoint (`Checkpoint`):

@@ -1,7 +1,7 @@
-"""Whether and how to make a soup of some models: collects pieces of advice, and a verdict from them.
+"""Advice on whether and how to make a soup of some models: collects pieces of advice, and derives a verdict.
 
-The pieces come from the weights (`advice_weights.py`) and, where there are examples, from losses (`advice_losses.py`)
-and scores (`advice_scores.py`). Their thresholds come from measurements that `docs/advice.md` shows.
+The pieces come from the weights (`advice_weights.py`) and, if there are examples, from losses (`advice_losses.py`) and
+scores (`advice_scores.py`). The thresholds come from measurements in `docs/advice.md`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .similarity import Similarity, measure_similarity
 if TYPE_CHECKING:
     from ..data.classes import MissingClasses
 
-GAIN_TOPICS: tuple[Topic, ...] = ("soup", "ensemble", "validation")  # topics of what a soup gains
+GAIN_TOPICS: tuple[Topic, ...] = ("soup", "ensemble", "validation")  # topics about the gains of a soup
 UNOPPOSED = "Nothing in the weights speaks against a soup"
-ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}  # in which pieces of advice are sorted
+ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}  # the sort order of pieces of advice
 
 
 class Evidence(NamedTuple):
-    """What was measured on examples.
+    """Measurements on examples.
 
     Args:
         diversity ([`Diversity`]):
@@ -53,12 +53,12 @@ class Evidence(NamedTuple):
 
     @property
     def reliable_losses(self) -> Losses | None:
-        """The losses; `None` where classes are missing, of which losses on the other classes say nothing."""
+        """The losses; `None` if classes are missing, since losses on the other classes are not representative."""
         return None if self.missing else self.losses
 
     @property
     def evaluations(self) -> int:
-        """How many models were scored: each model, their soup, and one half-way between each measured pair."""
+        """The number of models that were scored: each model, their soup, and the midpoint of each measured pair."""
         return len(self.losses.names) + 1 + len(self.losses.lines)
 
 
@@ -73,7 +73,7 @@ def give_advice(
     agreement: Agreement | None = None,
     report: CheckReport | None = None,
 ) -> Advice:
-    """Look at models, as far as there is data and budget, and say what to do with them.
+    """Analyse models as far as data and budget allow, and give advice.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -112,7 +112,7 @@ def give_advice(
         return Advice(names, verdict, command, pieces, evidence.evaluations)
     verdict, command = decide(pieces, commands, scored=False)
     budget_is_short = scorer is not None and command == commands.advise
-    if budget_is_short:  # there is data, so more data is not what is missing
+    if budget_is_short:  # data was given, so the advice must not ask for data
         verdict = f"{UNOPPOSED}; a budget of {len(names) + 1} models or more would tell whether it helps."
     return Advice(names, verdict, command, pieces)
 
@@ -120,9 +120,9 @@ def give_advice(
 def _commands(
     checkpoints: Sequence[Checkpoint], sources: Sequence[str], agreement: Agreement, given: Given
 ) -> Commands:
-    """The command lines for these models, with the options that make them agree."""
+    """The commands for these models, with the options that make them compatible."""
     runs = " ".join(map(shlex.quote, sources)) or "RUN..."  # models in memory have no source
-    # Without these options the commands would refuse models that this analysis took for like ones.
+    # Without these options, the commands would refuse models that this analysis treats as compatible.
     if agreement.take_from:
         runs += f" --take-from {shlex.quote(agreement.take_from)}"
     if agreement.alignments:
@@ -133,12 +133,12 @@ def _commands(
 
 
 def _is_pickled(checkpoint: Checkpoint) -> bool:
-    """Whether the weights lie in pickles, which commands read only where they are allowed to."""
+    """Whether the weights are in pickles, which commands read only if that is allowed."""
     return any(file.startswith(PICKLED_WEIGHTS) for file in checkpoint.ingredient.files)
 
 
 def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Commands) -> Advice:
-    """Advice on models that the check refuses: nothing else about them is measured."""
+    """Advice on models that the check refuses, for which nothing else is measured."""
     piece = Piece(
         "compatibility",
         advice="They cannot be averaged as they are.",
@@ -151,10 +151,10 @@ def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Com
 
 
 def _measure(scorer: Scorer, budget: int | None) -> Evidence | None:
-    """Score the models, their soup, and half-way between as many pairs as the budget allows.
+    """Score the models, their soup, and the midpoints of as many pairs as the budget allows.
 
-    `None` where there is one model alone, or the budget does not reach for each model and their soup: fewer scores
-    tell nothing of them.
+    `None` if there is only one model, or the budget does not suffice for each model and their soup: fewer scores would
+    be useless.
     """
     if len(scorer.names) < 2:
         return None
@@ -175,7 +175,7 @@ def _measure(scorer: Scorer, budget: int | None) -> Evidence | None:
 def _collect_pieces(
     checkpoints: Sequence[Checkpoint], similarity: Similarity | None, evidence: Evidence | None, commands: Commands
 ) -> tuple[Piece, ...]:
-    """Everything that weights and examples say: first what stops an average, then by confidence."""
+    """All pieces from weights and examples: first those that argue against an average, then by confidence."""
     pieces = number_pieces(len(checkpoints), commands)
     losses = best = None
     if evidence is not None:
@@ -189,12 +189,12 @@ def _collect_pieces(
         measured = _measured_pieces(evidence, commands)
         heads_stop = any(piece.topic == "heads" and piece.stops for piece in starts)
         pieces += _with_all_heads(measured, evidence.losses) if heads_stop else measured
-    # The sort is stable: pieces of equal weight stay in the order in which they were collected.
+    # The sort is stable: pieces of equal weight keep the order in which they were collected.
     return tuple(sorted(pieces, key=lambda piece: (not piece.stops, ORDER[piece.confidence])))
 
 
 def _missing_pieces(missing: Mapping[str, MissingClasses]) -> list[Piece]:
-    """Sets of examples without some classes: nothing that is measured on them is sure."""
+    """Pieces on sets of examples that lack classes, which make all measurements on them uncertain."""
     pieces = []
     for set_name, classes in missing.items():
         piece = Piece(
@@ -224,7 +224,7 @@ def _measured_pieces(evidence: Evidence, commands: Commands) -> list[Piece]:
 
 
 def _with_all_heads(pieces: Sequence[Piece], losses: Losses) -> list[Piece]:
-    """Pieces about averages whose heads are averaged too, as remarks: one head for all is what is advised."""
+    """Turn pieces about averaged heads into remarks, since the advice is to use one head for all."""
     remarks = []
     for piece in pieces:
         if piece.topic == "barrier" and losses.has_barriers:
@@ -238,7 +238,7 @@ def _with_all_heads(pieces: Sequence[Piece], losses: Losses) -> list[Piece]:
 def decide(
     pieces: Sequence[Piece], commands: Commands, *, scored: bool, missing: Collection[str] = ()
 ) -> tuple[str, str]:
-    """The whole in a sentence, and the command: told by the weightiest piece that decides.
+    """The verdict in a sentence, and the command, according to the most important decisive piece.
 
     Args:
         pieces (`Sequence[Piece]`):
@@ -251,7 +251,7 @@ def decide(
             Sets of examples without some classes.
     """
     for piece in pieces:
-        if piece.stops and piece.topic == "heads":  # which has a remedy
+        if piece.stops and piece.topic == "heads":  # there is a remedy
             return piece.advice, piece.command
         if piece.stops:
             return f"Do not average all of them. {piece.advice}", piece.command
@@ -267,7 +267,7 @@ def decide(
 
 
 def _decide_how(pieces: Sequence[Piece], commands: Commands) -> tuple[str, str]:
-    """How to average models that nothing speaks against: by a search, or all of them."""
+    """How to average models if no reason against it was found: by a search, or all of them."""
     for piece in pieces:
         if piece.command == commands.greedy:
             return f"Make a soup, and let a search choose. {piece.advice}", piece.command

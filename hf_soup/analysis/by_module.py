@@ -1,4 +1,4 @@
-"""Which modules profit from averaging."""
+"""Measurement of which modules benefit from averaging."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class ModuleEffects(Result):
 
     @property
     def finding(self) -> str:
-        """How many modules profit, in a sentence without its full stop."""
+        """How many modules benefit, in a sentence without its full stop."""
         helped = sum(effect.only > 0 for effect in self.effects)
         return f"Averaging alone helps in {helped} of {len(self.effects)} modules"
 
     def table(self) -> str:
-        """A line for each module, from the bottom up."""
+        """A row for each module, from the bottom up."""
         lines = [["module", "averaged alone", "left as it is"]]
         for effect in self.effects:
             lines.append([effect.module, signed(self.metric, effect.only), signed(self.metric, effect.without)])
@@ -79,7 +79,7 @@ class ModuleEffects(Result):
         return f"{align(lines)}\n\n{best}, the uniform soup {formatted(self.metric, self.soup)} on {self.split}."
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each module."""
+        """A data frame with a row for each module."""
         import pandas as pd
 
         return pd.DataFrame(self.effects, columns=ModuleEffect._fields)
@@ -110,9 +110,9 @@ class ModuleEffects(Result):
 
 
 def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
-    """Average one module at a time, and all but one: two models for each module.
+    """Average one module at a time, and all modules except one: two models for each module.
 
-    Ctrl-C ends it with what is known, which the same call finds again.
+    Ctrl-C ends the measurement; the same call resumes it with the models that were scored.
 
     Args:
         scorer ([`Scorer`]):
@@ -136,7 +136,7 @@ def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
         places.append({"": all_averaged, module: best_alone})
     points = score_places(scorer, places, "Module by module")
     effects = []
-    # Ctrl-C leaves fewer points: a module of which one was scored and the other not has no effect yet.
+    # Ctrl-C leaves fewer points: the effect of a module is unknown unless both of its models were scored.
     for module, only, without in zip(modules, points[::2], points[1::2], strict=False):
         only_gain = gain(only.score, single_scores[best], higher_is_better)
         without_gain = gain(without.score, soup, higher_is_better)

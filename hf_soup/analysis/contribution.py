@@ -1,4 +1,4 @@
-"""The contribution of each ingredient to a soup, whose cost is known before anything is scored."""
+"""The contribution of each ingredient to a soup. The cost is known before anything is scored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Share(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The Shapley value where it is known, otherwise the loss of the soup without the ingredient."""
+        """The Shapley value if it is known, otherwise the loss of the soup without the ingredient."""
         return self.left_out if self.shapley is None else self.shapley
 
 
@@ -89,7 +89,7 @@ class Contribution(Result):
         return f"{ranked[0].name} contributes most to the soup, {ranked[-1].name} least"
 
     def table(self) -> str:
-        """A line for each ingredient, the greatest contribution first."""
+        """A row for each ingredient, the largest contribution first."""
         lines = [["ingredient", f"{self.metric} alone", "left out", "added to the best other", "Shapley value"]]
         for share in self.ranked():
             shapley = self._difference_cell(share.shapley)
@@ -101,7 +101,7 @@ class Contribution(Result):
         return f"{align(lines)}\n\n{soup} It took {self.evaluations} models."
 
     def _difference_cell(self, difference: float | None) -> str:
-        """A difference in the table; `-` where it was not measured."""
+        """A difference in the table; `-` if it was not measured."""
         return "-" if difference is None else signed(self.metric, difference)
 
     def ranked(self) -> list[Share]:
@@ -109,7 +109,7 @@ class Contribution(Result):
         return sorted(self.shares, key=lambda share: -share.value)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each ingredient."""
+        """A data frame with a row for each ingredient."""
         import pandas as pd
 
         return pd.DataFrame(self.shares, columns=Share._fields)
@@ -119,7 +119,7 @@ class Contribution(Result):
         return {**asdict(self), "shares": [share._asdict() for share in self.shares]}
 
     def plot(self) -> Figure:
-        """Bars: what each ingredient contributes.
+        """Draw the contribution of each ingredient as a bar.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -137,7 +137,7 @@ class Contribution(Result):
 
 
 def contribution_cost(n: int, samples: int | None = None) -> int:
-    """How many models [`measure_contribution`] scores at most for `n` ingredients.
+    """The maximum number of models that [`measure_contribution`] scores for `n` ingredients.
 
     Args:
         n (`int`):
@@ -150,7 +150,7 @@ def contribution_cost(n: int, samples: int | None = None) -> int:
     if samples is None:
         return subsets
     single_and_left_out = 2 * n + 1  # each alone, all but each, and the soup of all
-    with_the_best = max(n - 1, 0)  # what the others add to it
+    with_the_best = max(n - 1, 0)  # the additional cost of the other subsets
     # An order comes with its reverse. On its way from the first ingredient to all of them, only the soups in between
     # are not among those above.
     orders = 2 * math.ceil(samples / 2)
@@ -161,13 +161,13 @@ def contribution_cost(n: int, samples: int | None = None) -> int:
 def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: int = 0) -> Contribution:
     """Score the uniform soups of subsets of the ingredients.
 
-    Ctrl-C ends it with what is known, which the same call finds again.
+    Ctrl-C ends the measurement; the same call resumes it with the soups that were scored.
 
     Args:
         scorer ([`Scorer`]):
             The ingredients and the examples.
         samples (`int`, *optional*):
-            Orders that are drawn for Shapley values, whose standard error is told; 0 leaves them out. By default all
+            Random orders for Shapley values, whose standard error is reported; 0 leaves them out. By default all
             subsets of up to 8 ingredients are scored, and of more there are no Shapley values.
         seed (`int`, *optional*, defaults to 0):
             Seed of the sampled orders.
@@ -188,7 +188,7 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
     complete = True
     with scorer.progress("Soups of subsets", contribution_cost(len(names), samples)) as bar:
         subsets = _Subsets(scorer, bar)
-        # Without these scores there is nothing to tell: Ctrl-C ends the analysis here, and cuts it short below.
+        # Without these scores there is no result: here Ctrl-C ends the analysis, and below it shortens it.
         single_scores = {name: subsets.score([name]) for name in names}
         shares = {}
         for name, score in single_scores.items():
@@ -200,7 +200,7 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
                 shares[name] = shares[name]._replace(added=subsets.gain([best, name], [best]))
             for name, (mean, error) in _shapley(subsets, samples, seed).items():
                 shares[name] = shares[name]._replace(shapley=mean, error=error)
-        except KeyboardInterrupt:  # what was scored is told; the same call finds it again and goes on
+        except KeyboardInterrupt:  # the result covers what was scored; the same call finds it again and continues
             complete = False
     return Contribution(
         metric=scorer.metric,
@@ -231,14 +231,14 @@ class _Subsets:
 
     @property
     def scored(self) -> int:
-        """How many soups were scored."""
+        """The number of soups that were scored."""
         return len(self._scores)
 
     def score(self, members: Collection[str]) -> float:
         """The score of the uniform soup of some ingredients."""
         subset = frozenset(members)
         if subset not in self._scores:
-            # A subset has one recipe, and one result that is kept, in whichever order it is put together.
+            # A subset has one recipe, and one cached result, in whatever order it is assembled.
             in_order = [name for name in self.names if name in subset]
             self._scores[subset] = self._scorer.point(uniform(in_order)).score
             self._bar.update()
@@ -251,16 +251,16 @@ class _Subsets:
     def worth(self, members: Collection[str]) -> float:
         """The score on a scale where higher is better; for no ingredients, the mean score of the single ones."""
         score = self.score(members) if members else self._mean_of_singles()
-        # Shapley values are positive for what helps, of losses too.
+        # Shapley values are positive for a benefit, also for losses.
         return gain(score, 0.0, self.higher_is_better)
 
     def _mean_of_singles(self) -> float:
-        """What stands for the score of no ingredients at all, of which there is no model."""
+        """The value of the empty set of ingredients, for which there is no model."""
         return sum(self.score([name]) for name in self.names) / len(self.names)
 
 
 def _shapley(subsets: _Subsets, samples: int | None, seed: int) -> dict[str, tuple[float, float]]:
-    """Shapley values and their errors: exact ones, of orders that are drawn, or none at all."""
+    """Shapley values and their errors: exact ones, estimates from random orders, or none."""
     if samples is None:
         return exact_shapley(subsets.names, subsets.worth)
     if samples == 0:
@@ -269,7 +269,7 @@ def _shapley(subsets: _Subsets, samples: int | None, seed: int) -> dict[str, tup
 
 
 def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float]) -> dict[str, tuple[float, float]]:
-    """Shapley values from all subsets.
+    """Compute exact Shapley values from all subsets.
 
     Args:
         names (`Sequence[str]`):
@@ -284,8 +284,7 @@ def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float])
     for name in names:
         others, terms = _without(names, name), []
         for size in range(players):
-            # The share of all orders in which just a subset S of this size comes before `name`:
-            # |S|! (n - |S| - 1)! / n!
+            # The share of orders in which exactly a subset S of this size precedes `name`: |S|! (n - |S| - 1)! / n!
             share = 1 / (players * math.comb(players - 1, size))
             for subset in itertools.combinations(others, size):
                 terms.append(share * (worth((*subset, name)) - worth(subset)))
@@ -296,7 +295,7 @@ def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float])
 def sampled_shapley(
     names: Sequence[str], worth: Callable[[Sequence[str]], float], *, samples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Shapley values from orders that are drawn, each with its reverse, and their standard errors.
+    """Estimate Shapley values from random orders, each with its reverse, and their standard errors.
 
     Args:
         names (`Sequence[str]`), worth (`Callable[[Sequence[str]], float]`):
@@ -316,8 +315,8 @@ def sampled_shapley(
         forward, backward = _marginal_gains(order, worth), _marginal_gains(order[::-1], worth)
         for name in names:
             gains[name].append(forward[name] / 2 + backward[name] / 2)
-    # An order and its reverse are one independent draw: the error is of their mean. numpy's standard deviation divides
-    # by n, which the root of n - 1 makes up for; of one draw there is no error.
+    # An order and its reverse are one independent draw, and the error is that of the mean of the draws. numpy's
+    # standard deviation divides by n, which the root of n - 1 corrects; a single draw has no error.
     root = math.sqrt(max(draws - 1, 0))
     values = {}
     for name, drawn in gains.items():
@@ -329,7 +328,7 @@ def sampled_shapley(
 
 
 def _marginal_gains(order: Sequence[str], worth: Callable[[Sequence[str]], float]) -> dict[str, float]:
-    """What each player adds to those before it."""
+    """The gain that each player adds to those before it."""
     gains, before = {}, worth(())
     for index, name in enumerate(order):
         after = worth(tuple(order[: index + 1]))
@@ -339,7 +338,7 @@ def _marginal_gains(order: Sequence[str], worth: Callable[[Sequence[str]], float
 
 
 def _samples(n: int, samples: int | None) -> int | None:
-    """How many orders are drawn; `None` is all subsets.
+    """How many orders are drawn; `None` means all subsets.
 
     Raises:
         [`RecipeError`]: if they are too few to tell an error.

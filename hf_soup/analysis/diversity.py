@@ -1,4 +1,4 @@
-"""How much the predictions of models differ on the same examples, and what an ensemble or a soup gains from that."""
+"""How much the predictions of models differ on the same examples, and the gains of an ensemble or a soup."""
 
 from __future__ import annotations
 
@@ -97,27 +97,27 @@ class Diversity(Result):
 
     @property
     def gain(self) -> float:
-        """What the ensemble gains over the mean of the models, in the metric's unit; positive is better."""
+        """The gain of the ensemble over the mean of the models, in the metric's unit; positive is better."""
         return gain(self.ensemble, self.mean_score, self.higher_is_better)
 
     @property
     def kept(self) -> float | None:
-        """The fraction of the ensemble's gain that the soup keeps; `None` where the ensemble gains nothing."""
+        """The fraction of the ensemble's gain that the soup keeps; `None` if the ensemble gains nothing."""
         if self.gain <= 0:
             return None
         return gain(self.soup, self.mean_score, self.higher_is_better) / self.gain
 
     @property
     def visibly_kept(self) -> float | None:
-        """The same, where the ensemble's gain can be seen on so many examples."""
+        """The same, if the ensemble's gain is detectable with this number of examples."""
         if self.noise is not None and self.gain < self.noise:
             return None
         return self.kept
 
     @property
     def noise(self) -> float | None:
-        """How large a difference of shares has to be to be seen on so many examples: half a 95 % interval of a paired
-        difference, with as many examples apart as two models disagree on; `None` of other metrics.
+        """The smallest detectable difference of shares: half the width of a 95 % interval of a paired difference, if
+        as many examples differ as two models disagree on; `None` for other metrics.
         """
         if self.metric not in SHARES:
             return None
@@ -131,7 +131,7 @@ class Diversity(Result):
         return sum(pair.disagreement for pair in self.pairs) / len(self.pairs)
 
     def matrix(self, of: str = "disagreement") -> np.ndarray:
-        """One number for each pair, as a symmetric matrix; NaN where there is none.
+        """A measure of each pair, as a symmetric matrix; NaN where it is unknown.
 
         Args:
             of (`str`, *optional*, defaults to `"disagreement"`):
@@ -142,7 +142,7 @@ class Diversity(Result):
         """
         import numpy as np
 
-        measures = PairDiversity._fields[2:]  # behind the names of the two models
+        measures = PairDiversity._fields[2:]  # after the names of the two models
         if of not in measures:
             raise RecipeError(f"there is no {of!r} of a pair{did_you_mean(of, measures)}")
         names = list(self.scores)
@@ -155,7 +155,7 @@ class Diversity(Result):
         return matrix
 
     def table(self) -> str:
-        """A line for each pair, and what ensemble and soup make of it."""
+        """A row for each pair, and the results of ensemble and soup."""
         lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
         for pair in self.pairs:
             names, measures = pair[:2], pair[2:]
@@ -169,7 +169,7 @@ class Diversity(Result):
         return f"{align(lines)}\n\n{sentence}."
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each pair."""
+        """A data frame with a row for each pair."""
         import pandas as pd
 
         return pd.DataFrame(self.pairs, columns=PairDiversity._fields)
@@ -179,8 +179,8 @@ class Diversity(Result):
         return {**asdict(self), "pairs": [pair._asdict() for pair in self.pairs], "kept": self.kept}
 
     def plot(self, picture: Literal["scores", "pairs"] = "scores") -> Figure:
-        """A picture: `"scores"` shows each model's score against how differently it decides; `"pairs"` a heat map of
-        the disagreement.
+        """Draw a figure: `"scores"` shows each model's score against its mean disagreement with the others, `"pairs"`
+        is a heat map of the disagreement.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -211,7 +211,7 @@ class Diversity(Result):
         return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
 
     def _levels(self) -> dict[str, float]:
-        """The scores that those of single models are compared with."""
+        """The scores with which those of single models are compared."""
         return {"mean of the models": self.mean_score, UNIFORM: self.soup, "ensemble": self.ensemble}
 
 
@@ -239,7 +239,7 @@ def measure_diversity(scorer: Scorer) -> Diversity:
         bar.update()
     scores = {name: scorer.score(outputs) for name, outputs in predictions.items()}
     members = list(predictions.values())
-    # Of language models the logits are not kept, so that probabilities are averaged.
+    # The logits of language models are not kept, so probabilities are averaged.
     combine = mean_probabilities if members[0].kind == "tokens" else mean_logits
     first_score = next(iter(scores.values()))
     pairs = []
@@ -271,7 +271,7 @@ def pair_diversity(first: str, second: str, predictions: Mapping[str, Prediction
     a, b = predictions[first], predictions[second]
     differ = disagreement(a, b)
     if a.kind in ("values", "tokens"):
-        # Neither makes decisions that are right or wrong, which the other measures are of.
+        # Neither kind has decisions that are correct or wrong, as the other measures require.
         ambiguity = _ambiguity(_numbers(a), _numbers(b))
         return PairDiversity(first, second, differ, normalised=None, overlap=None, kappa=None, ambiguity=ambiguity)
     a_wrong, b_wrong = ~right(a), ~right(b)
@@ -296,13 +296,13 @@ def _numbers(outputs: Predictions) -> np.ndarray:
     import numpy as np
 
     if outputs.kind == "tokens":
-        # What is kept as logits of a token is the log-probability of the right one.
+        # The stored logits of a token are the log-probability of the correct one.
         return np.exp(outputs.logits.astype(np.float64))
     return outputs.logits
 
 
 def _kappa(a: Predictions, b: Predictions) -> float:
-    """Cohen's kappa; 1 for models that decide alike, of which scikit-learn gives NaN where there is one class."""
+    """Cohen's kappa; 1 for models with the same decisions, for which scikit-learn may return NaN."""
     import numpy as np
     from sklearn.metrics import cohen_kappa_score
 
@@ -322,5 +322,5 @@ def _ambiguity(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _cell(value: float | None) -> str:
-    """A measure of a pair in a table; `-` where the kind of output has none."""
+    """A measure of a pair in a table; `-` if it is not defined for the kind of output."""
     return "-" if value is None else f"{value:.3f}"

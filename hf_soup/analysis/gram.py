@@ -1,6 +1,6 @@
-"""Inner products of many checkpoints in one pass over their files: angles, lengths and distances all follow from them.
+"""Inner products of many checkpoints in one pass over their files, from which angles, lengths and distances follow.
 
-What is kept is a small matrix for each tensor; the weights go by piece by piece, whatever the number of models. The
+Only a small matrix is kept for each tensor; the weights are read in pieces, whatever the number of models. The
 relation of checkpoints (`relation.py`) and their similarity (`similarity.py`) are computed from the matrices.
 """
 
@@ -30,7 +30,7 @@ WIDEST = 8  # bytes of the widest type of an element
 
 
 class Signs(NamedTuple):
-    """In how many elements two changes point the same way.
+    """The number of elements in which two changes have the same sign.
 
     Args:
         balance (`np.ndarray` of shape `(models, models)`):
@@ -98,7 +98,7 @@ def measure_grams(
     moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
     progress: bool = True,
 ) -> Grams:
-    """Read some tensors of all models once, and add up their inner products in float64.
+    """Read some tensors of all models once, and sum their inner products in float64.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -130,14 +130,14 @@ def measure_grams(
     make_ready(items)
     permuted = _read_permuted(items, moved or {}, grams)
     height = len(checkpoints) + 1
-    most = max(TOGETHER // height, 1)  # elements of a piece, so that memory stays as it is for many models
+    most = max(TOGETHER // height, 1)  # elements of a piece: more models do not take more memory
     lock = threading.Lock()
 
     def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
-        """What one thread does with each of its pieces. It uses the files and the bar that are opened below."""
+        """Return the function with which a thread processes its pieces, using the files and the bar opened below."""
         import torch
 
-        # Each thread has its own memory, which all of its pieces use in turn.
+        # Each thread has its own memory, which it reuses for all of its pieces.
         buffer = torch.empty((height, most), dtype=torch.float64)
         raw = torch.empty(most * WIDEST, dtype=torch.uint8)
 
@@ -145,7 +145,7 @@ def measure_grams(
             """Add the products of a piece, and its counts of signs, to those of its tensor."""
             spec, start = piece
             deltas = buffer[:, : min(most, spec.numel - start)]  # the last piece of a tensor is shorter
-            for row, item in zip(deltas, items, strict=False):  # the last row may be left for the reference
+            for row, item in zip(deltas, items, strict=False):  # the last row may be needed for the reference
                 _fill(row, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
             if base is None:
                 deltas[-1] = deltas[0]  # the first model is the reference
@@ -155,7 +155,7 @@ def measure_grams(
             if count_signs:
                 changes = _from_mean(deltas[:-1]) if base is None else deltas[:-1]
                 counted = _signs(changes)
-            with lock:  # pieces of one tensor may end in several threads at once
+            with lock:  # pieces of one tensor may finish in several threads at once
                 grams[spec.name].inner[:] += products
                 if counted is not None:
                     signs[spec.name].balance[:] += counted.balance
@@ -172,7 +172,7 @@ def measure_grams(
 
 
 def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, grams: Sequence[TensorGram]) -> None:
-    """Refuse models whose inner products are not finite, which those of any NaN or infinity are not.
+    """Refuse models whose inner products are not finite, as they are with any NaN or infinity.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), base (`Checkpoint`, *optional*):
@@ -186,7 +186,7 @@ def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, 
     import numpy as np
 
     reference = checkpoints[0] if base is None else base
-    # The reference comes first: where it is not finite, neither are the differences from it.
+    # The reference comes first: if it is not finite, neither are the differences from it.
     for index, item in [(-1, reference), *enumerate(checkpoints)]:
         squared_lengths = [gram.inner[index, index] for gram in grams]
         if not np.isfinite(squared_lengths).all():
@@ -233,7 +233,7 @@ def cosines_of(inner: np.ndarray, *, of_zero: float) -> np.ndarray:
 def _empty_grams(
     checkpoints: Sequence[Checkpoint], base: Checkpoint | None, specs: Sequence[TensorSpec]
 ) -> Iterator[TensorGram]:
-    """One for each tensor, with zeros to which the products of its pieces are added."""
+    """Empty grams, one for each tensor, to which the products of its pieces are added."""
     import numpy as np
 
     names = checkpoints[0].specs
@@ -252,7 +252,7 @@ def _empty_grams(
 
 
 def _no_signs(count: int) -> Signs:
-    """Zeros to which the counts of pieces are added."""
+    """Zero counts, to which those of pieces are added."""
     import numpy as np
 
     return Signs(np.zeros((count, count)), np.zeros((count, count)))
@@ -267,7 +267,7 @@ def _has(item: Checkpoint, spec: TensorSpec) -> bool:
 def _read_permuted(
     items: Sequence[Checkpoint], moved: Mapping[tuple[str, str], Sequence[int]], grams: Mapping[str, TensorGram]
 ) -> dict[tuple[str, str], torch.Tensor]:
-    """Model and tensor -> its elements in the order in which its rows are taken, so that pieces can be cut from it."""
+    """Model and tensor -> its elements with the rows in their new order, from which pieces can be taken."""
     by_name = {item.name: item for item in items}
     permuted = {}
     for (name, tensor), order in moved.items():
@@ -277,7 +277,7 @@ def _read_permuted(
 
 
 def _pieces(specs: Sequence[TensorSpec], most: int) -> Iterator[tuple[TensorSpec, int]]:
-    """Each tensor in pieces of so many elements: the tensor and the first element of the piece."""
+    """Each tensor in pieces of at most `most` elements: the tensor and the first element of the piece."""
     for spec in specs:
         for start in range(0, spec.numel, most):
             yield spec, start
@@ -292,7 +292,7 @@ def _fill(
     raw: torch.Tensor,
     permuted: torch.Tensor | None,
 ) -> None:
-    """Write a piece of one model's tensor into a row of float64, by way of a buffer for bytes."""
+    """Write a piece of one model's tensor into a row of float64, through a byte buffer."""
     import torch
 
     if not _has(item, spec):
@@ -307,19 +307,19 @@ def _fill(
 
 
 def _from_mean(deltas: torch.Tensor) -> torch.Tensor:
-    """Differences from the mean of all; where all are equal exactly none, whatever the mean rounds to."""
+    """Differences from the mean of all models; exactly zero if all are equal, however the mean is rounded."""
     apart = deltas - deltas.mean(0)
     apart[:, (deltas == deltas[0]).all(0)] = 0
     return apart
 
 
 def _signs(deltas: torch.Tensor) -> Signs:
-    """Counts of a piece: exact in float32, since a piece has fewer than 2^24 elements."""
+    """Sign counts of a piece, exact in float32 because a piece has fewer than 2^24 elements."""
     import torch
 
     signs = torch.sign(deltas).to(torch.float32)
     changed = signs.abs()
-    if bool(changed.all()):  # as nearly always, and then known without a product
+    if bool(changed.all()):  # the usual case, in which no product is needed
         models, elements = deltas.shape
         both = torch.full((models, models), float(elements))
     else:

@@ -1,4 +1,4 @@
-"""Loss and score along the straight lines between models."""
+"""Loss and score along the line segments between models."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SMALL = 0.01  # a rise of the loss that is none
-# Points of a line or of a side of a plane, and how far a line may go on beyond its ends, relative to its length.
+SMALL = 0.01  # a rise of the loss that counts as none
+# Limits for the points of a line or of a side of a plane, and for how far a line may extend beyond its ends, relative
+# to its length.
 MOST_POINTS, MOST_BEYOND = 1001, 10
 
-Spot = tuple[str, str, float]  # the two models of a line, and the place on the way from the first to the second
+Spot = tuple[str, str, float]  # the two models of a line, and the position on the way from the first to the second
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +61,7 @@ class Landscape(Result):
     complete: bool = True
 
     def barriers(self, of: Literal["loss", "score"] = "loss") -> np.ndarray:
-        """The barrier of each pair, as a symmetric matrix; NaN where it is not known."""
+        """The barrier of each pair, as a symmetric matrix; NaN where it is unknown."""
         import numpy as np
 
         models = len(self.names)
@@ -92,7 +93,7 @@ class Landscape(Result):
         return "\n\n".join(paragraphs)
 
     def _barrier_cells(self, line: Line) -> list[str]:
-        """The barriers of one pair; `-` where they are not known yet."""
+        """The barriers of one pair; `-` where they are not yet known."""
         loss = line.barrier()
         score = line.barrier("score", higher_is_better=self.higher_is_better)
         loss_cell = "-" if loss is None else f"{loss:.4f}"
@@ -100,7 +101,7 @@ class Landscape(Result):
         return [line.one, line.other, loss_cell, score_cell]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each point: `one, other, alpha, loss, score`."""
+        """A data frame with a row for each point: `one, other, alpha, loss, score`."""
         import pandas as pd
 
         records = []
@@ -114,12 +115,13 @@ class Landscape(Result):
         """Everything as plain values."""
         barriers = {}
         for line in self.lines:
-            # JSON has no keys of two names.
+            # JSON keys cannot be pairs of names.
             barriers[f"{line.one} - {line.other}"] = line.barrier()
         return {**asdict(self), "barriers": barriers}
 
     def plot(self, picture: Literal["lines", "barriers"] = "lines") -> Figure:
-        """A picture: `"lines"` shows the loss on the way between each pair, `"barriers"` a heat map of the barriers.
+        """Draw a figure: `"lines"` shows the loss along the line between each pair, `"barriers"` a heat map of the
+        barriers.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -152,7 +154,7 @@ class Landscape(Result):
 
 
 def check_line(points: int, beyond: float) -> None:
-    """Refuse more points than can be scored, before any list of them is made.
+    """Refuse more points than can be scored, before a list of them is made.
 
     Raises:
         [`RecipeError`]: if there are fewer than 2 or very many points.
@@ -171,9 +173,9 @@ def scan_lines(
     beyond: float = 0.0,
     budget: int | None = None,
 ) -> Landscape:
-    """Score models along the straight line between each pair, roughly first: ends, middles, quarters ...
+    """Score models along the line between each pair, coarse to fine: ends, middles, quarters ...
 
-    Ctrl-C ends it with what is done, which the same call finds again.
+    Ctrl-C ends the scan with the points that are scored; the same call resumes it.
 
     Args:
         scorer ([`Scorer`]):
@@ -203,13 +205,13 @@ def scan_lines(
     alphas = _alphas(points, beyond)
     spots = _spots(pairs, alphas)
 
-    # Models and their soup come first: each end belongs to several lines, and is scored once.
+    # Models and their soup come first: each end belongs to several lines, but is scored once.
     places: list[Weights] = [{name: 1.0} for name in names]
     places.append(uniform(names))
     for start, end, alpha in spots:
         places.append({start: 1 - alpha, end: alpha})
     scored = score_places(scorer, places, "Lines between models", budget)
-    # There are fewer points than places where the budget or Ctrl-C has cut it short.
+    # There are fewer points than positions if the budget or Ctrl-C has ended the scan.
     singles = dict(zip(names, scored, strict=False))
     soup = scored[len(names)] if len(scored) > len(names) else None
     between = dict(zip(spots, scored[len(names) + 1 :], strict=False))
@@ -228,7 +230,7 @@ def scan_lines(
 
 
 def _spots(pairs: Sequence[tuple[str, str]], alphas: Sequence[float]) -> list[Spot]:
-    """What is scored between and beyond the ends, roughly first: one place on all lines, then the next place."""
+    """The points between and beyond the ends, coarse to fine: one position on all lines, then the next position."""
     spots = []
     for alpha in rough_first(alphas):
         if alpha in (0.0, 1.0):
@@ -241,7 +243,7 @@ def _spots(pairs: Sequence[tuple[str, str]], alphas: Sequence[float]) -> list[Sp
 def _line(
     start: str, end: str, alphas: tuple[float, ...], singles: Mapping[str, Point], between: Mapping[Spot, Point]
 ) -> Line:
-    """One line from the points that were scored; `None` stands for the others."""
+    """One line from the points that were scored; `None` represents the others."""
     points = []
     for alpha in alphas:
         if alpha == 0.0:
@@ -254,14 +256,14 @@ def _line(
 
 
 def _check_names(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
-    """Refuse pairs of models that are not there."""
+    """Refuse pairs that contain unknown models."""
     for name in set(itertools.chain(*pairs)) - set(names):
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
 
 
 def _alphas(points: int, beyond: float) -> tuple[float, ...]:
-    """Evenly spaced places on a line, in order; those beyond its ends are as dense as those between."""
+    """Evenly spaced positions on a line, in order, with the same spacing beyond its ends."""
     step = 1 / (points - 1)
     outside = int(round(beyond / step, 9))  # 0.3 / 0.1 is a little less than 3
-    # Rounded, so that the last place between is exactly 1, where the second model itself stands.
+    # Rounded, so that the last position between is exactly 1, the second model itself.
     return tuple(round(step * index, 12) for index in range(-outside, points + outside))

@@ -1,4 +1,4 @@
-"""Numbers of an analysis -> figures. It computes nothing; matplotlib and plotly are extras, imported at use."""
+"""Figures of an analysis. Nothing is computed here; matplotlib and plotly are optional extras, imported on use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .points import Line, Mark, Point
 
-NAMED = 24  # models whose heat map has a number in each cell
+NAMED = 24  # models up to which the cells of a heat map contain numbers
 MODULES = 16  # names of modules that fit below an axis
 
 
@@ -48,7 +48,7 @@ def plot_heat(
     limits: tuple[float, float] | None = None,
     least: float = 0.0,
 ) -> Figure:
-    """A heat map of a number for each pair.
+    """Draw a heat map with a number for each pair.
 
     Args:
         names (`Sequence[str]`):
@@ -72,11 +72,11 @@ def plot_heat(
     side = min(max(4.2, 0.55 * len(names) + 2.2), 14)  # inches: room for a number in each cell
     figure, axes = new_figure(side + 1.2, side, title)
     greatest = 1.0
-    if np.isfinite(matrix).any():  # nanmax warns where there is no number at all
+    if np.isfinite(matrix).any():  # nanmax warns if all values are NaN
         greatest = float(np.nanmax(matrix))
-    # Limits lie around 0, for which the colours diverge; from 0 upwards they are in sequence.
+    # Limits are symmetric about 0, for a diverging colour map; values from 0 upwards use a sequential one.
     colours = "PuOr_r" if limits else "cividis"
-    # A range of colours may not be empty, as it would be where all numbers are 0.
+    # The colour range must not be empty, as it would be if all numbers were 0.
     low, high = limits or (0.0, max(greatest, least) or 1.0)
     image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
     labels = [shown(name, LABEL) for name in names]
@@ -89,11 +89,11 @@ def plot_heat(
 
 
 def _write_cells(axes: Axes, image: AxesImage, matrix: np.ndarray, *, digits: int) -> None:
-    """The number of each pair in its cell, in white where the cell is dark."""
+    """Write the number of each pair in its cell, in white where the cell is dark."""
     import numpy as np
 
     for (row, column), value in np.ndenumerate(matrix):
-        if row == column or not np.isfinite(value):  # a model and itself say nothing
+        if row == column or not np.isfinite(value):  # the diagonal has no meaning
             continue
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma of ITU-R BT.601
@@ -105,7 +105,7 @@ def _write_cells(axes: Axes, image: AxesImage, matrix: np.ndarray, *, digits: in
 def plot_depth(
     modules: Sequence[str], lines: Mapping[str, Sequence[tuple[float, float, float] | None]], *, title: str
 ) -> Figure:
-    """Cosines from the bottom up: mean of all pairs as a line, least to greatest as a band.
+    """Draw cosines from the bottom up: the mean of all pairs as a line, minimum to maximum as a band.
 
     Args:
         modules (`Sequence[str]`):
@@ -126,11 +126,11 @@ def plot_depth(
             means.append(mean)
             lows.append(low)
             highs.append(high)
-        if not places:  # no legend entry for a line without any point
+        if not places:  # no legend entry for a line without points
             continue
         axes.fill_between(places, lows, highs, color=colour, alpha=0.2, lw=0)
         axes.plot(places, means, marker="o", ms=4, color=colour, label=f"{shown(name)} (mean, and range)")
-    step = math.ceil(len(modules) / MODULES)  # of many modules not every one is named
+    step = math.ceil(len(modules) / MODULES)  # if there are many modules, only some are labelled
     labels = [shown(name, LABEL) for name in modules[::step]]
     axes.set_xticks(range(0, len(modules), step), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylabel("cosine of two models")
@@ -143,7 +143,7 @@ def plot_depth(
 
 @in_style
 def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title: str, examples: int) -> Figure:
-    """The loss and the score on the way between each pair.
+    """Draw the loss and the score along the line between each pair.
 
     Args:
         lines (`Sequence[Line]`):
@@ -171,15 +171,15 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
 def _draw_lines(
     axes: Axes, lines: Sequence[Line], soup: Point | None, field: Literal["loss", "score"], label: str
 ) -> None:
-    """One field of the points of all lines in one panel; lines have colours and names where they are few."""
-    few = len(lines) <= len(CYCLE)  # each has a colour of its own
+    """Draw one field of the points of all lines in one panel; lines have colours and names if there are few."""
+    few = len(lines) <= len(CYCLE)  # each has its own colour
     for index, line in enumerate(lines):
         places, values = [], []
         for alpha, point in zip(line.alphas, line.points, strict=True):
             if point is not None:
                 places.append(alpha)
                 values.append(getattr(point, field))
-        if not places:  # within a budget, a line without any point: no legend entry
+        if not places:  # a line may have no points because of the budget, and gets no legend entry
             continue
         style: dict[str, Any] = {"color": CYCLE[0], "alpha": 0.45, "label": None}
         if few:
@@ -196,7 +196,7 @@ def _draw_lines(
 def plot_plane(
     x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, examples: int, title: str
 ) -> Figure:
-    """Lines of equal loss over the plane through three models, which are marked.
+    """Draw contours of the loss over the plane through three models, which are marked.
 
     Args:
         x (`Sequence[float]`), y (`Sequence[float]`):
@@ -218,7 +218,7 @@ def plot_plane(
     if scored.all():
         image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
         axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)
-    else:  # contours need the whole grid; squares are a rough picture of what was scored
+    else:  # contours need the complete grid; squares are a coarse picture of what was scored
         across, along = np.meshgrid(x, y)
         image = axes.scatter(across[scored], along[scored], c=loss[scored], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
@@ -227,7 +227,7 @@ def plot_plane(
     axes.set_xlabel(f"L2 distance of weights, from {shown(first.name, LABEL)} to {shown(second.name, LABEL)}")
     axes.set_ylabel("L2 distance of weights, across")
     axes.set_aspect("equal", adjustable="box")  # both axes are distances
-    # The path is white, and would not be seen on a white ground.
+    # The path is white, and would be invisible on a white background.
     figure.legend(loc="outside lower center", ncols=3, frameon=True, facecolor="#bbbbbb", edgecolor="none")
     return figure
 
@@ -261,12 +261,12 @@ def _with_role(marks: Sequence[Mark], role: Literal["corner", "soup", "path"]) -
 
 
 def _coordinates(marks: Sequence[Mark]) -> tuple[list[float], list[float]]:
-    """Where marks lie along and across the plane."""
+    """The coordinates of marks in the plane."""
     return [mark.x for mark in marks], [mark.y for mark in marks]
 
 
 def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, title: str) -> Any:
-    """The same as a surface that can be turned, with plotly; arguments as of [`plot_plane`]."""
+    """Draw the same as an interactive surface with plotly; the arguments are those of [`plot_plane`]."""
     try:
         from plotly import graph_objects
     except ImportError:
@@ -275,7 +275,7 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
     models = [mark for mark in marks if mark.role != "path"]
     heights, labels = [], []
     for mark in models:
-        # The height is the loss at the point of the grid that is nearest to the model.
+        # The height is the loss at the grid point nearest to the model.
         heights.append(float(loss[_nearest(y, mark.y), _nearest(x, mark.x)]))
         labels.append(html.escape(one_line(mark.name)))  # plotly renders HTML in texts and titles
     along, across = _coordinates(models)
@@ -307,7 +307,7 @@ def plot_diversity(
     metric: str,
     title: str,
 ) -> Figure:
-    """Each model's score against how differently it decides, and the scores of soup and ensemble as lines.
+    """Draw each model's score against its disagreement, and the scores of soup and ensemble as lines.
 
     Args:
         disagreement (`Mapping[str, float]`):
@@ -347,7 +347,7 @@ def plot_bars(
     title: str,
     errors: Sequence[float] | None = None,
 ) -> Figure:
-    """Bars, the first name at the bottom.
+    """Draw bars, the first name at the bottom.
 
     Args:
         names (`Sequence[str]`):
@@ -366,7 +366,7 @@ def plot_bars(
     height = 0.8 / groups
     bars = _error_bars(errors)
     for index, ((label, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
-        # Bars of one name lie within 0.4 of its place, the first of them on top.
+        # The bars of one name are within 0.4 of its position, the first of them on top.
         places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
         axes.barh(places, lengths, height=height, color=colour, label=shown(label), xerr=bars, error_kw={"lw": 1})
     axes.set_yticks(range(len(names)), [shown(name, LABEL) for name in names])
@@ -380,7 +380,7 @@ def plot_bars(
 
 
 def _error_bars(errors: Sequence[float] | None) -> list[float] | None:
-    """Standard errors as matplotlib takes them: 0 for one that is not known, nothing where none is known."""
+    """Standard errors in matplotlib's form: 0 for an unknown one, `None` if none is known."""
     if errors is None or not any(errors):
         return None
     bars = []
@@ -390,7 +390,7 @@ def _error_bars(errors: Sequence[float] | None) -> list[float] | None:
 
 
 def _outline() -> list[Any]:
-    """A dark edge around a name, which is white and lies on colours of any brightness."""
+    """A dark outline for a name, which is white and may be on any colour."""
     from matplotlib import patheffects
 
     return [patheffects.withStroke(linewidth=2.5, foreground="#333333")]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-FLAT = 1e-4  # of a triangle's sides: what weights in float32 round to is no plane
-MARGIN = 0.25  # how far the grid goes beyond the outermost models, relative to the distance between them
+FLAT = 1e-4  # share of a triangle's sides below which it is degenerate, given the rounding of float32 weights
+MARGIN = 0.25  # how far the grid extends beyond the outermost models, relative to the distance between them
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +56,7 @@ class Plane(Result):
     complete: bool = True
 
     def losses(self) -> np.ndarray:
-        """The loss on the grid, rows of equal y; NaN where it is not known."""
+        """The loss on the grid, rows of equal y; NaN where it is unknown."""
         import numpy as np
 
         losses = np.full((len(self.y), len(self.x)), np.nan)
@@ -67,7 +67,7 @@ class Plane(Result):
         return losses
 
     def table(self) -> str:
-        """Where the models lie, and how far soups are from the plane."""
+        """The locations of the models, and the distances of soups from the plane."""
         lines = [["model", "along", "across", "distance from the plane"]]
         for mark in self.marks:
             lines.append([mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"])
@@ -80,7 +80,7 @@ class Plane(Result):
         return asdict(self)
 
     def plot(self) -> Figure:
-        """Lines of equal loss with the models, the soup and the greedy path.
+        """Draw contours of the loss with the models, the soup and the greedy path.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -90,7 +90,7 @@ class Plane(Result):
         return plot_plane(self.x, self.y, self.losses(), self.marks, examples=self.examples, title=self.finding)
 
     def plot_interactive(self) -> Any:
-        """An interactive picture of the loss as a surface.
+        """Draw the loss as an interactive surface.
 
         Returns:
             `plotly.graph_objects.Figure`
@@ -104,7 +104,7 @@ class Plane(Result):
 
     @property
     def finding(self) -> str:
-        """Where the lowest loss lies, in a sentence without its full stop."""
+        """The location of the lowest loss, in a sentence without its full stop."""
         import numpy as np
 
         loss = self.losses()
@@ -124,7 +124,7 @@ def scan_plane(
     path: Sequence[str] = (),
     budget: int | None = None,
 ) -> Plane:
-    """Score models on a grid over the plane through three of them, roughly first.
+    """Score models on a grid over the plane through three of them, coarse to fine.
 
     Args:
         scorer ([`Scorer`]):
@@ -157,13 +157,13 @@ def scan_plane(
     at_second, at_third = locate({second: 1.0}), locate({third: 1.0})
     cells, places = _rough_cells(points), []
     for row, column in cells:
-        # The second corner lies on the x axis, so that the third alone decides how high a point is.
+        # The second corner is on the x axis, so the third alone determines the height.
         third_weight = y[row] / at_third.y
         second_weight = (x[column] - third_weight * at_third.x) / at_second.x
         weights = {origin: 1 - second_weight - third_weight, second: second_weight, third: third_weight}
         places.append(weights)
     scored = score_places(scorer, places, "Plane through three models", budget)
-    # There are fewer points than cells where the budget or Ctrl-C has cut it short.
+    # There are fewer points than cells if the budget or Ctrl-C has ended the scan.
     point_of = dict(zip(cells, scored, strict=False))
     grid = []
     for row in range(points):
@@ -182,7 +182,7 @@ def scan_plane(
 
 
 def _check_models(corners: Sequence[str], path: Sequence[str], names: Sequence[str], points: int) -> None:
-    """Refuse models that are not there, and corners that are no three different models."""
+    """Refuse unknown models, and corners that are not three different models."""
     for name in set(path) - set(names):
         raise RecipeError(f"there is no model {name!r} for the path{did_you_mean(name, names)}")
     three_models = len(corners) == 3 and len(set(corners)) == 3 and set(corners) <= set(names)
@@ -191,7 +191,7 @@ def _check_models(corners: Sequence[str], path: Sequence[str], names: Sequence[s
 
 
 class Location(NamedTuple):
-    """Where a model lies: on the plane at `x` and `y`, at the distance `off` from it, all L2 distances of weights."""
+    """The location of a model: `x` and `y` on the plane and the distance `off` from it, in L2 norms of weights."""
 
     x: float
     y: float
@@ -211,7 +211,7 @@ def _marks(locate: Locate, corners: Sequence[str], names: Sequence[str], path: S
 
 
 def _rough_cells(points: int) -> list[tuple[int, int]]:
-    """The cells of the grid, rows and columns that are rough first: corners, then the middle, then quarters ..."""
+    """The cells of the grid, rows and columns, coarse to fine: corners, then the middle, then quarters ..."""
     order = rough_first(range(points))
     rank = {index: place for place, index in enumerate(order)}
     cells = itertools.product(order, order)
@@ -219,7 +219,7 @@ def _rough_cells(points: int) -> list[tuple[int, int]]:
 
 
 def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
-    """Where averages of models lie on the plane through three of them: a function of their weights.
+    """Return a function of weights that locates averages of models on the plane through three of them.
 
     Args:
         similarity ([`Similarity`]):
@@ -236,19 +236,19 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
     import numpy as np
 
     inner = similarity.inner(of="weights")
-    inner = inner - inner[0] - inner[:, :1] + inner[0, 0]  # about the first model, for accuracy
+    inner = inner - inner[0] - inner[:, :1] + inner[0, 0]  # relative to the first model, for accuracy
     column = {name: index for index, name in enumerate(similarity.names)}
 
     def vector(weights: Mapping[str, float]) -> np.ndarray:
-        """An average of models in coordinates of the models; `u @ inner @ v` is the inner product of two."""
+        """Express an average of models in coordinates of the models; `u @ inner @ v` is the inner product of two."""
         coordinates = np.zeros(len(column))
         total = sum(weights.values())
         for name, weight in weights.items():
             coordinates[column[name]] = weight / total
         return coordinates
 
-    # Gram-Schmidt: the x axis towards the second model, the y axis towards the third, less what lies along x.
-    # Squared lengths of weights that are nearly equal may round to less than 0.
+    # Gram-Schmidt: the x axis points to the second model, the y axis to the third, minus its component along x.
+    # Squared lengths of nearly equal weights may be rounded to less than 0.
     origin, second, third = (vector({name: 1.0}) for name in corners)
     along, across = second - origin, third - origin
     length = math.sqrt(max(along @ inner @ along, 0))
@@ -262,7 +262,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         """Project an average of models onto the plane."""
         way = vector(weights) - origin
         x, y = float(way @ inner @ along / length), float(way @ inner @ across / height)
-        # Pythagoras; of a model on the plane the difference is 0 but for rounding, and may come out negative.
+        # By Pythagoras; for a model on the plane, the difference is 0 except for rounding and may be negative.
         off = math.sqrt(max(float(way @ inner @ way) - x * x - y * y, 0))
         return Location(x, y, off)
 
@@ -270,11 +270,11 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
 
 
 def _farthest(similarity: Similarity) -> tuple[str, ...]:
-    """The three models with the largest triangle; none where there are fewer."""
+    """The three models with the largest triangle; empty if there are fewer."""
     names, distances = similarity.names, similarity.distances()
 
     def area(three: tuple[int, ...]) -> float:
-        """Heron's formula, squared."""
+        """The squared area of a triangle, by Heron's formula."""
         a, b, c = (distances[pair] for pair in itertools.combinations(three, 2))
         half = (a + b + c) / 2
         return max(half * (half - a) * (half - b) * (half - c), 0.0)
@@ -284,7 +284,7 @@ def _farthest(similarity: Similarity) -> tuple[str, ...]:
 
 
 def _axis(values: Sequence[float], points: int) -> list[float]:
-    """Coordinates of the grid in one direction, from beyond the lowest model to beyond the highest."""
+    """The grid coordinates in one direction, from below the lowest model to above the highest."""
     import numpy as np
 
     low, high = min(values), max(values)

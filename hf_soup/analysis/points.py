@@ -1,6 +1,6 @@
-"""Models at points between, around and beyond ingredients: their loss and score, each run once and kept.
+"""Models at points between, around and beyond ingredients: their loss and score, each computed once and kept.
 
-A point is a mixture for the linear method. Its predictions are kept between processes, as those of a search are.
+A point is a mixture for the linear method. Its predictions are kept between processes, as in a search.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SURE = 1.96  # standard errors: half a 95 % interval
 
 
 class Point(NamedTuple):
-    """What is known of the model at one point.
+    """The measurements of the model at one point.
 
     Args:
         loss (`float`):
@@ -53,7 +53,7 @@ class Point(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The straight way from one model to another.
+    """The line segment between two models.
 
     Args:
         one (`str`), other (`str`):
@@ -72,7 +72,7 @@ class Line(NamedTuple):
     def barrier(self, of: Literal["loss", "score"] = "loss", *, higher_is_better: bool = True) -> float | None:
         """The largest excess of the loss, or shortfall of the score, over the straight line between the ends.
 
-        0 or more, in the unit of what is measured; `None` if an end was not scored, or nothing between.
+        At least 0, in the unit of the measured quantity; `None` if an end was not scored, or nothing between.
 
         Source: Frankle et al. 2020, [Linear mode connectivity](https://arxiv.org/abs/1912.05671).
         """
@@ -80,9 +80,9 @@ class Line(NamedTuple):
         for alpha, point in zip(self.alphas, self.points, strict=True):
             if point is not None and 0 <= alpha <= 1:
                 values[alpha] = point.loss if of == "loss" else point.score
-        if not {0.0, 1.0} < set(values):  # a proper superset: both ends, and something between them
+        if not {0.0, 1.0} < set(values):  # a proper superset: both ends, and at least one point between them
             return None
-        higher = higher_is_better and of == "score"  # of losses lower is better, whatever the metric
+        higher = higher_is_better and of == "score"  # for losses lower is better, whatever the metric
         barrier = 0.0
         for alpha, value in values.items():
             straight = (1 - alpha) * values[0.0] + alpha * values[1.0]
@@ -113,7 +113,7 @@ class Mark(NamedTuple):
 
 
 class Scorer:
-    """Runs the models of recipes over one set of examples.
+    """Runs the models of recipes on one set of examples.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -144,7 +144,7 @@ class Scorer:
         report: CheckReport | None = None,
     ):
         agreement = agreement or Agreement()
-        # The checkpoint that gives the soup its settings comes first: examples are encoded as for the soup.
+        # The checkpoint that gives the soup its settings comes first, so examples are encoded as for the soup.
         like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
@@ -158,12 +158,12 @@ class Scorer:
 
     @property
     def examples(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
         return len(self.evaluator.dataset)
 
     @property
     def metric(self) -> str:
-        """What scores."""
+        """Name of the metric."""
         return self._first_score.metric
 
     @property
@@ -173,11 +173,11 @@ class Scorer:
 
     @property
     def _first_score(self) -> Score:
-        """The score of one ingredient, which tells the metric and its direction; predictions are kept."""
+        """The score of one ingredient, which provides the metric and its direction; predictions are kept."""
         return self.score(self.predictions({self.names[0]: 1.0}))
 
     def missing_classes(self) -> dict[str, MissingClasses]:
-        """What the examples lack, and those for BatchNorm: name of the set -> classes that it has no example of."""
+        """The classes without examples, by the name of the set: the evaluation examples and those for BatchNorm."""
         from transformers import PretrainedConfig
 
         config = PretrainedConfig.from_dict(dict(self._config))
@@ -202,7 +202,7 @@ class Scorer:
         used: set[str] = set()
         for shares in by_module.values():
             used |= {name for name, share in shares.items() if share}
-        # In the order of the scorer, so that a point has one recipe however its weights are given.
+        # In the order of the scorer, so that a point has one recipe, however its weights are ordered.
         names = [name for name in self.names if name in used]
         ingredients = tuple(self._setup.by_name[name].ingredient for name in names)
         plain = {}
@@ -213,7 +213,7 @@ class Scorer:
         return Mixture(ingredients, plain)
 
     def recipe(self, weights: Weights) -> Recipe:
-        """The recipe of a point; weights as of [`Scorer.mixture`]."""
+        """The recipe of a point; weights as in [`Scorer.mixture`]."""
         return self._setup.recipe(self.mixture(weights))
 
     def predictions(self, weights: Weights) -> Predictions:
@@ -222,7 +222,7 @@ class Scorer:
 
     def point(self, weights: Weights) -> Point:
         """Loss and score of the model at a point."""
-        # Analyses have points in common, such as single models and their uniform soup: each is scored once.
+        # Analyses share points, such as single models and their uniform soup, which are scored once.
         fingerprint = self.recipe(weights).fingerprint()
         if fingerprint not in self._points:
             predictions = self.predictions(weights)
@@ -235,13 +235,13 @@ class Scorer:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[tqdm[Any]]:
-        """A bar over points."""
+        """A progress bar over points."""
         with progress_bar(desc=what, total=total, unit="point") as bar:
             yield bar
 
 
 def _by_module(weights: Weights) -> dict[str, Mapping[str, float]]:
-    """The weights of each module prefix; those of the whole model have the prefix `""`."""
+    """The weights by module prefix; those of the complete model have the prefix `""`."""
     by_module: dict[str, Mapping[str, float]] = {}
     whole: dict[str, float] = {}
     for name, value in weights.items():
@@ -253,14 +253,14 @@ def _by_module(weights: Weights) -> dict[str, Mapping[str, float]]:
 
 
 def _plain(weights: Sequence[float]) -> tuple[float, ...]:
-    """A module's weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
+    """A module's weights; equal ones become 1, so that a mean of two is always the same point."""
     if len(set(weights) - {0.0}) == 1:
         return tuple(float(weight != 0) for weight in weights)
     return tuple(weights)
 
 
 def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: int | None = None) -> list[Point]:
-    """Score models at several places in their order, as far as the budget reaches; Ctrl-C ends it before.
+    """Score models at several points in order, as far as the budget allows; Ctrl-C ends it early.
 
     Args:
         scorer ([`Scorer`]):
@@ -276,19 +276,19 @@ def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: 
         `list[Point]`: those of the first places, of all where it was not cut short.
     """
     points: list[Point] = []
-    chosen = places[:budget]  # all of them where there is no budget
+    chosen = places[:budget]  # all of them if there is no budget
     try:
         with scorer.progress(title, len(chosen)) as bar:
             for weights in chosen:
                 points.append(scorer.point(weights))
                 bar.update()
-    except KeyboardInterrupt:  # what was scored is kept, and the same call goes on from there
+    except KeyboardInterrupt:  # scores are kept, and the same call resumes
         pass
     return points
 
 
 def uniform(names: Sequence[str]) -> dict[str, float]:
-    """The point in the middle of some ingredients."""
+    """The point at the centre of some ingredients."""
     return dict.fromkeys(names, 1.0)
 
 
@@ -297,7 +297,7 @@ def rough_first(items: Sequence[T]) -> list[T]:
     if len(items) < 3:
         return list(items)
     last = len(items) - 1
-    # Gaps are halved in the order in which they arose, so that all of one width come before any that is narrower.
+    # Gaps are halved in the order in which they arose, so all gaps of one width come before any narrower ones.
     order, gaps = [0, last], [(0, last)]
     while gaps:
         low, high = gaps.pop(0)

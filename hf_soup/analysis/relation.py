@@ -1,7 +1,7 @@
-"""Whether checkpoints look like fine-tunes of one model, by the angles between their weights.
+"""Whether checkpoints look like fine-tunes of one model, judged by the angles between their weights.
 
-Only matrices and kernels count: norms and biases point in similar directions in any two models. All of it follows from
-inner products, which `gram.py` adds up in one pass over the weights.
+Only matrices and kernels are used: norms and biases point in similar directions in any two models. Everything follows
+from inner products, which `gram.py` computes in one pass over the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Cosine below which two bodies, or two heads, do not look like fine-tunes of one; measured, see docs/shared_start.md.
 RELATED = 0.5
 HEADS_APART = "heads do not look like fine-tunes of one initial head"
-HEAD_ELEMENTS = 2**22  # heads that are larger are those of language models, which are pre-trained like the body
+HEAD_ELEMENTS = 2**22  # larger heads are those of language models, which are pre-trained like the body
 
 
 class ModuleAngles(NamedTuple):
@@ -74,7 +74,7 @@ class HeadsApart(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """What was measured, in a sentence without its full stop."""
+        """The measurement, in a sentence without its full stop."""
         return (
             f"{', '.join(self.names)}: the {HEADS_APART} (cosine down to {self.cosine:.2f}; fine-tunes stay above "
             f"{RELATED})"
@@ -82,7 +82,7 @@ class HeadsApart(NamedTuple):
 
     @property
     def options(self) -> str:
-        """The options of `hf-soup merge` that leave these heads out and average everything else."""
+        """The options of `hf-soup merge` that exclude these heads and average everything else."""
         row = ",".join(map(str, self.weights))
         rows = [f"--weights {shlex.quote(f'{module}={row}')}" for module in self.modules]
         everything = ",".join("1" for _ in self.weights)
@@ -90,7 +90,7 @@ class HeadsApart(NamedTuple):
 
     @property
     def note(self) -> str:
-        """The finding, and what to do about it."""
+        """The finding, and the remedy."""
         return (
             f"{self.finding}. An average of these heads may be worse than each of them. Where the bodies share a "
             f"start, average the bodies and take one head: {self.options} (in Python weights={self._in_python}). Or "
@@ -103,7 +103,7 @@ class HeadsApart(NamedTuple):
         return str({**rows, "": [1] * len(self.weights)}).replace("'", '"')
 
     def with_head_of(self, place: int) -> HeadsApart:
-        """The same with the head of one ingredient alone, unless the heads of most are alike."""
+        """The same with the head of one ingredient only, unless most heads are similar."""
         if sum(self.weights) > 1:
             return self
         return self._replace(weights=tuple(int(index == place) for index in range(len(self.weights))))
@@ -137,7 +137,7 @@ class Relation:
     heads_apart: HeadsApart | None = None
 
     def table(self) -> str:
-        """Cosines by module, and distances from the base model; `-` where it lacks the module."""
+        """Cosines by module, and distances from the base model; `-` if it lacks the module."""
         columns = ["module", "part", "lowest cosine", "mean cosine", "distance"]
         lines = [columns]
         for module in self.modules:
@@ -154,7 +154,7 @@ def relate(
     *,
     moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
 ) -> Relation:
-    """Read the matrices of all ingredients and compare them, two by two.
+    """Read the matrices of all ingredients and compare them pairwise.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -194,7 +194,7 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
         distances = dict(zip(names, body_distances, strict=True))
     notes = _body_notes(names, body)
     apart = _heads_apart(names, head)
-    if apart is not None:  # where the bodies have no common start, one head for all would be no help
+    if apart is not None:  # if the bodies have no common start, a single head would not help
         notes.append(apart.finding if notes else apart.note)
     return Relation(
         modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
@@ -207,7 +207,7 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
 
 
 def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """The notes of [`relate`] on the heads alone, which are small and quickly read.
+    """The notes of [`relate`] on the heads only, which are small and quick to read.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -231,7 +231,7 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
 def _moved_heads(
     names: Sequence[str], specs: Mapping[str, TensorSpec], alignments: Mapping[str, Sequence[int]]
 ) -> dict[tuple[str, str], Sequence[int]]:
-    """Ingredient and tensor of its head -> the order of its rows, where its classes are in another order."""
+    """Ingredient and tensor of its head -> the order of its rows, if its classes have another order."""
     moved = {}
     for name, order in alignments.items():
         if name not in names or is_identity(order):
@@ -247,12 +247,12 @@ def _matrices_of(grams: Sequence[TensorGram], region: str) -> list[TensorGram]:
 
 
 def _is_matrix(spec: TensorSpec) -> bool:
-    """Whether a tensor is a matrix or a kernel of floating-point numbers, whose direction says something."""
+    """Whether a tensor is a floating-point matrix or kernel, whose direction is informative."""
     return spec.is_floating and len(spec.shape) > 1
 
 
 def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[ModuleAngles]:
-    """One for each module of the body or the head, in the order of the tensors."""
+    """The angles for each module of the body or the head, in the order of the tensors."""
     by_module: dict[str, list[TensorGram]] = {}
     for gram in grams:
         by_module.setdefault(gram.module, []).append(gram)
@@ -266,7 +266,7 @@ def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[Mod
 
 
 def _cosines(grams: Sequence[TensorGram]) -> np.ndarray:
-    """Cosines of all pairs; 1 where one of the two is zero, which says nothing. Of no tensors an empty matrix."""
+    """Cosines of all pairs; 1 if either vector is zero, which is no evidence. Without tensors, an empty matrix."""
     import numpy as np
 
     if not grams:
@@ -275,7 +275,7 @@ def _cosines(grams: Sequence[TensorGram]) -> np.ndarray:
 
 
 def _distances(grams: Sequence[TensorGram]) -> list[float]:
-    """Distances from the base model, relative to its length; none where it has no length or there are no tensors."""
+    """Distances from the base model, relative to its norm; empty if the norm is zero or there are no tensors."""
     import numpy as np
 
     length = sum(float(gram.inner[-1, -1]) for gram in grams)
@@ -286,14 +286,14 @@ def _distances(grams: Sequence[TensorGram]) -> list[float]:
 
 
 def _lowest(cosines: np.ndarray) -> float | None:
-    """Of all pairs; nothing of one alone."""
+    """The lowest cosine of all pairs; `None` for a single model."""
     if len(cosines) < 2:
         return None
-    return float(cosines.min())  # the diagonal is 1, which no pair exceeds
+    return float(cosines.min())  # the diagonal is 1, the maximum
 
 
 def _mean(cosines: np.ndarray) -> float | None:
-    """Of all pairs; nothing of one alone."""
+    """The mean cosine of all pairs; `None` for a single model."""
     count = len(cosines)
     if count < 2:
         return None
@@ -307,10 +307,10 @@ def _cell(number: float | None) -> str:
 
 
 def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
-    """A note where two bodies do not look like fine-tunes of one model."""
+    """A note if two bodies do not look like fine-tunes of one model."""
     cosines = _cosines(grams)
     lowest = _lowest(cosines)
-    if lowest is None or not lowest < RELATED:  # a comparison with NaN is false: the merge refuses it
+    if lowest is None or not lowest < RELATED:  # a comparison with NaN is false, and the merge refuses such models
         return []
     apart = ", ".join(_far_from_others(names, cosines))
     return [
@@ -321,7 +321,7 @@ def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
 
 
 def _heads_apart(names: Sequence[str], grams: Sequence[TensorGram]) -> HeadsApart | None:
-    """The heads that do not look like fine-tunes of one; `None` where all do, and of heads of language models."""
+    """The heads that do not look like fine-tunes of one; `None` if all do, or for heads of language models."""
     if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
         return None
     cosines = _cosines(grams)
@@ -336,7 +336,7 @@ def _heads_apart(names: Sequence[str], grams: Sequence[TensorGram]) -> HeadsApar
 
 
 def _far_from_others(names: Sequence[str], cosines: np.ndarray) -> tuple[str, ...]:
-    """The models that are far from most others; all of them where every one is, or none is."""
+    """The models that are far from most others; all of them if that applies to every model or to none."""
     import numpy as np
 
     odd = []

@@ -1,4 +1,4 @@
-"""An analysis as one file: HTML with its pictures inside, readable without network, and the same as Markdown."""
+"""An analysis as one HTML file with embedded figures, readable offline, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def write_report(
     command: str = "",
     html: bool = True,
 ) -> Path:
-    """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
+    """Write `index.html`, `analysis.md` with its figures, and `analysis.json`.
 
-    Files appear whole, and together where the folder is new.
+    Each file appears only when it is complete, and all at once if the folder is new.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -81,7 +81,7 @@ def write_report(
     """
     with staged_files(folder) as stage:
         paragraphs = [f"# {escape_markup(title)}", escape_markup(lead)]
-        if command:  # four spaces make code of it, in which there is nothing to escape
+        if command:  # four spaces make it a code block, in which nothing needs escaping
             paragraphs.append(f"    {command}")
         for section in sections:
             paragraphs += [f"## {escape_markup(section.heading)}", as_markdown(section.table)]
@@ -90,16 +90,16 @@ def write_report(
                 paragraphs.append(f"![{section.name}]({name}.png)")
         (stage / MARKDOWN_FILE).write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
         data = {section.name: section.data for section in sections}
-        text = json.dumps(_finite(data), indent=2, default=str)  # what is no plain value stands as its text
+        text = json.dumps(_finite(data), indent=2, default=str)  # other values are written as text
         (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         if html:
-            # Names may hold half a surrogate pair, which is no character of UTF-8.
+            # Names may contain lone surrogates, which UTF-8 cannot encode.
             (stage / HTML_FILE).write_text(encodable(render_html(title, lead, sections, command)), encoding="utf-8")
     return Path(folder) / (HTML_FILE if html else MARKDOWN_FILE)
 
 
 def render_html(title: str, lead: str, sections: list[Section], command: str = "") -> str:
-    """The report as one HTML file: pictures inside it, tables that sort by a click on their head."""
+    """The report as one HTML file with embedded figures, and tables that are sorted by a click on a heading."""
     from importlib.resources import files
 
     import jinja2
@@ -111,7 +111,7 @@ def render_html(title: str, lead: str, sections: list[Section], command: str = "
         entry = {
             "name": section.name,
             "heading": section.heading,
-            # The template tells blocks apart by their fields: `cells` of a table, `code` and `text` of a paragraph.
+            # The template distinguishes blocks by their fields: `cells` of a table, `code` and `text` of a paragraph.
             "blocks": blocks(section.table),
             "pictures": [_picture(name, figure) for name, figure in section.figures],
         }
@@ -120,14 +120,14 @@ def render_html(title: str, lead: str, sections: list[Section], command: str = "
 
 
 def as_markdown(table: str) -> str:
-    """What a terminal shows as a Markdown file has it: cells and sentences hold names that others gave."""
+    """Terminal output as Markdown: cells and sentences contain untrusted names, which are escaped."""
     paragraphs = []
     for block in blocks(table):
         if isinstance(block, TableBlock):
             paragraphs.append(align(block.cells, escape=escape_markup))
             continue
         lines = block.text.split("\n")
-        if block.code:  # where Markdown has no markup that could be escaped
+        if block.code:  # nothing needs escaping in a code block
             paragraphs.append("\n".join(f"    {line}" for line in lines))
         else:
             paragraphs.append("\n".join(map(escape_markup, lines)))
@@ -135,7 +135,7 @@ def as_markdown(table: str) -> str:
 
 
 def figures_of(pictures: Mapping[str, Callable[[], Figure]]) -> tuple[tuple[str, Figure], ...]:
-    """Pictures of a result, where matplotlib is installed and there is something to draw.
+    """The figures of a result, if matplotlib is installed and there is something to draw.
 
     Args:
         pictures (`Mapping[str, Callable[[], Figure]]`):
@@ -154,7 +154,7 @@ def figures_of(pictures: Mapping[str, Callable[[], Figure]]) -> tuple[tuple[str,
 
 
 def _finite(value: Any) -> Any:
-    """Plain values without numbers that JSON does not have: Python would write `NaN`, which other readers refuse."""
+    """Plain values without NaN and infinity, which Python would write to JSON and other readers reject."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -165,10 +165,10 @@ def _finite(value: Any) -> Any:
 
 
 def _picture(name: str, figure: Figure) -> dict[str, str]:
-    """A picture as the template takes it: its bytes, and its title as what is read aloud."""
+    """A figure for the template: its bytes, and its title as alternative text."""
     heading = figure.get_suptitle() or name
     return {
         "name": name,
         "uri": data_uri(figure),
-        "alt": heading.replace("\n", " ").replace("\\$", "$"),  # a title without what keeps it from being a formula
+        "alt": heading.replace("\n", " ").replace("\\$", "$"),  # the title without the escapes that prevent formulas
     }

@@ -22,15 +22,15 @@ from .similarity import Similarity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REASONS = "What speaks for and against a soup of these models"  # heading above the pieces of advice
-MERGE = "hf-soup merge"  # how commands begin that make a soup
+REASONS = "What speaks for and against a soup of these models"  # heading of the pieces of advice
+MERGE = "hf-soup merge"  # the beginning of commands that make a soup
 
 Part = Similarity | Diversity | Landscape | Plane | Contribution | ModuleEffects | Advice
 
 
 @dataclass(frozen=True, repr=False)
 class Analysis(Result):
-    """What was found out about some models; parts that were not asked for are `None`.
+    """The results of an analysis; parts that were not requested are `None`.
 
     Args:
         names (`tuple[str, ...]`):
@@ -51,7 +51,7 @@ class Analysis(Result):
     advice: Advice | None = None
 
     def table(self) -> str:
-        """What to do, then the tables of all parts, in Markdown that also reads well in a terminal."""
+        """The verdict and its command, then the tables of all parts, in Markdown that a terminal can show too."""
         paragraphs = []
         if self.advice is not None:
             paragraphs.append(self.advice.verdict)
@@ -67,7 +67,7 @@ class Analysis(Result):
 
     @property
     def findings(self) -> list[str]:
-        """What each part found, in a sentence."""
+        """The finding of each part, in a sentence."""
         return [_finding(part) for part in reversed(parts_of(self).values())]
 
     def save(self, folder: str | os.PathLike[str], *, html: bool = True) -> Path:
@@ -93,19 +93,19 @@ class Analysis(Result):
         return write_report(folder, title, lead, sections, command=command, html=html)
 
     def _sections(self, *, pictures: bool) -> list[Section]:
-        """The parts for a reader, who wants the advice first and the weights last."""
+        """The sections of a report, with the advice first and the weights last."""
         sections = []
         for name, part in reversed(parts_of(self).items()):
             figures = figures_of(_pictures(name, part)) if pictures else ()
             heading, table = _finding(part), part.table()
-            if isinstance(part, Advice):  # whose verdict and command stand above all parts
+            if isinstance(part, Advice):  # its verdict and command are above all parts
                 heading, table = REASONS, _reasons(part)
             sections.append(Section(name, heading, table, figures, part.to_dict()))
         return sections
 
 
 def parts_of(analysis: Analysis) -> dict[str, Part]:
-    """The parts that there are, by name and in the order of `hf_soup.options.PARTS`.
+    """The existing parts by name, in the order of `hf_soup.options.PARTS`.
 
     Args:
         analysis ([`Analysis`]):
@@ -124,9 +124,9 @@ def parts_of(analysis: Analysis) -> dict[str, Part]:
 
 
 def _reasons(advice: Advice) -> str:
-    """What advice rests on, without its verdict and without commands.
+    """The reasons for advice, without its verdict and commands.
 
-    Where the advice is not to average, pieces that end in a merge would contradict it.
+    If the advice is not to average, commands that merge would contradict it.
     """
     if not advice.ok:
         pieces = [piece for piece in advice.pieces if piece.stops or not piece.command.startswith(MERGE)]
@@ -137,23 +137,23 @@ def _reasons(advice: Advice) -> str:
 
 
 def _finding(part: Part) -> str:
-    """What a part found, in a sentence without its full stop."""
+    """The finding of a part, in a sentence without its full stop."""
     if isinstance(part, Advice):
-        return part.verdict.split(". ")[0].removesuffix(".")  # the verdict may go on with what to do
+        return part.verdict.split(". ")[0].removesuffix(".")  # the verdict may continue with a remedy
     if isinstance(part, Similarity):
         return _mean_cosines(part)
     return part.finding
 
 
 def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
-    """Name of each picture that a report shows of a part -> what draws it."""
+    """The figures of a part in a report: name -> function that draws it."""
     if isinstance(part, Similarity):
         return {f"{name}-runs": lambda: part.plot("runs"), f"{name}-depth": lambda: part.plot("depth")}
     if isinstance(part, Diversity):
         return {f"{name}-scores": lambda: part.plot("scores"), f"{name}-pairs": lambda: part.plot("pairs")}
     if isinstance(part, Landscape):
         return {f"{name}-lines": lambda: part.plot("lines"), f"{name}-barriers": lambda: part.plot("barriers")}
-    if isinstance(part, Advice):  # words alone
+    if isinstance(part, Advice):  # text only
         return {}
     return {name: part.plot}
 
@@ -165,7 +165,7 @@ def _mean_cosines(similarity: Similarity) -> str:
     models = len(similarity.names)
     if models < 2:
         return "One model is compared with none"
-    pairs = np.triu_indices(models, 1)  # each pair once, and no model with itself
+    pairs = np.triu_indices(models, 1)  # each pair once, without the diagonal
     weights = similarity.cosines(of="weights")[pairs].mean()
     finding = f"The weights of two models have a cosine of {weights:.3f} on average"
     if similarity.base is None:

@@ -1,6 +1,6 @@
-"""How similar the weights of models are, and in which directions they moved: one pass over the files.
+"""How similar the weights of models are, and in which directions they changed, from one pass over the files.
 
-Everything here follows from inner products (`gram.py`), which are sums in float64.
+Everything is derived from inner products (`gram.py`), which are summed in float64.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class Similarity(Result):
         if not with_deltas:
             return np.full((len(self.names), len(self.names)), np.nan)
         inner = inner_of_deltas(with_deltas)
-        # Without a base model the reference is the first model: deltas are moved to the mean of all.
+        # Without a base model, the first model is the reference, and deltas are taken from the mean of all.
         return inner if self.base is not None else _centred(inner)
 
     def cosines(self, where: str | None = None, *, of: Of = "deltas") -> np.ndarray:
-        """Cosines of all pairs, -1 to 1; 0 where one of the two is zero, which points nowhere. Arguments as of
+        """Cosines of all pairs, -1 to 1; 0 if either vector is zero, which has no direction. Arguments as in
         [`Similarity.inner`].
         """
         import numpy as np
@@ -116,11 +116,11 @@ class Similarity(Result):
         """L2 distances of all pairs."""
         import numpy as np
 
-        # Distances of deltas are more exact; where the base model lacks a tensor only its weights are known.
+        # Distances of deltas are more accurate; where the base model lacks a tensor, only its weights are known.
         all_known = all(gram.known for gram in self._of(where))
         inner = self.inner(where, of="deltas" if all_known else "weights")
         squares = np.diag(inner)[:, None] + np.diag(inner)[None, :] - 2 * inner
-        return np.sqrt(np.maximum(squares, 0))  # rounding may leave less than 0
+        return np.sqrt(np.maximum(squares, 0))  # rounding may give less than 0
 
     def lengths(self, where: str | None = None, *, of: Of = "deltas") -> np.ndarray:
         """The L2 norm of each model's deltas or weights."""
@@ -141,7 +141,7 @@ class Similarity(Result):
         """The angle between each model and the mean of all, in degrees."""
         import numpy as np
 
-        # The mean of a row is the inner product with the mean of all, the mean of all of them its squared length.
+        # The mean of a row is the inner product with the mean of all, and the mean of the matrix its squared length.
         inner = self.inner(where, of="weights")
         return _degrees(inner.mean(1), np.diag(inner) * inner.mean())
 
@@ -160,11 +160,11 @@ class Similarity(Result):
             return np.zeros(len(self.names))
         total = inner_with_reference(with_deltas)
         deltas, along, base = total[:-1, :-1], total[:-1, -1], total[-1, -1]
-        # A model is b + d: its inner product with b is bb + bd, its squared length bb + 2 bd + dd.
+        # A model is b + d: its inner product with b is bb + bd, and its squared length is bb + 2 bd + dd.
         return _degrees(base + along, base * (base + 2 * along + np.diag(deltas)))
 
     def signs(self, where: str | None = None) -> np.ndarray:
-        """The share of elements in which the deltas of two models have the same sign, of those that both changed."""
+        """The share of elements with the same sign in the deltas of two models, among those that both changed."""
         import numpy as np
 
         balance = np.zeros((len(self.names), len(self.names)))
@@ -181,15 +181,15 @@ class Similarity(Result):
         return relation_of(self.names, self.grams, with_base=self.base is not None)
 
     def by_module(self) -> tuple[TensorSimilarity, ...]:
-        """A line for each named module, from the bottom up."""
+        """A row for each named module, from the bottom up."""
         return tuple(self._similarity(name) for name in self.modules)
 
     def by_tensor(self) -> tuple[TensorSimilarity, ...]:
-        """A line for each tensor, from the bottom up."""
+        """A row for each tensor, from the bottom up."""
         return tuple(self._similarity(gram.tensor) for gram in self.grams)
 
     def pairs(self) -> tuple[PairSimilarity, ...]:
-        """A line for each pair of models; NaN where nothing is known of their changes."""
+        """A row for each pair of models; NaN where their changes are unknown."""
         import numpy as np
 
         weights, deltas = self.cosines(of="weights"), self.cosines()
@@ -211,11 +211,11 @@ class Similarity(Result):
 
     @property
     def _changes_tell(self) -> bool:
-        """Whether changes say anything: the differences of two models from their own mean are always opposite."""
+        """Whether changes are informative: the differences of two models from their own mean are always opposite."""
         return self.base is not None or len(self.names) > 2
 
     def table(self) -> str:
-        """Body, head and each module: mean [least, greatest] over pairs. Columns of changes need a base model."""
+        """Body, head and each module: mean [minimum, maximum] over pairs. Columns of changes need a base model."""
         lines = [list(HEAD)]
         regions = {gram.region for gram in self.grams}  # a model may have no head
         for region in ("body", "head"):
@@ -223,13 +223,13 @@ class Similarity(Result):
                 lines.append(cells_of(self._similarity(region)))
         lines += map(cells_of, self.by_module())
         if self.base is None:
-            # Differences from the mean would stand for changes; their cosines add up to the same for any models.
+            # Differences from the mean would replace changes, but their cosines have the same sum for any models.
             kept = [name not in OF_CHANGES for name in HEAD]
             lines = [list(itertools.compress(line, kept)) for line in lines]
         return align(lines)
 
     def to_pandas(self, by: Literal["module", "tensor", "pair"] = "module") -> pd.DataFrame:
-        """A data frame with a line for each module, tensor, or pair of models."""
+        """A data frame with a row for each module, tensor, or pair of models."""
         import pandas as pd
 
         if by == "pair":
@@ -247,9 +247,9 @@ class Similarity(Result):
         }
 
     def plot(self, picture: Literal["runs", "depth"] = "runs") -> Figure:
-        """A picture: `"runs"` is a heat map of all pairs, `"depth"` shows cosines from the bottom up.
+        """Draw a figure: `"runs"` is a heat map of all pairs, `"depth"` shows cosines from the bottom up.
 
-        Without a base model the heat map is of distances, since the changes of the models are not known.
+        Without a base model, the heat map shows distances, since the changes of the models are unknown.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -277,7 +277,7 @@ class Similarity(Result):
         return plot_depth(list(of_changes), lines, title=_depth_title("Changes", of_changes))
 
     def _of(self, where: str | None) -> list[TensorGram]:
-        """The tensors that a name stands for: a module, a tensor, `"body"` or `"head"`; all by default."""
+        """The tensors that a name refers to: a module, a tensor, `"body"` or `"head"`; all by default."""
         grams = [gram for gram in self.grams if where in (None, gram.module, gram.tensor, gram.region)]
         if not grams:
             names = [*self.modules, *(gram.tensor for gram in self.grams), "body", "head"]
@@ -290,12 +290,12 @@ class Similarity(Result):
         grams = self._of(name)
         has_deltas = self._changes_tell and any(gram.known for gram in grams)
         deltas, same_sign = None, None
-        # Deltas of zero point nowhere: they have neither cosines nor signs.
+        # Zero deltas have no direction: they have neither cosines nor signs.
         if has_deltas and self.lengths(name).any():
             deltas, signs = spread_of_pairs(self.cosines(name)), spread_of_pairs(self.signs(name))
             same_sign = signs.mean if signs is not None else None
         distances = spread_of_pairs(self.distances(name))
-        distance = distances.mean if distances is not None else 0.0  # of one model alone
+        distance = distances.mean if distances is not None else 0.0  # with a single model
         lengths = self.lengths(name, of="weights")
         relative = None
         if lengths.any():
@@ -340,7 +340,7 @@ def measure_similarity(
     first = checkpoints[0]
     measured = []
     for spec in first.specs.values():
-        # Running statistics are no weights: they say what a model has seen, not where it went.
+        # Running statistics are not weights: they depend on the data of a model, not on its optimisation.
         if spec.is_floating and spec.numel and not is_statistic(spec.name):
             measured.append(spec)
     grams = measure_grams(checkpoints, base, measured, count_signs=True, moved=agreement.moved(first))
@@ -361,22 +361,22 @@ def _centred(inner: np.ndarray) -> np.ndarray:
 
 
 def _degrees(inner: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Angles from inner products and the products of squared lengths; 0 where one of the two has no length."""
+    """Angles from inner products and the products of squared lengths; 0 if either vector is zero."""
     import numpy as np
 
-    lengths = np.sqrt(np.maximum(squares, 0))  # sums that cancel may end below zero
+    lengths = np.sqrt(np.maximum(squares, 0))  # cancelling sums may be rounded to less than zero
     cosines = np.divide(inner, lengths, out=np.ones_like(inner), where=lengths > 0)
     return np.degrees(np.arccos(cosines.clip(-1, 1)))
 
 
 def _heat_title(what: str, matrix: np.ndarray) -> str:
-    """What a heat map is of, with the mean of all pairs, if there are any."""
+    """The content of a heat map, with the mean of all pairs, if there are any."""
     spread = spread_of_pairs(matrix)
     return what if spread is None else f"{what}, whole model: {spread.mean:.3g} on average"
 
 
 def _depth_title(what: str, spreads: Mapping[str, Spread | None]) -> str:
-    """In which modules models are most and least alike, as a title."""
+    """The modules in which models are most and least similar, as a title."""
     means = {}
     for name, spread in spreads.items():
         if spread is not None:

@@ -1,6 +1,6 @@
-"""How alike one module, one tensor or one pair of models is, as values, and how a table shows them.
+"""Similarities of one module, one tensor or one pair of models, as values, and their form in tables.
 
-It knows numbers alone, not where they come from.
+The origin of the numbers is unknown here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Spread(NamedTuple):
 
 
 class TensorSimilarity(NamedTuple):
-    """How alike one tensor or module is, over all pairs of models.
+    """The similarity of one tensor or module, over all pairs of models.
 
     Args:
         name (`str`):
@@ -78,7 +78,7 @@ class TensorSimilarity(NamedTuple):
 
 
 class PairSimilarity(NamedTuple):
-    """How alike two models are as a whole.
+    """The similarity of two models.
 
     Args:
         one (`str`), other (`str`):
@@ -100,18 +100,18 @@ class PairSimilarity(NamedTuple):
 
 
 def spread_of_pairs(matrix: np.ndarray) -> Spread | None:
-    """Mean, least and greatest of all pairs; nothing of one alone."""
+    """Mean, minimum and maximum of all pairs; `None` for a single model."""
     import numpy as np
 
     pairs = matrix[np.triu_indices(len(matrix), 1)]  # each pair once: the matrix is symmetric
-    pairs = pairs[np.isfinite(pairs)]  # NaN stands where nothing is known of a pair
+    pairs = pairs[np.isfinite(pairs)]  # NaN represents a pair without a value
     if not len(pairs):
         return None
     return Spread(float(pairs.mean()), float(pairs.min()), float(pairs.max()))
 
 
 def cells_of(similarity: TensorSimilarity) -> list[str]:
-    """The cells of a line of the table, in the order of `HEAD`."""
+    """The cells of a row of the table, in the order of `HEAD`."""
     return [
         similarity.name,
         _range(similarity.weights),
@@ -131,7 +131,7 @@ def _range(spread: Spread | None) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    """A number in a cell; `-` where it is not known."""
+    """A number in a cell; `-` if it is unknown."""
     return "-" if value is None else format(value, form)
 
 
@@ -139,7 +139,7 @@ def flat_row(similarity: TensorSimilarity) -> dict[str, Any]:
     """A row of a data frame: a column for each number."""
     row = similarity._asdict()
     for measure in ("weights", "deltas"):
-        # A cell of a data frame holds one number: a spread becomes three columns.
+        # A cell of a data frame holds one number, so a spread becomes three columns.
         mean, least, greatest = row.pop(measure) or (None, None, None)
         row |= {f"{measure}_mean": mean, f"{measure}_min": least, f"{measure}_max": greatest}
     return row

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..evaluation.binding import Evaluation
 
 WEIGHTS_ALONE = ("similarity",)
-USUAL = ("similarity", "diversity", "landscape", "advice")  # with examples, unless parts are named
+USUAL = ("similarity", "diversity", "landscape", "advice")  # if there are examples, unless parts are named
 
 
 @answers_keywords
@@ -113,7 +113,7 @@ def analyze(
     report = agreement.check(checkpoints)
     report.raise_for_problems()
     analysis = Analysis(tuple(checkpoint.name for checkpoint in checkpoints))
-    if evaluator is None:  # the weights alone are looked at
+    if evaluator is None:  # only the weights are examined
         return replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
 
     scorer = Scorer(
@@ -176,7 +176,7 @@ def _with_scored_parts(analysis: Analysis, request: Request) -> Analysis:
             if not parts_of(analysis):
                 raise
             return _interrupted(analysis)
-        # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
+        # Without a budget, an incomplete part was ended by Ctrl-C, which ends the others as well.
         if request.options.budget is None and not _is_complete(parts_of(analysis)[name]):
             return _interrupted(analysis)
     return analysis
@@ -225,7 +225,7 @@ def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
 
 
 def _is_complete(part: Part) -> bool:
-    """Whether every point that the part asks for was scored."""
+    """Whether every requested point of a part was scored."""
     if isinstance(part, Landscape | Plane | Contribution | ModuleEffects):
         return part.complete
     return True
@@ -322,7 +322,7 @@ def advise(
 
 
 def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
-    """The parts that were asked for, or the usual ones.
+    """The requested parts, or the usual ones.
 
     Raises:
         [`RecipeError`]: if a part does not exist or needs examples, or there is no part at all.
@@ -351,7 +351,7 @@ def _opened(
 
 
 def _given(evaluator: Any, batchnorm_data: Any, base_model: Any) -> Given:
-    """What commands call the data and the base model that were given; models and data in memory have no name."""
+    """How commands refer to the given data and base model; models and data in memory have no name."""
     given = Given()
     data = _data_source(evaluator, "validation")
     if data is not None:
@@ -365,7 +365,7 @@ def _given(evaluator: Any, batchnorm_data: Any, base_model: Any) -> Given:
 
 
 def _data_source(data: Any, usual_split: str) -> str | None:
-    """What the shell calls a set of examples, `PATH/CONFIGURATION#SPLIT`; `None` of one that is in memory alone."""
+    """The name of a set of examples in the shell, `PATH/CONFIGURATION#SPLIT`; `None` if it exists only in memory."""
     if isinstance(data, (str, os.PathLike)):
         return shlex.quote(os.fspath(data))
     if not isinstance(data, Evaluator) or data.path is None:
@@ -376,7 +376,7 @@ def _data_source(data: Any, usual_split: str) -> str | None:
 
 
 def _reading_options(evaluator: Any) -> list[str]:
-    """The options of a command that say how examples are read and scored, as far as they were given."""
+    """The options of a command for reading and scoring examples, as far as they were given."""
     if not isinstance(evaluator, Evaluator):
         return []
     options = []

@@ -81,7 +81,7 @@ def check(
 
 
 def _notes_of_heads(checkpoints: Sequence[Checkpoint], agreement: Agreement) -> list[str]:
-    """Whether the heads look like fine-tunes of one; of the Hub nothing is fetched to find out."""
+    """Notes on whether the heads look like fine-tunes of one; heads on the Hub are not downloaded for this."""
     on_hub = [item.name for item in checkpoints if item.on_hub]
     if on_hub and head_names(checkpoints[0].specs):
         return [f"the heads of {listed(on_hub)} were not compared: they are on the Hub, and a deep check fetches them"]
@@ -89,7 +89,7 @@ def _notes_of_heads(checkpoints: Sequence[Checkpoint], agreement: Agreement) -> 
 
 
 def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) -> list[str]:
-    """Notes on a base model: other settings than the ingredients', another order of classes, missing tensors."""
+    """Notes on a base model: settings that differ from the ingredients', another order of classes, missing tensors."""
     notes = base_notes(base, like)
     problem = base_order_problem(base, labels)
     if problem:

@@ -97,7 +97,7 @@ def compare(
     for doubt in doubts:
         warn(doubt)
     for item in opened.values():
-        item.soup.warn_of_doubts(heads=not doubts)  # of which the same was said already
+        item.soup.warn_of_doubts(heads=not doubts)  # the same warnings were given already
     like_soup = in_order(candidates, agreement.settings)
     sets = {}
     for name, data in data_by_set.items():
@@ -157,7 +157,7 @@ def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
     if made_by is None:
         return OpenedSoup(Soup(own_recipe, setup), (checkpoint.ingredient,))
     soup = Soup(replace(own_recipe, selection=made_by.selection), setup)
-    # A base model among the ingredients is no fine-tune, so the soup is not compared with it.
+    # A base model among the ingredients is not a fine-tune, so the soup is not compared with it.
     members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
     return OpenedSoup(soup, members, made_by.take_from, made_by.labels)
 

@@ -87,7 +87,7 @@ def read_ingredients(ingredients: Any) -> Sequence[Any]:
         raise RecipeError(f"ingredients are a list; to take one alone, write [{one_line(str(ingredients), SHOWN)}].")
     if not isinstance(ingredients, Iterable):
         raise RecipeError(f"ingredients are a list of sources, not {type(ingredients).__name__}.")
-    if isinstance(ingredients, Sweep):  # which knows its base model, and which runs have failed
+    if isinstance(ingredients, Sweep):  # it knows its base model, and which runs have failed
         return ingredients
     return _expanded(list(ingredients))
 

@@ -245,7 +245,7 @@ def _parse(
 
 
 def _own_keywords() -> list[str]:
-    """The arguments of `merge` itself, one of which may be meant by a name that is no parameter of a plugin."""
+    """The arguments of `merge` itself, which are suggested for an unknown parameter of a plugin."""
     return [name for name in inspect.signature(merge).parameters if name not in NO_KEYWORDS]
 
 
@@ -263,7 +263,7 @@ def _weights_for(strategy: str | None, function: Callable[..., Any], weights: ob
 def _base_as_candidate(
     base: Checkpoint | None, request: _Request, candidates: Sequence[Checkpoint], agreement: Agreement
 ) -> Checkpoint:
-    """The base model as one more ingredient, for a strategy that mixes it in.
+    """The base model as an additional ingredient, for a strategy that mixes it in.
 
     Raises:
         [`IncompatibleError`]: if its settings change the computation of the ingredients, and `take_from` is not given.

@@ -311,8 +311,8 @@ class Soup(Result):
         return recipe
 
     def warn_of_doubts(self, *, heads: bool = True) -> None:
-        """Warn of reasons why the average may not work, the first time that it is computed; of heads unless that was
-        said before.
+        """Warn about reasons why the average may not work, the first time that it is computed; about heads only if
+        that was not done before.
         """
         if self._has_warned:
             return
@@ -325,14 +325,14 @@ class Soup(Result):
 
 
 def _doubts_of_statistics(recipe: Recipe, plan: Plan) -> Iterator[str]:
-    """Whether statistics of BatchNorm are averaged, which match no model."""
+    """Warnings about averaged BatchNorm statistics, which match no model."""
     are_averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in plan.steps)
     if are_averaged and not recipe.batchnorm:
         yield f"{BATCHNORM_NOTE}."
 
 
 def _doubts_of_heads(recipe: Recipe, plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
-    """Whether heads are averaged that do not look like fine-tunes of one."""
+    """Warnings about averaged heads that do not look like fine-tunes of one."""
     heads = head_names(step.spec.name for step in plan.steps)
     places: set[int] = set()
     for step in plan.steps:

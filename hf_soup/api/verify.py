@@ -140,7 +140,7 @@ def verify(
         if soup.saved_as is None:
             raise RecipeError("this soup was not saved, so there is nothing to verify: call save_pretrained first.")
         soup = soup.saved_as
-    saved = open_checkpoint(soup)  # at one commit, whose recipe is looked at
+    saved = open_checkpoint(soup)  # pinned to one commit, before its recipe is read
     source, commit = saved.ingredient.source, saved.ingredient.revision
     if commit:
         recipe = load_hub_recipe(source, commit, allow_code=allow_code)

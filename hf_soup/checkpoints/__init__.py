@@ -1,1 +1,1 @@
-"""Weights on disk, on the Hub and in memory."""
+"""Reading and writing of weights on disk, on the Hub and in memory."""

@@ -1,4 +1,4 @@
-"""A base model: what ingredients were fine-tuned from, under their names, and as one more ingredient."""
+"""The base model that the ingredients were fine-tuned from, under their names and as an ingredient itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .subfolders import fit_subfolders, subfolder_prefix
 
 
 def open_base(source: Any, ingredient: Checkpoint) -> Checkpoint:
-    """Open a base model under the names of the ingredients that were fine-tuned from it.
+    """Open a base model under the tensor names of the ingredients that were fine-tuned from it.
 
-    Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
-    class and version: a bare body, one with another head, old names.
+    Its tensors are renamed as transformers renames them when it loads the base model as the class of the ingredients.
+    The base model may be a bare body, have another head, or use names from an older version.
 
     Args:
         source:
@@ -37,7 +37,7 @@ def open_base(source: Any, ingredient: Checkpoint) -> Checkpoint:
 
 
 def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
-    """An opened base model under the names of the ingredients that were fine-tuned from it; see [`open_base`].
+    """Return an opened base model under the tensor names of the ingredients; see [`open_base`].
 
     Args:
         base (`Checkpoint`):
@@ -48,7 +48,7 @@ def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
     subfolder, config = _model_of(ingredient)
-    # A base model with the same subfolder was named when it was opened, as the ingredient was.
+    # A base model with the same subfolder was renamed when it was opened, as the ingredient was.
     if config and (subfolder == "" or subfolder not in base.subfolders):
         base = _renamed(base, subfolder, config)
     _refuse_stranger(base, ingredient)
@@ -56,7 +56,7 @@ def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
 
 
 def resolve_base(base_model: Any, ingredients: Any, ingredient: Checkpoint, *, needed: bool) -> Checkpoint | None:
-    """Open the base model that was given, or else, where one is needed, that of a sweep.
+    """Open the given base model, or, if one is needed and none is given, the base model of a sweep.
 
     Args:
         base_model (*optional*):
@@ -82,7 +82,7 @@ def resolve_base(base_model: Any, ingredients: Any, ingredient: Checkpoint, *, n
 
 
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
-    """The subfolder of a checkpoint that is a model of transformers, and its configuration; empty if it has none."""
+    """The subfolder of a checkpoint that holds a transformers model, and its configuration; empty if there is none."""
     if item.config:
         return "", item.config
     for subfolder in item.subfolders:
@@ -95,7 +95,7 @@ def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
 
 
 def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Checkpoint:
-    """A base model under the names that transformers finds when it loads it with another configuration.
+    """A base model under the names that transformers gives its tensors when it loads it with another configuration.
 
     Args:
         base (`Checkpoint`):
@@ -107,7 +107,7 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
     """
     model_specs = {spec.key: spec for spec in base.specs.values() if not spec.subfolder}
     fitted = fit_subfolders(config, {"": model_specs})
-    # The model may be a subfolder of the ingredients, and the folder itself of the base model.
+    # The model may be in a subfolder of the ingredients and in the top folder of the base model.
     prefix = subfolder_prefix(subfolder)
     specs = {name: spec for name, spec in base.specs.items() if spec.subfolder}
     for name, spec in fitted.specs.items():
@@ -118,7 +118,7 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
     if base.tensors is None:
         twins = tuple((spec, prefix + name) for spec, name in fitted.twins)
         return replace(base, specs=specs, fitted=fitted._replace(twins=twins))
-    # Tensors in memory can be renamed themselves; their twins were compared when the model was opened.
+    # Tensors in memory can be renamed directly; tied weights were compared when the model was opened.
     return replace(
         base,
         specs={name: spec._replace(stored="") for name, spec in specs.items()},
@@ -128,9 +128,9 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
 
 
 def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
-    """Refuse a base model that has less than half of an ingredient's body, by tensors or by numbers.
+    """Refuse a base model that has less than half of an ingredient's body, counted in tensors or in parameters.
 
-    A table with more or fewer rows, such as that of a vocabulary that was extended, counts as there.
+    A table with a different number of rows, such as the embeddings of an extended vocabulary, counts as present.
     """
     body = set(ingredient.specs) - set(head_names(ingredient.specs))
     tensors_that_fit = 0
@@ -155,7 +155,7 @@ def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
 
 
 def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """A base model as one more ingredient, of the class of the others: what it lacks they have alone.
+    """A base model as an additional ingredient, of the class of the others; it may lack some of their tensors.
 
     Args:
         base (`Checkpoint`):
@@ -175,7 +175,7 @@ def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]
     problem = base_order_problem(base, labels)
     if problem and has_head and sorted(base_labels) == sorted(labels):
         raise IncompatibleError([problem])
-    left_out = set() if base_labels == labels else head  # its head is for something else
+    left_out = set() if base_labels == labels else head  # its head belongs to another task
     shared = {}
     averaged = {}
     for key, spec in base.specs.items():
@@ -184,7 +184,7 @@ def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]
         shared[key] = spec
         if spec.shape == ingredient.specs[key].shape:
             averaged[key] = spec
-    # A table with more or fewer rows counts for the question whether it is a base model, but cannot be averaged.
+    # A table with a different number of rows counts when a base model is recognised, but it cannot be averaged.
     _refuse_stranger(replace(base, specs=shared), ingredient)
     name = f"{base.name} (base)" if base.name in names else base.name
     return replace(base, ingredient=replace(base.ingredient, name=name), config=ingredient.config, specs=averaged)

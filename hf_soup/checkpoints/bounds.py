@@ -1,7 +1,7 @@
-"""Numbers of a configuration that no model of these tensors has: refused before transformers builds anything of them.
+"""Limits on the numbers in a configuration, checked before transformers builds anything from it.
 
-A configuration of a hundred bytes can ask for a thousand million layers or classes, each of which is an object in
-memory. It knows no architecture: a field counts by what its name says.
+A configuration of a hundred bytes can ask for a billion layers or classes, each of which becomes an object in memory.
+The limits follow from the names of the fields; this module knows no architectures.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
-DEEPEST = 60  # levels of nesting; configurations of several models within one another have four
-DIGITS = 40  # of a whole number; `model_max_length` of some has 31
-# Fields of which each one makes a module, or an entry of a list or mapping.
+DEEPEST = 60  # levels of nesting; a configuration that contains several models has four
+DIGITS = 40  # of an integer; some values of `model_max_length` have 31
+# Fields that count modules, or entries of a list or mapping.
 MODULES = re.compile(r"layer|depth|block|stage|expert|codebook|branch|decoders?$|encoders?$|^num_\w*(heads|groups)$")
 CLASSES = re.compile(r"label|class(es)?$|^num_tags$|choices")
 POSITIONS = re.compile(r"position|^n_ctx$|max_(seq|sequence)_len|context_length|^seq_length$")
 SIZES = re.compile(
     r"size|dim|width|channel|hidden|inner|embd|window|vocab|kernel|stride|patch|frame|^(d|n)_[a-z_]+$|^num_\w+$"
 )
-WIDTHS = re.compile(r"size|dim|width|channel|ffn|vocab|length")  # of what is there once
-HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  # how wide a table of positions is
+WIDTHS = re.compile(r"size|dim|width|channel|ffn|vocab|length")  # sizes of a single object, not counts
+HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  # the width of a position table
 NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter|temperature)s?$|theta|^eos|^bos|seed")
-NAMES = re.compile(r"id2label|label2id|label_descriptions")  # whose keys are no fields
-ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed when they are needed
-FEWEST_MODULES, MOST_MODULES = 1_000, 100_000  # in one field, with few tensors, and where they are not known
-EXPERTS = re.compile(r"expert|codebook")  # of which one tensor may hold all
-FEWEST_BUILT = 2_000  # modules of a model with hardly a tensor
+NAMES = re.compile(r"id2label|label2id|label_descriptions")  # their keys are not field names
+ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed on demand
+FEWEST_MODULES, MOST_MODULES = 1_000, 100_000  # per field: with few tensors, and with unknown tensors
+EXPERTS = re.compile(r"expert|codebook")  # one tensor may hold all of them
+FEWEST_BUILT = 2_000  # modules of a model with very few tensors
 MODULES_PER_TENSOR = 20  # most models have one or two
-MOST_BUILT = 2**20  # where the tensors are not known
-FEWEST_CLASSES, MOST_CLASSES = 100_000, 2_000_000  # where the tensors are known, and where they are not
+MOST_BUILT = 2**20  # where the tensors are unknown
+FEWEST_CLASSES, MOST_CLASSES = 100_000, 2_000_000  # where the tensors are known, and where they are unknown
 LARGEST_SIZE = 2**28
-TABLE, MOST_IN_TABLE = 2**26, 2**40  # numbers in a table of positions that no file holds
+TABLE, MOST_IN_TABLE = 2**26, 2**40  # numbers in a position table that is not stored in a file
 
 
 class Limits(NamedTuple):
-    """How much a model may ask for.
+    """The largest numbers that a model may ask for.
 
     Args:
         modules (`int`), classes (`int`), size (`int`):
@@ -58,7 +58,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(specs: Mapping[str, TensorSpec] | None) -> Limits:
-    """What a model of these tensors can have: no more layers than tensors, no more classes than rows.
+    """The limits of a model with these tensors: at most as many layers as tensors, and as many classes as rows.
 
     Args:
         specs (`Mapping[str, TensorSpec]`, *optional*):
@@ -77,7 +77,7 @@ def limits_of(specs: Mapping[str, TensorSpec] | None) -> Limits:
 
 
 def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, TensorSpec] | None = None) -> None:
-    """Refuse a configuration with numbers, lists or nesting that no model has.
+    """Refuse a configuration whose numbers, lists or nesting exceed what any model has.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -112,7 +112,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
 
 
 class _Field(NamedTuple):
-    """A value of a configuration.
+    """One value of a configuration.
 
     Args:
         path (`str`):
@@ -129,11 +129,11 @@ class _Field(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last name of its path."""
+        """The last component of its path."""
         return self.path.rpartition(".")[2]
 
     def inner(self) -> list[_Field]:
-        """The entries of a list; the values and the keys of a mapping, since keys are texts as well."""
+        """The entries of a list, or the values and keys of a mapping, since keys are text as well."""
         depth = self.depth + 1
         if not isinstance(self.value, Mapping):
             return [_Field(self.path, item, depth) for item in self.value]
@@ -146,7 +146,7 @@ class _Field(NamedTuple):
 
 
 class _Positions:
-    """What a configuration says of its table of positions, collected field by field."""
+    """What a configuration states about its position table, collected field by field."""
 
     def __init__(self) -> None:
         self._are_rotary = False
@@ -155,7 +155,7 @@ class _Positions:
         self._width = 1
 
     def see(self, field: _Field) -> None:
-        """Take note of a field that decides on the size of the table."""
+        """Record a field that determines the size of the table."""
         if ROTARY.search(field.name):
             self._are_rotary = True
         if not _is_number(field.value):
@@ -167,7 +167,7 @@ class _Positions:
             self._width = max(self._width, field.value)
 
     def refuse_table(self, limits: Limits, where: str) -> None:
-        """Refuse positions that are computed as a table when a model is built, and no file holds."""
+        """Refuse position tables that are too large to be computed when a model is built and that no file holds."""
         if not self._are_rotary and self._count * self._width > limits.table:
             raise IngredientError(
                 f"{one_line(where)} cannot be right: {_shown(self._path)} is {self._count:,}, with sizes of up to "
@@ -176,12 +176,12 @@ class _Positions:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a whole number; `True` is an `int` to Python, too."""
+    """Whether a value is an integer; `True` is excluded, although Python counts it as an `int`."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _refuse_long(field: _Field, limits: Limits, where: str) -> None:
-    """Refuse a list of more modules, or of more of anything else, than the model can have."""
+    """Refuse a list with more modules, or more of any other entries, than the model can have."""
     limit = limits.modules if _counts_entries(field.name) else limits.classes
     if len(field.value) > limit:
         raise _cannot_be(field.path, f"a list of {len(field.value):,}", limit, where)
@@ -193,18 +193,18 @@ def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
     if -limit <= number <= limit:
         return
     text = f"a number of {number.bit_length()} bits"
-    if abs(number) <= 10**DIGITS:  # Python refuses to write numbers of thousands of digits
+    if abs(number) <= 10**DIGITS:  # Python refuses to print numbers of thousands of digits
         text = str(number)
     raise _cannot_be(field.path, text, limit, where)
 
 
 def _limit_of(name: str, limits: Limits) -> int:
-    """The largest number that a field of this name may hold."""
+    """The largest number that a field with this name may hold."""
     if NO_COUNTS.search(name):
         return 10**DIGITS
     if CLASSES.search(name):
         return limits.classes
-    if _makes_modules(name):  # before sizes, which names such as `num_hidden_layers` match as well
+    if _makes_modules(name):  # before `SIZES`, which also matches names such as `num_hidden_layers`
         return MOST_MODULES if EXPERTS.search(name) else limits.modules
     if POSITIONS.search(name) or SIZES.search(name):
         return limits.size
@@ -218,12 +218,12 @@ def _cannot_be(path: str, value: str, limit: int, where: str) -> IngredientError
 
 
 def _shown(path: str) -> str:
-    """A path as errors show it: names of fields are anything that a file holds."""
+    """A path as shown in errors; a file may use any text as a field name."""
     return one_line(path.removeprefix("."), 80)
 
 
 def _refuse_half_characters(path: str, text: str, where: str) -> None:
-    """Refuse lone halves of characters, which no file in UTF-8 can hold."""
+    """Refuse lone surrogates, which no UTF-8 file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -232,23 +232,23 @@ def _refuse_half_characters(path: str, text: str, where: str) -> None:
 
 
 def _counts_entries(name: str) -> bool:
-    """Whether each entry of a list of this name makes something; ids of tokens and names of classes do not."""
+    """Whether each entry of a list with this name creates an object; token ids and class names do not."""
     return _makes_modules(name) and not NO_COUNTS.search(name) and not CLASSES.search(name)
 
 
 def _makes_modules(name: str) -> bool:
-    """Whether a field of this name counts layers and the like, and is not how wide one of them is."""
+    """Whether a field with this name counts layers or similar modules, and is not the width of one of them."""
     return MODULES.search(name) is not None and WIDTHS.search(name) is None
 
 
 def modules_for(tensors: int) -> int:
-    """How many modules a model with so many tensors may have; rounded, so that similar models have the same limit."""
+    """How many modules a model with this many tensors may have; rounded so that similar models share a limit."""
     return 2 ** (FEWEST_BUILT + MODULES_PER_TENSOR * tensors).bit_length()
 
 
 @contextlib.contextmanager
 def at_most_modules(limit: int = MOST_BUILT) -> Iterator[None]:
-    """Let a model that is built in the block have so many modules, counted as they are put together.
+    """Limit how many modules a model that is built in the block may have, counting them as they are registered.
 
     Raises:
         [`IngredientError`]: when there is one more.
@@ -259,7 +259,7 @@ def at_most_modules(limit: int = MOST_BUILT) -> Iterator[None]:
 
     def look(*_: object) -> None:
         nonlocal count
-        if threading.get_ident() == builder:  # the hook is called for models of other threads as well
+        if threading.get_ident() == builder:  # the hook is also called for models that other threads build
             count += 1
         if count > limit:
             raise IngredientError(

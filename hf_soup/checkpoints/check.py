@@ -1,6 +1,6 @@
-"""Whether checkpoints can be averaged, by their headers and configurations and by the integer buffers of local ones.
+"""Checks whether checkpoints can be averaged, from headers, configurations and the integer buffers of local files.
 
-It changes nothing and fetches no weights. Floating-point weights are not looked at.
+The check changes nothing and downloads no weights. It does not look at floating-point weights.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from ..analysis.relation import Relation
 
-# Buffers that count and may differ between runs; every other integer buffer has to be equal.
+# Counters in integer buffers, which may differ between runs; all other integer buffers have to be equal.
 COUNTERS = ("num_batches_tracked",)
-STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
-SHOWN_LABELS = 8  # classes that the table names
+STATISTICS = ("running_mean", "running_var", *COUNTERS)  # the running statistics of BatchNorm
+SHOWN_LABELS = 8  # class names shown in the table
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
     "them again (`batchnorm_data`), or call `hf_soup.update_batchnorm` on the model"
@@ -41,7 +41,7 @@ BATCHNORM_NOTE = (
 
 @dataclass(frozen=True, repr=False)
 class CheckReport(Result):
-    """What a check found.
+    """The result of a check.
 
     Args:
         names (`tuple[str, ...]`):
@@ -83,7 +83,7 @@ class CheckReport(Result):
         return not self.problems
 
     def raise_for_problems(self) -> None:
-        """Raise [`IncompatibleError`] with every problem, if there is one."""
+        """Raise an [`IncompatibleError`] that lists every problem, if there is any."""
         if self.problems:
             raise IncompatibleError(self.problems)
 
@@ -123,7 +123,7 @@ def check_checkpoints(
     base: str | None = None,
     settings: Checkpoint | None = None,
 ) -> CheckReport:
-    """Compare configurations and headers; what most ingredients have is taken for right, so that the odd one is named.
+    """Compare configurations and headers; what most ingredients have counts as correct, so the outlier is reported.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -151,18 +151,18 @@ def check_checkpoints(
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
         classes = compare_classes(same_class, alignments or {}, settings, tuple(labels))
         vocabularies = read_vocabularies(checkpoints)
-        # A base model gives a soup no settings, so they may differ.
+        # A base model contributes no settings to a soup, so its settings may differ.
         compared = [item for item in same_class if item.name != base]
         differences = compare_settings(compared, settings=settings, sizes=not shapes_differ)
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
-    if not problems:  # tensors are read for it, and only those that go together can be compared
+    if not problems:  # this reads tensors, and only compatible ones can be compared
         problems += _value_problems(checkpoints)
     notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes]
     return _report(checkpoints, architecture, classes.labels, problems, notes)
 
 
 def _fine_tuned(checkpoints: Sequence[Checkpoint], base: str | None) -> Sequence[Checkpoint]:
-    """The ingredients without the base model among them; all where there is nothing else."""
+    """The ingredients without the base model; all of them if nothing else remains."""
     return [item for item in checkpoints if item.name != base] or checkpoints
 
 
@@ -173,7 +173,7 @@ def _report(
     problems: list[str],
     notes: list[str],
 ) -> CheckReport:
-    """What was found, with how much there is: tensors and parameters of one model, bytes and types of all."""
+    """The report: problems and notes, tensors and parameters of one model, and bytes and data types of all."""
     nbytes = 0
     dtypes = set()
     for item in checkpoints:
@@ -196,7 +196,7 @@ def _report(
 
 
 def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
-    """Rule for tensors that are not averaged: all equal, or known to be a counter.
+    """Rule for tensors that are not averaged: they are equal, or they are a known counter.
 
     Args:
         name (`str`):
@@ -229,9 +229,10 @@ class _UsualTensors(NamedTuple):
 
 
 def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint]) -> _UsualTensors:
-    """The names are those of fine-tuned ingredients: a base model among them may lack a head."""
+    """The usual tensors; their names come from fine-tuned ingredients, since a base model may lack a head."""
     shapes, types = {}, {}
-    # The most frequent list of names as a whole: each name by itself could make a model that no ingredient is.
+    # The most frequent list of names, taken as a unit: a majority vote on each name could give a model that no
+    # ingredient is.
     names = most_frequent(tuple(item.specs) for item in tuned)
     for name in names:
         specs = [item.specs[name] for item in checkpoints if name in item.specs]
@@ -243,8 +244,8 @@ def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint
 def _problems_of_tensors(
     item: Checkpoint, architecture: str, usual_tensors: _UsualTensors, *, may_lack: bool
 ) -> list[str]:
-    """What is wrong with the class of one ingredient, or else with the names, shapes and types of its tensors."""
-    if item.architecture != architecture:  # its tensors differ of course
+    """Problems with the class of one ingredient, or else with the names, shapes and data types of its tensors."""
+    if item.architecture != architecture:  # another class implies other tensors
         return [f"{item.name} is a {item.architecture}, the others are {architecture}"]
     return [
         *tensor_problems(item, usual_tensors.shapes, may_lack=may_lack),
@@ -253,12 +254,12 @@ def _problems_of_tensors(
 
 
 def _type_of(spec: TensorSpec) -> str:
-    """Floating-point types can be mixed; a whole number goes with its like alone."""
+    """The group of a data type: floating-point types can be mixed, every integer type is a group of its own."""
     return "floating-point" if spec.is_floating else spec.dtype
 
 
 def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
-    """Tensors of another type than most ingredients have; types that can be mixed are none."""
+    """Tensors whose data type differs from that of most ingredients and cannot be mixed with it."""
     problems = []
     for name, usual_type in types.items():
         spec = item.specs.get(name)
@@ -268,7 +269,7 @@ def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
 
 
 def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
-    """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
+    """Tokenizers that map the same ids to different tokens; ingredients without a tokenizer are not compared."""
     if not vocabularies:
         return []
     usual_digest = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
@@ -289,7 +290,7 @@ def is_statistic(name: str) -> bool:
 
 
 def _value_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Tied weights and buffers whose values differ; those of the Hub are compared when they have been fetched."""
+    """Tied weights and buffers whose values differ; those on the Hub are compared after the download."""
     local = [item for item in checkpoints if not item.on_hub]
     problems = []
     for item in local:
@@ -300,11 +301,11 @@ def _value_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec]) -> list[str]:
-    """Integer and boolean buffers that differ between local ingredients, of all tensors that there are."""
+    """Integer and boolean buffers that differ between local ingredients."""
     holders = ", ".join(item.name for item in local)
     problems = []
     for name, spec in specs.items():
-        if spec.is_floating or _is_counter(name):  # a counter is not even read
+        if spec.is_floating or _is_counter(name):  # the value of a counter is not read
             continue
         values = [item.read(name) for item in local if name in item.specs]
         if not equal_or_counter(name, values):
@@ -313,7 +314,7 @@ def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec
 
 
 def _notes_of_ingredients(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The notes of each ingredient; what is left behind of the files of several is said once for all of them."""
+    """The notes of each ingredient; a note about skipped files that applies to several ingredients appears once."""
     names_by_note: dict[str, list[str]] = {}
     for item in checkpoints:
         for note in item.notes:
@@ -326,7 +327,7 @@ def _notes_of_ingredients(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
-    """What to look out for in the tensors, the tokenizers and the list of ingredients itself."""
+    """Notes about the tensors, the tokenizers and the list of ingredients."""
     notes = []
     if any(is_statistic(name) for name in checkpoints[0].specs):
         notes.append(BATCHNORM_NOTE)
@@ -335,7 +336,7 @@ def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabul
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
         notes.append(f"{names} came without a tokenizer, so its vocabulary could not be compared")
-    # By what is in their files, whatever the ingredients are called.
+    # Duplicates are found by the content of their files, not by name.
     contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if max(contents.values()) > 1:
         notes.append("an ingredient is given more than once and counts each time")

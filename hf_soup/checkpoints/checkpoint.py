@@ -1,6 +1,6 @@
-"""An opened ingredient: its configuration and the headers of its weights, pinned; it reads its tensors when asked.
+"""An opened ingredient: its configuration and the headers of its weights, pinned; tensors are read on demand.
 
-It does not know what a user called it; `source.py` makes it.
+A `Checkpoint` does not know how the user referred to it; `source.py` creates it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from .layout import Fitted
 
-MEMORY = "memory"  # the source of weights that were handed over, and the name of the file that they would be
-PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
-ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
+MEMORY = "memory"  # the source of weights that were passed in memory, and the file name that they would have
+PRIVATE = "private"  # the source of an ingredient whose name was omitted when its soup was published
+ELSEWHERE = "elsewhere"  # the source of an ingredient that was a local folder on the publisher's machine
 GENERATION = "generation_config.json"
-FRONT_MATTER = re.compile(r"\s*---[^\S\r\n]*[\r\n]+(.*?)[\r\n]+---\s*([\r\n]|$)", re.DOTALL)  # of a card
+FRONT_MATTER = re.compile(r"\s*---[^\S\r\n]*[\r\n]+(.*?)[\r\n]+---\s*([\r\n]|$)", re.DOTALL)  # of a model card
 LARGEST_CARD = 2_000_000  # bytes; the scores of a thousand benchmarks take half of it
 
 
@@ -91,8 +91,8 @@ class Checkpoint:
 
     @property
     def architecture(self) -> str:
-        """The class that its configuration names, or the kind of model."""
-        if not self.config:  # the folder itself holds no model of transformers, but modules that do
+        """The class that its configuration names, or else its model type."""
+        if not self.config:  # the top folder holds no transformers model, but its modules do
             return "SentenceTransformer"
         architectures = self.config.get("architectures")
         if architectures:
@@ -101,7 +101,7 @@ class Checkpoint:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the weights were handed over in memory."""
+        """Whether the weights were passed in memory."""
         return self.tensors is not None
 
     @property
@@ -111,7 +111,7 @@ class Checkpoint:
 
     @property
     def weights_folder(self) -> Path:
-        """Where the files of its weights lie.
+        """The folder that holds its weight files.
 
         Raises:
             [`IngredientError`]: if the weights are in memory alone.
@@ -122,23 +122,23 @@ class Checkpoint:
 
     @property
     def generation(self) -> str | None:
-        """What its `generation_config.json` holds, if it has one."""
+        """The content of its `generation_config.json`, if it has one."""
         if self.folder is not None and is_there(self.folder, GENERATION):
             return read_inside(self.folder, GENERATION).decode("utf-8", errors="replace")
         return self.generation_config
 
     def changed_files(self) -> list[str]:
-        """The weight files of its folder that have been written, replaced or touched since it was opened."""
-        # the folder is asked for only where there are files: a model in memory has neither
+        """The weight files that have been written, replaced or touched since the folder was opened."""
+        # the folder is looked up only if there are files: a model in memory has neither
         return [file for file, state in self.opened_as.items() if file_state(self.weights_folder / file) != state]
 
     def tensors_digest(self) -> str:
-        """One digest of the tensors in memory as they are now; made again only when one of them was changed."""
+        """One digest of the tensors in memory as they are now; computed again only after one of them changed."""
         tensors = self.tensors or {}
         try:
-            # torch counts in `_version` how often a tensor was changed in place.
+            # torch counts in-place changes of a tensor in `_version`.
             state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
-        except RuntimeError:  # tensors of inference mode do not count their changes
+        except RuntimeError:  # tensors created in inference mode have no version counter
             return _digest_of(tensors)
         if state not in self._digests:
             self._digests.clear()
@@ -147,7 +147,7 @@ class Checkpoint:
 
     @functools.cached_property
     def _digests(self) -> dict[tuple[tuple[int, int], ...], str]:
-        """The digest of the tensors in memory by their addresses and versions: one entry, or none yet."""
+        """The digest of the tensors in memory, keyed by their addresses and versions: at most one entry."""
         return {}
 
     @functools.cached_property
@@ -161,7 +161,7 @@ class Checkpoint:
 
     @functools.cached_property
     def companion_digests(self) -> dict[str, str]:
-        """File name -> digest of each of its companions, which are read once for it."""
+        """Digests of its companion files by name; each file is read once for this."""
         import xxhash
 
         digests = {}
@@ -174,17 +174,17 @@ class Checkpoint:
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:
-        """What its model card says of it: licence, languages, data sets."""
+        """The metadata of its model card: licence, languages, data sets."""
         return read_card(self.folder) if self.folder else {}
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary | None:
-        """What its tokenizer's files say, if it has any."""
+        """The vocabulary in its tokenizer files, if it has any."""
         return read_vocabulary(self.companions, self.name)
 
     @functools.cached_property
     def unequal_twins(self) -> tuple[tuple[str, str], ...]:
-        """Tied weights that the files hold twice, with different values: the two names of each. Reads them."""
+        """Tied weights that the files store twice with different values, as pairs of names. Reads the tensors."""
         if self.fitted is None:
             return ()
         unequal = []
@@ -194,7 +194,7 @@ class Checkpoint:
         return tuple(unequal)
 
     def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
-        """Whether a tensor that is left out has the bytes of one that is kept; memory holds a piece of each."""
+        """Whether a tensor that is dropped has the same bytes as the one that is kept, compared piece by piece."""
         kept_spec = self.specs[name]
         if (spec.shape, spec.dtype) != (kept_spec.shape, kept_spec.dtype):
             return False
@@ -209,7 +209,7 @@ class Checkpoint:
         return True
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor, on the CPU. It may be shared with a loaded model: do not change it.
+        """Read one tensor on the CPU. It may be shared with a loaded model: do not change it.
 
         Raises:
             [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
@@ -241,7 +241,7 @@ class Checkpoint:
             into[:] = bytes_of(self.tensors[name].reshape(-1)[start:stop])
 
     def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
-        """The same for whole tensors, one behind the other; at once if they lie so in the file."""
+        """Copy the bytes of complete tensors, one after the other, at once if they are adjacent in the file."""
         if self.tensors is None and self._are_adjacent(names):
             read_bytes(files, self.weights_folder, self._on_disk[names[0]], 0, into)
             return
@@ -252,7 +252,7 @@ class Checkpoint:
             place += size
 
     def _are_adjacent(self, names: Sequence[str]) -> bool:
-        """Whether tensors lie in one file, one behind the other."""
+        """Whether tensors are stored one after the other in a single file."""
         first = self._on_disk[names[0]]
         end = first.start
         for name in names:
@@ -264,7 +264,7 @@ class Checkpoint:
 
     @functools.cached_property
     def _on_disk(self) -> Mapping[str, TensorSpec]:
-        """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
+        """The locations of the tensors in local files; weights on the Hub are downloaded here."""
         if not self.on_hub:
             return self.specs
         make_ready([self])
@@ -273,7 +273,7 @@ class Checkpoint:
         places = set()
         for specs in tensors.values():
             places |= set(map(_place_of, specs.values()))
-        # What was opened is known from headers alone, which the Hub sent apart from the files.
+        # The checkpoint was opened from headers alone, which the Hub sent separately from the files.
         for spec in self.specs.values():
             if _place_of(spec) not in places:
                 raise IngredientError(
@@ -284,18 +284,18 @@ class Checkpoint:
 
 
 def _place_of(spec: TensorSpec) -> tuple[Any, ...]:
-    """All that decides which bytes of which file a tensor is, and how they are read."""
+    """Everything that determines which bytes of which file a tensor is, and how they are read."""
     return spec.file, spec.key, spec.shape, spec.dtype, spec.start
 
 
 def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """One digest of all tensors, whatever order they are in."""
+    """One digest of all tensors, independent of their order."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
 def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
-    """What the weights of each ingredient are now: file -> digest of its content, as the Hub reports it or as it is
-    read here, on several threads for all at once; of weights in memory, one digest of the tensors.
+    """Digests of the current weights of each ingredient, by file, as the Hub reports them or as read here by several
+    threads; for weights in memory, one digest of all tensors.
 
     Raises:
         [`IngredientError`]: if a file cannot be read, or is being changed.
@@ -317,9 +317,9 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
+    """The metadata of the model card in a folder; empty if there is none or it cannot be read."""
     try:
-        # Some editors put a byte order mark in front, which would hide the metadata.
+        # Some editors write a byte order mark first, which would hide the metadata.
         text = read_inside(folder, CARD, at_most=LARGEST_CARD).decode("utf-8-sig")
         block = FRONT_MATTER.match(text)
         if block is None:
@@ -331,7 +331,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:
-    """Fetch the weights of the Hub, all at once, and compare folders with what they were when they were opened.
+    """Download all weights from the Hub together, and check that no local folder has changed since then.
 
     Raises:
         [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
@@ -361,7 +361,7 @@ def _refuse_changed(item: Checkpoint) -> None:
 
 
 def unequal_twin_problems(item: Checkpoint) -> list[str]:
-    """Weights that an ingredient holds twice with different values, although they are one in the model."""
+    """Problems for weights that an ingredient stores twice with different values although the model ties them."""
     return [
         f"{item.name} holds {key} and {name} with different values, but its config.json ties them into one weight. "
         'Write "tie_word_embeddings": false into config.json if they are meant to be two, or leave one out'

@@ -1,7 +1,7 @@
-"""Companion files: which files of a checkpoint a soup takes over with its weights.
+"""Companion files: which files of a checkpoint a soup takes over together with the weights.
 
-These are all but other weights, traces of training, programs and the card. Names and sizes decide; what is left behind
-is reported.
+A soup takes everything except other weights, training artefacts, programs and the model card. The decision follows
+from names and sizes; skipped files are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .reader import SAFE_INDEX, SAFE_WEIGHTS
 
 LARGEST = 100 * 2**20  # bytes of one file; vocabularies are smaller
 MOST = 500 * 2**20  # bytes of all of them
-MODULES = "modules.json"  # which modules a SentenceTransformer has, each in a sub-folder or in the folder itself
+MODULES = "modules.json"  # the list of modules of a SentenceTransformer, each in a subfolder or in the top folder
 CONFIG, CARD = "config.json", "README.md"
 
 WEIGHTS = re.compile(
@@ -35,9 +35,9 @@ TRAINING = re.compile(
     r"(all|train|eval|test|predict)_results\.json"
 )
 LOGS = re.compile(r"events\.out\.tfevents\..*|.*\.(log|out)|trainer_log\.jsonl")
-# What runs: a soup is averaged numbers and settings, and needs none of it.
+# Executable files, which a soup of averaged numbers and settings does not need.
 PROGRAMS = re.compile(r"(?i).*\.(py|pyc|pyo|pyd|pyx|so|dll|dylib|exe|sh|bash|bat|cmd|ps1|ipynb)")
-# What a soup wrote with its weights, and the next one writes anew.
+# Files that a soup writes with its weights, and that every new soup writes again.
 OF_A_SOUP = re.compile(
     r"soup_recipe\.yaml|soup_batchnorm\.safetensors|comparison\.(md|json)|analysis\.(md|json)|"
     r"(comparison|shifts|reliability|selection)\.png|"
@@ -47,7 +47,7 @@ OTHER_FOLDERS = re.compile(
     r"checkpoint-\d+|runs|logs|wandb|mlruns|tensorboard|onnx|openvino|coreml|global_step\d+|pytorch_model_fsdp(_\d+)?|"
     r"optimizer(_\d+)?|__pycache__"
 )
-# What turns texts, images and sounds into what a model takes.
+# Files that convert texts, images and sounds to model inputs.
 TOKENIZER = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|"
     r"vocab[^/]*\.(json|txt)|merges[^/]*\.txt|[^/]*\.(spm|tiktoken|bpe|model|codes)|dict\.txt|emoji\.json|"
@@ -59,7 +59,7 @@ PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.js
 
 
 class SortedFiles(NamedTuple):
-    """The files of a checkpoint but for its weights, by what becomes of them.
+    """The files of a checkpoint other than its weights, grouped by whether a soup takes them over.
 
     Args:
         taken (`tuple[str, ...]`):
@@ -76,7 +76,7 @@ class SortedFiles(NamedTuple):
 
 
 def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
-    """Decide which files of a checkpoint go along with its weights.
+    """Decide which files of a checkpoint a soup takes over with its weights.
 
     Args:
         sizes (`Mapping[str, int]`):
@@ -89,7 +89,7 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
     taken: list[str] = []
     left: list[str] = []
     total = 0
-    # By size, so that the largest files are those left behind where all together are more than `MOST`.
+    # In order of size, so that the largest files are skipped when the total exceeds `MOST`.
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
         size = sizes[name]
         if _is_written_anew(name) or _is_read(name, subfolders):
@@ -97,7 +97,7 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
         folder_left = _folder_around(name, elsewhere)
         if not _is_printable(name):
             left.append(one_line(name))
-        elif folder_left is not None:  # named once for all of its files
+        elif folder_left is not None:  # reported once for all of its files
             left.append(f"{folder_left}/")
         elif _stays_behind(posixpath.basename(name)) or size > LARGEST or total + size > MOST:
             left.append(name)
@@ -108,7 +108,7 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
 
 
 def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Sub-folders whose weights belong to the model, and the outermost folders that hold nothing of it."""
+    """Subfolders whose weights belong to the model, and the outermost folders that hold nothing of it."""
     names = list(names)
     folders = {posixpath.dirname(name) for name in names}
     with_weights = set()
@@ -130,7 +130,7 @@ def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def _folder_around(name: str, folders: Iterable[str]) -> str | None:
-    """The first of some folders that a file lies in; `None` where it lies in none of them."""
+    """The first of the given folders that contains a file; `None` if there is none."""
     for folder in folders:
         if name.startswith(f"{folder}/"):
             return folder
@@ -138,17 +138,17 @@ def _folder_around(name: str, folders: Iterable[str]) -> str | None:
 
 
 def _is_written_anew(name: str) -> bool:
-    """Whether a soup has a file of its own of this name, or the file is none of the model's."""
+    """Whether a soup writes its own file of this name, or the file is not part of the model."""
     return _is_hidden(name) or name in (CONFIG, CARD) or OF_A_SOUP.fullmatch(name) is not None
 
 
 def _stays_behind(file: str) -> bool:
-    """Whether a file of this name, without its folder, is of no use to a soup."""
+    """Whether a file with this name (without its folder) is of no use to a soup."""
     return any(pattern.fullmatch(file) for pattern in (TRAINING, LOGS, WEIGHTS, PROGRAMS))
 
 
 def sizes_in(folder: Path) -> dict[str, int]:
-    """The files of a folder and of folders in it, relative to it, and their bytes; links to folders are not followed.
+    """The files of a folder and its subfolders, relative to it, with their bytes; links to folders are not followed.
 
     Raises:
         [`IngredientError`]: if the folder cannot be read.
@@ -177,7 +177,7 @@ class CompanionFiles(Mapping[str, bytes]):
             raise IngredientError(f"{one_line(self._folder / name)} is not there any more.") from None
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The content of one piece by piece; memory holds one of them."""
+        """The content of one file in pieces, of which memory holds one at a time."""
         self._refuse_other(name)
         try:
             yield from blocks_of(self._folder, name, at_most=LARGEST)
@@ -196,14 +196,14 @@ class CompanionFiles(Mapping[str, bytes]):
 
 
 def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
-    """The content of a companion file; piece by piece where it lies in a folder."""
+    """The content of a companion file, read in pieces if it is in a folder."""
     if isinstance(files, CompanionFiles):
         return files.blocks(name)
     return [files[name]]
 
 
 def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
-    """The same without files that are called JSON and are none.
+    """The same files without those that are named JSON but are not valid JSON.
 
     Raises:
         [`IngredientError`]: if a tokenizer, a processor or a model needs one of them.
@@ -223,7 +223,7 @@ def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
 
 
 def _refuse_foreign_modules(modules: Any, where: str) -> None:
-    """Refuse modules of a SentenceTransformer that lie outside of its folder, or are no classes of the library."""
+    """Refuse SentenceTransformer modules that are outside the folder or are not classes of the library."""
     if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
         raise IngredientError(f"{where} is not a list of modules.")
     for module in modules:
@@ -242,17 +242,17 @@ def _is_needed(name: str) -> bool:
 
 
 def without_links(folder: Path, sorted_files: SortedFiles, contents: FolderContents) -> SortedFiles:
-    """The same without files and folders that are links to somewhere else: a soup would carry off what they point to.
+    """The same files without links that lead out of the folder, whose targets a soup would otherwise copy.
 
     Raises:
         [`IngredientError`]: if the model, its tokenizer or processor, or its card is or needs one of them.
     """
     for name in (CONFIG, CARD):
-        place_of(folder, name)  # refuses a link out of the folder
+        place_of(folder, name)  # refuses a link that leads out of the folder
     links = [name for name in sorted_files.taken if not lies_in(folder, folder / name)]
     for name in filter(_is_needed, links):
         place_of(folder, name)
-    if MODULES in sorted_files.taken:  # which names folders of modules, of which each may be needed
+    if MODULES in sorted_files.taken:  # which names folders of modules, each of which may be needed
         _refuse_linked_modules(folder, contents.linked_folders)
     _refuse_special_files(folder, contents.special_files)
     taken = tuple(name for name in sorted_files.taken if name not in links)
@@ -263,21 +263,21 @@ def without_links(folder: Path, sorted_files: SortedFiles, contents: FolderConte
 
 
 def _refuse_linked_modules(folder: Path, linked_folders: Iterable[str]) -> None:
-    """Refuse links to folders elsewhere that may hold modules of a SentenceTransformer."""
+    """Refuse links to outside folders that may hold modules of a SentenceTransformer."""
     for name in linked_folders:
         if _foreign_folder(name) is None:
             place_of(folder, name)
 
 
 def _refuse_special_files(folder: Path, special_files: Iterable[str]) -> None:
-    """Refuse pipes, sockets and devices in the place of files that are read."""
+    """Refuse pipes, sockets and devices where a regular file is expected."""
     for name in special_files:
         if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
             raise IngredientError(f"{one_line(folder / name)} is not a regular file.")
 
 
 def _foreign_folder(folder: str) -> str | None:
-    """The outermost folder on the way to this one that holds nothing of a model."""
+    """The outermost folder on the path to this one that holds nothing of a model."""
     names = folder.split("/")
     for index, name in enumerate(names):
         if OTHER_FOLDERS.fullmatch(name):
@@ -286,18 +286,18 @@ def _foreign_folder(folder: str) -> str | None:
 
 
 def _is_printable(name: str) -> bool:
-    """Whether a name is text without control characters, which could stand in a message and in any folder."""
+    """Whether a name has no control characters, so that it can appear in a message and in any folder."""
     without_spaces = name.replace(" ", "_")
     return one_line(without_spaces, len(name)) == without_spaces
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file, or a folder on the way to it, has a name that begins with a dot."""
+    """Whether the name of a file, or of a folder on its path, begins with a dot."""
     return name.startswith(".") or "/." in name
 
 
 def _is_read(name: str, subfolders: list[str]) -> bool:
-    """Whether a file holds weights that are averaged: of the model itself, or of a module in a sub-folder."""
+    """Whether a file holds weights that are averaged: those of the model itself, or of a module in a subfolder."""
     folder, file = posixpath.split(name)
     if folder != "" and folder not in subfolders:
         return False

@@ -1,4 +1,4 @@
-"""Companion files of ingredients, which are read only where their digests differ; and which of them a soup takes."""
+"""Companion files of ingredients, read only where their digests differ, and the choice of those a soup takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .named_code import file_without_code, is_searched
 
 @dataclass(frozen=True)
 class Companions:
-    """Some files of one ingredient; equal to those of another with the same contents.
+    """Some files of one ingredient; equal to those of another ingredient with the same contents.
 
     Args:
         digests (`tuple[tuple[str, str], ...]`):
@@ -27,7 +27,7 @@ class Companions:
         model_type (`str`, *optional*):
             The ingredient's `model_type`, which decides how some files are read.
         owner (`weakref.ref`):
-            The ingredient, while it is there.
+            The ingredient, as long as it exists.
     """
 
     digests: tuple[tuple[str, str], ...]
@@ -40,7 +40,7 @@ class Companions:
         return tuple(name for name, _ in self.digests)
 
     def contents(self) -> dict[str, bytes]:
-        """File name -> content, read anew at each call."""
+        """The contents by file name, read again at each call."""
         owner = self.owner()
         own_files: Mapping[str, bytes] = {}
         if owner is not None:
@@ -48,7 +48,7 @@ class Companions:
         return {name: own_files[name] for name in self.names}
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """One error that names the ingredient for whatever these files make a reader trip over."""
+        """Convert any error that a reader raises on these files to one that names the ingredient."""
         owner = self.owner()
         what = ", ".join(self.names)
         if owner is not None:
@@ -57,7 +57,7 @@ class Companions:
 
 
 def json_of(contents: Mapping[str, bytes], name: str) -> Any:
-    """What a JSON file among these holds; an empty mapping where there is none, or it is no JSON."""
+    """The content of one of these JSON files; an empty mapping if it is missing or not valid JSON."""
     try:
         return parse_bounded(contents.get(name, b"{}"), name, most=VALUES_OF_WORDS)
     except IngredientError:
@@ -65,7 +65,7 @@ def json_of(contents: Mapping[str, bytes], name: str) -> Any:
 
 
 def mapping_of(contents: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
-    """The same, and empty where it holds something else than a mapping."""
+    """The content of one of these JSON files; an empty mapping if it is missing or not a mapping."""
     content = json_of(contents, name)
     if not isinstance(content, Mapping):
         return {}
@@ -73,7 +73,7 @@ def mapping_of(contents: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
 
 
 def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions:
-    """The files of an ingredient that belong to one matter.
+    """The files of an ingredient that a filter selects.
 
     Args:
         item (`Checkpoint`):
@@ -82,17 +82,17 @@ def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions
             Whether a file of this name does.
     """
     digests = sorted((name, digest) for name, digest in item.companion_digests.items() if wanted(name))
-    # A weak reference, since results about `Companions` are cached, and would keep checkpoints in memory.
+    # A weak reference, since cached results about `Companions` would otherwise keep checkpoints in memory.
     return Companions(tuple(digests), item.config.get("model_type"), weakref.ref(item))
 
 
 def have_equal_files(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether all have the same companion files, as the runs of a sweep do."""
+    """Whether all ingredients have the same companion files, as the runs of a sweep do."""
     return all(item.companion_digests == checkpoints[0].companion_digests for item in checkpoints)
 
 
 def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The ingredient that gives a soup its tokenizer, processor and the like: the first that has any of them."""
+    """The ingredient whose tokenizer and processor files the soup takes: the first that has any of them."""
     for item in checkpoints:
         if _processing_files(item):
             return item
@@ -109,20 +109,20 @@ def _processing_files(item: Checkpoint) -> list[str]:
 
 
 def first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The ingredient that gives a soup all of its files: the first that has any."""
+    """The ingredient whose other files the soup takes: the first that has any."""
     for item in checkpoints:
-        if set(item.companions) - {GENERATION}:  # a generation configuration alone has a giver of its own
+        if set(item.companions) - {GENERATION}:  # the generation configuration is chosen separately
             return item
     return None
 
 
 def giver_of_generation(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The ingredient that gives a soup its generation configuration: the first that has one."""
+    """The ingredient whose generation configuration the soup takes: the first that has one."""
     return next((item for item in checkpoints if GENERATION in item.companions), None)
 
 
 class TakenFiles(Mapping[str, bytes]):
-    """Files that a soup takes over, without the code that they name; each is read when it is asked for.
+    """The files that a soup takes over, without references to code; each is read on demand.
 
     Args:
         givers (`Mapping[str, Checkpoint]`):
@@ -140,7 +140,7 @@ class TakenFiles(Mapping[str, bytes]):
         return file_without_code(name, content, giver.name)
 
     def copy(self, name: str, path: Path) -> None:
-        """Write one of them, piece by piece where nothing in it is looked for."""
+        """Write one file, in pieces if its content need not be searched."""
         pieces: Iterable[bytes]
         if is_searched(name):
             pieces = [self[name]]
@@ -157,8 +157,8 @@ class TakenFiles(Mapping[str, bytes]):
 
 
 def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
-    """The files that a soup takes over: all of the first ingredient that has any; a tokenizer and a processor, where
-    that has none, of the first that does.
+    """The files that a soup takes over: all of the first ingredient that has any; if that ingredient has no tokenizer
+    or processor, these come from the first that does.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -170,7 +170,7 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
     if first is not None:
         givers |= dict.fromkeys(first.companions, first)
         givers.pop(GENERATION, None)
-        # Tokenizer and processor come from one ingredient: one that has either gets nothing of another's.
+        # Tokenizer and processor files come from one ingredient and are never mixed.
         if processing is not None and not _processing_files(first):
             givers |= dict.fromkeys(_processing_files(processing), processing)
     if generation is not None:
@@ -179,7 +179,7 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
 
 
 def in_order(checkpoints: Iterable[Checkpoint], settings: Checkpoint | None) -> list[Checkpoint]:
-    """Ingredients in their order, but for the one that gives the settings: where there is one, it comes first."""
+    """The ingredients in their order, except that the one that gives the settings, if any, comes first."""
     items = list(checkpoints)
     if settings is None:
         return items

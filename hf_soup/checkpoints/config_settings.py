@@ -1,7 +1,7 @@
-"""The settings of a configuration as transformers reads it, and which of them its model computes with.
+"""Settings of a configuration as transformers reads them, and which of them the model computes with.
 
-Old and new spellings of a setting are one, and a setting that is left out has its default. What a difference between
-models decides is said in `configs.py`. No weights and no model classes are loaded.
+Old and new spellings of a setting are unified, and a missing setting has its default. `configs.py` decides what a
+difference between models means. No weights and no model classes are loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .model_code import SHARED, names_read
 
 
 LABELS = re.compile(r"^(id2label|label2id|_?num_labels|num_classes|label_names|label_descriptions)$")
-# Names that mean computation where no code of a model can be read.
+# Name patterns that indicate computation, used where a model's code cannot be read.
 MATTERS = re.compile(
     r"""
     rope | rotary | heads?(_|$) | (^|_)act(_|$|ivation) | norm | eps(ilon)?$ | position | window | problem_type | pool
@@ -31,18 +31,18 @@ MATTERS = re.compile(
     """,
     re.VERBOSE,
 )
-ACTIVATIONS = {  # transformers' own names for one function
+ACTIVATIONS = {  # transformers' different names for one function
     "swish": "silu",
     "gelu_python": "gelu",
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_pytorch_tanh"),
 }
-INNER_SIZES = ("n_inner", "intermediate_size")  # four times the width where they are null
-# Values that older versions wrote for settings that are gone.
+INNER_SIZES = ("n_inner", "intermediate_size")  # four times the width if null
+# Values that older versions wrote for settings that have been removed.
 FORMER_DEFAULTS = {"position_embedding_type": "absolute"}
 
 
 class ConfigSettings(NamedTuple):
-    """The settings of a configuration as it is read.
+    """The settings of a configuration as transformers reads it.
 
     Args:
         values (`dict[str, Any]`):
@@ -59,15 +59,15 @@ class ConfigSettings(NamedTuple):
 
 
 def read_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, ConfigSettings]:
-    """The settings of models as transformers reads them; as they are written where it cannot read one of them.
+    """The settings of models as transformers reads them, or as they are written if it cannot read one of them.
 
     Args:
         configs (`Mapping[str, Mapping[str, Any]]`):
             Ingredient -> what its `config.json` holds.
     """
-    # As text, by which what was read before is found again.
+    # As text, which is the key of the cache.
     texts = {name: json.dumps(config, sort_keys=True, default=str) for name, config in configs.items()}
-    # A configuration that says no type is read as one of the others' type.
+    # A configuration without a model type is read with the type of the others.
     model_types = [config["model_type"] for config in configs.values() if config.get("model_type")]
     model_type = model_types[0] if model_types else None
     models = {}
@@ -81,7 +81,7 @@ def read_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, ConfigS
 
 @functools.lru_cache(maxsize=128)
 def _as_transformers(text: str, model_type: str | None) -> ConfigSettings | None:
-    """A configuration as its class reads it; `None` where transformers has no such class or it refuses."""
+    """A configuration as its class reads it; `None` if transformers has no such class or rejects the configuration."""
     from .memory import quiet_transformers
 
     config = {"model_type": model_type, **json.loads(text)}
@@ -90,14 +90,14 @@ def _as_transformers(text: str, model_type: str | None) -> ConfigSettings | None
 
         with quiet_transformers():
             model = _fields(CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(config)))
-    except Exception:  # whatever a configuration makes transformers trip over
+    except Exception:  # transformers may raise anything for an invalid configuration
         return None
     return model._replace(values=_normalized(model.values, _has_one_class(config)))
 
 
 @functools.lru_cache(maxsize=128)
 def _as_written(text: str) -> ConfigSettings:
-    """A configuration without defaults; names alone tell what its model computes with."""
+    """A configuration without defaults; whether the model computes with a setting is judged by its name alone."""
     config = json.loads(text)
     settings = _normalized(flatten(config), _has_one_class(config))
     return ConfigSettings(settings, frozenset(), frozenset(filter(_sounds_like_computation, settings)))
@@ -109,12 +109,12 @@ def _sounds_like_computation(name: str) -> bool:
 
 
 def _has_one_class(config: Mapping[str, Any]) -> bool:
-    """Whether a head has one output, which transformers takes for a regression."""
+    """Whether a head has one output, which transformers treats as regression."""
     return len(config.get("id2label") or ()) == 1 or config.get("num_labels") == 1
 
 
 def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) -> ConfigSettings:
-    """The settings of a configuration and of those within it.
+    """The settings of a configuration and of the configurations nested in it.
 
     Args:
         config (`transformers.PretrainedConfig`):
@@ -143,7 +143,7 @@ def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) 
             declared |= set(flat)
         if in_code:
             is_used = name in in_code or name in outer or SHARED.search(name) is not None
-        else:  # no code can be read: what its class asks for, or sounds like computation
+        else:  # the code cannot be read: what the class defines, or what looks like computation by name
             is_used = name in parameters
             used |= set(filter(_sounds_like_computation, flat))
         if is_used:
@@ -152,32 +152,32 @@ def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) 
 
 
 def _parameters_of(config_class: type) -> set[str]:
-    """The settings that a class of configurations defines."""
+    """The settings that a configuration class defines."""
     if dataclasses.is_dataclass(config_class):
         return {field.name for field in dataclasses.fields(config_class)}
     return set(inspect.signature(config_class).parameters)
 
 
 def _normalized(settings: Mapping[str, Any], one_class: bool) -> dict[str, Any]:
-    """The same settings with one name for each function, and a number for a pair of equal ones."""
+    """The same settings with one name for each function, and a single number in place of a pair of equal ones."""
     normalized = {}
     for name, value in settings.items():
         path, _, leaf = name.rpartition(".")
-        # transformers keeps `type`, the old name of `rope_type`, beside the new one.
+        # transformers keeps `type`, the old name of `rope_type`, next to the new one.
         is_old_name = leaf == "type" and f"{path}.rope_type" in settings
         if LABELS.search(leaf) or is_old_name:
             continue
         if leaf in INNER_SIZES and value is None:
             value = _inner_size(settings, path)
         if leaf == "problem_type" and value is None:
-            # What transformers takes it for, and writes into the configuration of a model that it trains.
+            # The problem type that transformers infers and writes into the configuration of a model that it trains.
             value = "regression" if one_class else "single_label_classification"
         normalized[name] = plain(_normalized_value(leaf, value))
     return normalized
 
 
 def _normalized_value(leaf: str, value: Any) -> Any:
-    """One value in the spelling of today; `leaf` is the last component of the setting's name."""
+    """One value in its current spelling; `leaf` is the last component of the setting's name."""
     if value == FORMER_DEFAULTS.get(leaf):
         return None
     if leaf == "pos_att_type" and isinstance(value, str):  # DeBERTa: "c2p|p2c" is the list of the two
@@ -190,10 +190,10 @@ def _normalized_value(leaf: str, value: Any) -> Any:
 
 
 def _normalized_list(leaf: str, values: list[Any]) -> Any:
-    """One list in the spelling of today: a single value where one would mean the same."""
-    if leaf == "pos_att_type":  # a set of terms, in any order
+    """One list in its current spelling: a single value if that means the same."""
+    if leaf == "pos_att_type":  # a set of terms in any order
         return sorted(values)
-    is_for_each_layer = leaf == "attention_window"  # Longformer: one width is that of all layers
+    is_for_each_layer = leaf == "attention_window"  # Longformer: a single width applies to all layers
     if not values or not (is_for_each_layer or _is_pair(leaf, values)):
         return values
     first = values[0]
@@ -202,12 +202,12 @@ def _normalized_list(leaf: str, values: list[Any]) -> Any:
 
 
 def _is_pair(leaf: str, values: list[Any]) -> bool:
-    """Whether a list is height and width, of which one number can stand for both."""
+    """Whether a list is height and width, which a single number can represent."""
     return len(values) == 2 and re.search("size|stride", leaf) is not None
 
 
 def _inner_size(settings: Mapping[str, Any], path: str) -> int | None:
-    """The width of feed-forward layers where a configuration says null."""
+    """The width of the feed-forward layers where a configuration has null."""
     start = f"{path}." if path else ""
     for width in ("n_embd", "hidden_size"):
         size = settings.get(f"{start}{width}")

@@ -1,7 +1,7 @@
-"""What `config.json` says of the computation, compared between models, and what a difference in it decides.
+"""Comparison of `config.json` between models, and which differences change the computation.
 
-Settings are compared as `config_settings.py` reads them. Names of classes are compared in `label_problems.py`, and
-sizes with the tensors. No weights are loaded.
+Settings are compared as `config_settings.py` reads them. Class names are compared in `label_problems.py`, and sizes by
+means of the tensors. No weights are loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .differences import Difference, find_differences
 
 Effect = Literal["matters", "harmless", "unknown"]
 
-# Fields that only training, the loss or the form of outputs depends on, and names.
+# Fields that affect only training, the loss, names or the form of the outputs.
 HARMLESS = re.compile(
     r"""
     dropout | drop_?path | layerdrop | pdrop$ | (attn|mlp)_drop | (^|_)drop_(rate|prob|connect|mlp|conv)
@@ -37,8 +37,8 @@ HARMLESS = re.compile(
     """,
     re.VERBOSE,
 )
-NOT_HARMLESS = re.compile(r"^token_dropout$")  # by which ESM scales its embeddings at inference too
-# Fields of generation in older configurations; `generation_config.json` is compared with the processors.
+NOT_HARMLESS = re.compile(r"^token_dropout$")  # ESM scales its embeddings with these at inference as well
+# Generation fields of older configurations; `generation_config.json` is compared with the processors.
 IS_GENERATION = re.compile(
     r"""
     ^( do_sample | num_beams | num_beam_groups | top_[kp] | temperature | typical_p | epsilon_cutoff | eta_cutoff
@@ -48,18 +48,18 @@ IS_GENERATION = re.compile(
     """,
     re.VERBOSE,
 )
-# Settings of a head, which a base model has no use for.
+# Settings of a head, which do not matter in a base model.
 OF_A_HEAD = re.compile(r"^(problem_type|classifier_\w+|summary_\w+|pad_token_id|use_weighted_layer_sum)$")
 SIZES = re.compile(r"(^|_)(size|dim|channels?|layers|depths?|sizes|dims|inner|embd|model|positions|embeddings)$")
 TOKEN_IDS = re.compile(r"_token_id$|_token_index$")
 ENDS_OF_TEXTS = re.compile(r"^(decoder_start|forced_bos|forced_eos|bos|eos|cls|sep|mask|unk)_token_id$")
-WRITES = ("CausalLM", "ConditionalGeneration", "LMHeadModel")  # architectures that do not pool by padding
+WRITES = ("CausalLM", "ConditionalGeneration", "LMHeadModel")  # generative architectures, which do not pool by padding
 LONGEST_POSITIONS = ("max_position_embeddings", "n_positions")
-PLAIN_ROPE = ("default", "linear")  # under which no frequency depends on the longest position
+PLAIN_ROPE = ("default", "linear")  # types for which no frequency depends on the longest position
 
 
 class ConfigDifferences(NamedTuple):
-    """What differs in the configurations of models.
+    """The differences between the configurations of models.
 
     Args:
         decisive (`list[Difference]`):
@@ -84,7 +84,7 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
     Returns:
         [`ConfigDifferences`]
     """
-    if _are_alike(configs.values()):  # nearly always, and without transformers
+    if _are_alike(configs.values()):  # the usual case, handled without transformers
         return ConfigDifferences([], [])
     models = read_settings(configs)
     architecture = _architecture_of(configs.values())
@@ -100,7 +100,7 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
 
 
 def _architecture_of(configs: Iterable[Mapping[str, Any]]) -> str:
-    """The first class that a configuration names; empty where none does."""
+    """The first class that any of the configurations names; empty if none does."""
     for config in configs:
         architectures = config.get("architectures")
         if architectures and architectures[0]:
@@ -109,18 +109,18 @@ def _architecture_of(configs: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _are_alike(configs: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether configurations are the same but for what decides nothing."""
+    """Whether configurations are the same apart from fields that do not matter."""
     distinct: list[Mapping[str, Any]] = []
     for config in configs:
-        if config not in distinct:  # to compare mappings is cheaper than to write each as text
+        if config not in distinct:  # comparing mappings is cheaper than writing each as text
             distinct.append(config)
     return len({_comparable(config) for config in distinct}) < 2
 
 
 def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: tuple[str, str]) -> list[Difference]:
-    """What a base model computes otherwise than a model that was fine-tuned from it.
+    """The differences in computation between a base model and a model that was fine-tuned from it.
 
-    Heads are not compared, nor are sizes: tensors that do not fit are reported where the base is opened.
+    Heads and sizes are not compared: tensors that do not fit are reported where the base model is opened.
 
     Args:
         base (`Mapping`), tuned (`Mapping`):
@@ -138,7 +138,7 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: t
 
 
 def _comparable(config: Mapping[str, Any]) -> str:
-    """What has to be compared of a configuration, as text; null is a value, where a field left out has its default."""
+    """The parts of a configuration that have to be compared, as text; a null is kept, a missing field is not."""
     compared_fields = {}
     for key, value in config.items():
         if not _decides_nothing(key):
@@ -148,14 +148,14 @@ def _comparable(config: Mapping[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _decides_nothing(name: str) -> bool:
-    """Whether a field is of training alone, says what something is called, or has the classes' names."""
+    """Whether a field affects training alone, names something, or holds the class names."""
     if LABELS.search(name):
         return True
     return HARMLESS.search(name) is not None and NOT_HARMLESS.search(name) is None
 
 
 def _classify(difference: Difference, models: Mapping[str, ConfigSettings], architecture: str) -> Effect:
-    """Whether a difference changes the computation.
+    """Decide whether a difference changes the computation.
 
     Args:
         difference ([`Difference`]):
@@ -177,7 +177,7 @@ def _classify(difference: Difference, models: Mapping[str, ConfigSettings], arch
 
 
 def _is_harmless(difference: Difference, models: Mapping[str, ConfigSettings]) -> bool:
-    """Whether a setting has nothing to do with the computation, by what it is called and where it is defined."""
+    """Whether a setting does not affect the computation, judged by its name and where it is defined."""
     names = difference.name.split(".")
     leaf = names[-1]
     if any(_decides_nothing(name) for name in names):
@@ -186,21 +186,21 @@ def _is_harmless(difference: Difference, models: Mapping[str, ConfigSettings]) -
     is_internal = leaf.startswith("_") and not is_declared
     if is_internal or _is_of_generation(leaf, is_declared):
         return True
-    # A field that no class defines any more, and that is null, false or absent everywhere, switches nothing on.
+    # A field that no class defines any more and that is null, false or absent everywhere has no effect.
     classes_are_known = any(model.declared for model in models.values())
     is_on = any(difference.values.values())
     return classes_are_known and not is_declared and not is_on
 
 
 def _is_of_generation(leaf: str, is_declared: bool) -> bool:
-    """A `temperature` that a class of configurations defines is one of its model (CLIP, VITS ...)."""
+    """Whether a setting belongs to generation; a `temperature` that the configuration class defines does not."""
     if is_declared and leaf == "temperature":
         return False
     return bool(IS_GENERATION.search(leaf))
 
 
 def _classify_token(leaf: str, models: Mapping[str, ConfigSettings], architecture: str) -> Effect:
-    """Ids of padding decide positions and where decoders pool, that of the end where encoder-decoders pool."""
+    """The effect of a token id: padding affects positions and pooling, the end token encoder-decoders."""
     pools = not architecture.endswith(WRITES)
     if leaf == "pad_token_id":
         is_decisive = pools
@@ -208,13 +208,14 @@ def _classify_token(leaf: str, models: Mapping[str, ConfigSettings], architectur
         has_decoder = any(model.values.get("is_encoder_decoder") for model in models.values())
         is_decisive = pools and has_decoder
     else:
-        # Tokenizers and generation put ends of texts in; other ids, as of images, stand for something in the model.
+        # Tokenizers and generation insert end tokens; other ids, such as those of images, have a meaning inside the
+        # model.
         is_decisive = ENDS_OF_TEXTS.search(leaf) is None
     return "matters" if is_decisive else "unknown"
 
 
 def _has_plain_rope(difference: Difference, models: Mapping[str, ConfigSettings]) -> bool:
-    """Whether positions are rotations that do not depend on the longest one."""
+    """Whether positions are rotary embeddings that do not depend on the longest position."""
     path = difference.name.rpartition(".")[0]
     start = f"{path}.rope_parameters." if path else "rope_parameters."
     for model in models.values():
@@ -225,5 +226,5 @@ def _has_plain_rope(difference: Difference, models: Mapping[str, ConfigSettings]
 
 
 def _rope_types(settings: Mapping[str, Any], start: str) -> list[Any]:
-    """The types of rotary positions, which a model may have several of, by the beginning of the settings' names."""
+    """The types of rotary embeddings, of which a model may have several; `start` begins the settings' names."""
     return [value for name, value in settings.items() if name.startswith(start) and name.endswith("_type")]

@@ -1,7 +1,8 @@
-"""Digests of the content of files. A file that was read once is known again by what the system says of it.
+"""Digests of file contents. A file that was read once is recognised by its metadata.
 
-That is its device, inode, size, time of change, and the time of change of its inode, which no program can set back: a
-copy with the times of the original (`cp -p`, `rsync -t`, `tar`) has another one. It knows no format.
+The metadata are its device, inode, size, modification time and inode change time. No program can set back the change
+time, so a copy that keeps the original times (`cp -p`, `rsync -t`, `tar`) has another one. File formats do not matter
+here.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from ..value_store import ValueStore
 from .files import OpenFiles
 
 
-BLOCK = 2**24  # bytes that have a digest of their own, so that several threads work on one file
-CHUNK = 2**20  # bytes read at a time, which stay in the cache of a core
-MAX_THREADS = 8  # more would wait for memory
-# Seconds. A file that changes twice within one tick of the system's clock keeps its times, so the digest of a file is
-# kept only if it has not changed for longer than this.
+BLOCK = 2**24  # bytes that have their own digest, so that several threads can work on one file
+CHUNK = 2**20  # bytes read at a time, which fit in the cache of a core
+MAX_THREADS = 8  # more threads would wait for memory
+# Seconds. A file that changes twice within one clock tick keeps its times, so its digest is stored only if it has not
+# changed for longer than this.
 SETTLED = 2.0
-ATTEMPTS = 3  # at a file that changes while it is read
-# File systems that do not keep the time of change of an inode: each process reads the files there anew.
+ATTEMPTS = 3  # to read a file that changes meanwhile
+# File systems that do not store the inode change time: each process reads the files there again.
 WITHOUT_CHANGE_TIME = ("fuse", "vfat", "msdos", "exfat", "cifs", "smb")
 
-_known: dict[str, str] = {}  # device and inode -> the other marks and the digest, in the form of the store's values
+_known: dict[str, str] = {}  # device and inode -> the other metadata and the digest, in the form of the store's values
 
 
 class _Block(NamedTuple):
-    """A range of bytes of a file that has a digest of its own."""
+    """A range of bytes of a file, which has its own digest."""
 
     path: str
     start: int
@@ -41,7 +42,7 @@ class _Block(NamedTuple):
 
 
 class FileState(NamedTuple):
-    """What the system says of a file.
+    """The metadata of a file, as the system reports them.
 
     Args:
         device (`int`), inode (`int`):
@@ -60,24 +61,24 @@ class FileState(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Under what its digest is kept."""
+        """The key under which its digest is stored."""
         return f"{self.device}:{self.inode}"
 
     @property
     def marks(self) -> str:
-        """What changes with its content."""
+        """The metadata that change with its content."""
         return f"{self.size}:{self.changed}:{self.inode_changed}"
 
 
 def store() -> ValueStore:
-    """Where digests are kept between processes: below `HF_HOME`."""
+    """The store that keeps digests between processes, below `HF_HOME`."""
     from huggingface_hub.constants import HF_HOME
 
     return ValueStore(Path(HF_HOME) / "hf_soup" / "digests.sqlite", "digests of weight files")
 
 
 def file_state(path: str | os.PathLike[str]) -> str:
-    """Size and times of a file, which tell whether it has been changed since.
+    """The size and times of a file, by which a change can be detected.
 
     Raises:
         [`IngredientError`]: if there is no such file.
@@ -86,7 +87,7 @@ def file_state(path: str | os.PathLike[str]) -> str:
 
 
 def content_digests(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """The digest of the content of each file as it is now; only what is not known yet is read, on several threads.
+    """The digests of the current contents of files; only unknown ones are read, by several threads.
 
     Args:
         paths (`Iterable[str` or `os.PathLike]`):
@@ -122,7 +123,7 @@ def _recall(states: Iterable[FileState]) -> None:
 
 
 def _read_unchanged(paths: Sequence[str]) -> dict[str, str]:
-    """The digests of files, each read until it did not change meanwhile."""
+    """The digests of files, each read again until it did not change during the reading."""
     digests: dict[str, str] = {}
     unread = list(paths)
     for _ in range(ATTEMPTS):
@@ -144,7 +145,7 @@ def _read_unchanged(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _remember(path: str, state: FileState, digest: str, begun: float) -> None:
-    """Keep a digest, unless the file may change once more without another time."""
+    """Store a digest, unless the file could still change without a visible change of its times."""
     if state.inode_changed >= (begun - SETTLED) * 1e9:
         return
     key, value = state.key, f"{state.marks} {digest}"
@@ -154,12 +155,12 @@ def _remember(path: str, state: FileState, digest: str, begun: float) -> None:
 
 
 def _read(states: dict[str, FileState]) -> dict[str, str]:
-    """The digests of files: each that of the digests of its blocks, joined in order."""
+    """The digests of files: each is the digest of the joined digests of its blocks."""
     import xxhash
 
     blocks: list[_Block] = []
     for path, state in states.items():
-        for start in range(0, max(state.size, 1), BLOCK):  # an empty file has one block, which is empty
+        for start in range(0, max(state.size, 1), BLOCK):  # an empty file has one empty block
             blocks.append(_Block(path, start, min(BLOCK, state.size - start)))
     with OpenFiles() as files:
 
@@ -193,30 +194,30 @@ def _in_threads(function: Callable[[_Block], bytes], blocks: Sequence[_Block]) -
     with ThreadPoolExecutor(threads) as pool:
         try:
             return list(pool.map(function, blocks))
-        except RuntimeError:  # the system gives no more threads
+        except RuntimeError:  # the system provides no more threads
             pool.shutdown(cancel_futures=True)
             return [function(block) for block in blocks]
 
 
 def _state(path: str | os.PathLike[str]) -> FileState:
-    """What the system says of a file now; links are followed."""
+    """The current metadata of a file; links are followed."""
     try:
         state = os.stat(path)
-    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
+    except (OSError, ValueError) as error:  # a NUL in the path raises a ValueError
         raise IngredientError(f"cannot read {path}: {getattr(error, 'strerror', error)}.") from None
     return FileState(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def _keeps_change_time(device: int) -> bool:
-    """Whether the file system of a device keeps the time of change of an inode, which no program can set back."""
-    if os.name == "nt":  # Windows reports the time of creation in its place
+    """Whether the file system of a device stores the inode change time, which no program can set back."""
+    if os.name == "nt":  # Windows reports the creation time instead
         return False
     return not _file_systems().get(device, "").startswith(WITHOUT_CHANGE_TIME)
 
 
 @functools.cache
 def _file_systems() -> dict[int, str]:
-    """Device -> type of its file system, where the system has such a list."""
+    """Device -> type of its file system, on systems that provide such a list."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

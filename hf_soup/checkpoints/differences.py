@@ -1,4 +1,7 @@
-"""Settings of several ingredients -> what differs, with the value of each. It does not know what a setting means."""
+"""The differences between the settings of several ingredients, with the value of each.
+
+This module does not know what the settings mean.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from ..types import plain
 
 
 LONGEST = 60  # characters of a value that are shown
-SHOWN = 3  # differences that one sentence lists
-BEFORE = 8  # characters of a long text that are shown before the first that differs
+SHOWN = 3  # differences listed in one sentence
+BEFORE = 8  # characters of a long text that are shown before the first difference
 T = TypeVar("T", bound=Hashable)
 
 
 class Difference(NamedTuple):
-    """One setting that not all ingredients have alike.
+    """One setting that differs between ingredients.
 
     Args:
         name (`str`):
@@ -42,7 +45,7 @@ class Difference(NamedTuple):
 
 
 def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
-    """What differs between ingredients; `None` is the same as a setting that is not there.
+    """Find the settings that differ between ingredients; `None` is equal to a missing setting.
 
     Args:
         settings (`Mapping[str, Mapping[str, Any]]`):
@@ -61,7 +64,7 @@ def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Differen
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; lists stay whole, and whole numbers lose their point."""
+    """Nested settings under dotted names; lists are kept, and floats with integer values become integers."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -72,7 +75,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def several(differences: Sequence[Difference]) -> str:
-    """The first of several differences in one sentence, and how many more there are."""
+    """The first of several differences in one sentence, and the number of further ones."""
     text = "; ".join(map(str, differences[:SHOWN]))
     if len(differences) <= SHOWN:
         return text
@@ -80,16 +83,16 @@ def several(differences: Sequence[Difference]) -> str:
 
 
 def has(names: Sequence[str]) -> str:
-    """The verb for these subjects."""
+    """The form of "have" that agrees with these subjects."""
     return "has" if len(names) == 1 else "have"
 
 
 def shown_apart(values: Sequence[Any]) -> list[str]:
-    """Different values as short texts that differ as well: of long lists the first place where they do."""
+    """Different values as short texts that still differ; long lists are shown from their first difference."""
     texts = list(map(_shown, values))
     if len(set(texts)) == len(values):
         return texts
-    # All begin alike, so that they would be cut off before they differ.
+    # All begin alike, so truncation would hide the difference.
     if all(isinstance(value, list) for value in values):
         place = _first_apart(values)
         return [f"{_shown(value[place : place + 1])} at {place} of {len(value)}" for value in values]
@@ -99,7 +102,7 @@ def shown_apart(values: Sequence[Any]) -> list[str]:
 
 
 def _first_apart(values: Sequence[Sequence[Any]]) -> int:
-    """The first place where lists or texts differ; the end of the shortest where it is the beginning of the others."""
+    """The first index at which lists or texts differ; the end of the shortest if it is a prefix of the others."""
     shortest = min(map(len, values))
     for place in range(shortest):
         if _are_different(value[place] for value in values):
@@ -108,7 +111,7 @@ def _first_apart(values: Sequence[Sequence[Any]]) -> int:
 
 
 def _shown(value: Any) -> str:
-    """A value as text, cut off where it is long."""
+    """A value as text, truncated if it is long."""
     if value is None:
         return "none"
     text = repr(value)
@@ -118,17 +121,17 @@ def _shown(value: Any) -> str:
 
 
 def _are_different(values: Iterable[Any]) -> bool:
-    """Whether some of these values mean something else than others."""
+    """Whether these values do not all mean the same."""
     return len(set(map(_key, values))) > 1
 
 
 def _key(value: Any) -> str:
-    """Equal for values that mean the same: `10000` and `10000.0`, but not `1` and `True`."""
+    """A key that is equal for values with the same meaning: `10000` and `10000.0`, but not `1` and `True`."""
     return json.dumps(plain(value), sort_keys=True, default=str)
 
 
 def most_frequent(values: Iterable[T]) -> T:
-    """The most frequent of some values; of several that are, the first."""
+    """The most frequent value; the first of them if there is a tie."""
     return Counter(values).most_common(1)[0][0]
 
 

@@ -1,8 +1,4 @@
-"""Digests of tensors: xxh3-128, piece by piece on any thread; and one for many tensors, whatever files they are in.
-
-A tensor of one piece (262,144 elements) has the xxh3-128 of its bytes; a larger one has that of the digests of its
-pieces, joined in order.
-"""
+"""Digests of tensors (xxh3-128), computed in pieces on any thread, and combined digests of many tensors."""
 
 from __future__ import annotations
 
@@ -19,20 +15,20 @@ SIZE = 16  # bytes of one digest
 
 
 class Digests:
-    """Digests of tensors that come in pieces, in any order.
+    """Digests of tensors that arrive in pieces, in any order.
 
-    Each tensor takes 16 bytes for each piece. Several threads may add at once.
+    Each piece takes 16 bytes of memory. Several threads may add pieces at once.
     """
 
     def __init__(self) -> None:
         self._piece_digests: dict[str, bytearray] = {}
 
     def expect(self, name: str, numel: int) -> None:
-        """Make room for the pieces of one tensor."""
+        """Reserve room for the pieces of one tensor."""
         self._piece_digests[name] = bytearray(SIZE * len(piece_starts(numel)))
 
     def add(self, name: str, start: int, data: memoryview, itemsize: int) -> None:
-        """Take in the bytes of one tensor from the element `start`, the first of a piece, to the end of a piece."""
+        """Add the bytes of one tensor from the element `start`, where a piece begins, to the end of a piece."""
         digests = _of_pieces(data, itemsize)
         place = start // PIECE * SIZE
         self._piece_digests[name][place : place + len(digests)] = digests
@@ -43,10 +39,10 @@ class Digests:
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor in row-major order; without a copy if they lie so on the CPU."""
+    """The bytes of a tensor in row-major order, without a copy if they are stored that way on the CPU."""
     import torch
 
-    # numpy has no bfloat16 and no float8, so that it is given bytes.
+    # numpy has neither bfloat16 nor float8, so it gets a view of the bytes.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -56,7 +52,7 @@ def tensor_digest(tensor: torch.Tensor) -> str:
 
 
 def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str:
-    """One digest over {tensor name: digest}, sorted by name: independent of order and of sharding.
+    """One digest over {tensor name: digest}, sorted by name, so that it does not depend on order or sharding.
 
     Args:
         digests (`Mapping[str, str]`):
@@ -74,7 +70,7 @@ def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str
 
 
 def _of_pieces(data: memoryview, itemsize: int) -> bytes:
-    """The digest of each piece of some bytes that begin with a piece, one behind the other."""
+    """The joined digests of the pieces of some bytes that start at a piece."""
     from xxhash import xxh3_128_digest
 
     size = PIECE * itemsize
@@ -84,7 +80,7 @@ def _of_pieces(data: memoryview, itemsize: int) -> bytes:
 
 
 def _joined(digests: bytes | bytearray) -> str:
-    """The digest of a tensor by those of its pieces; that of the piece where there is one."""
+    """The digest of a tensor from the digests of its pieces; with a single piece, the digest of that piece."""
     import xxhash
 
     if len(digests) == SIZE:

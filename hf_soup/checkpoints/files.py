@@ -1,6 +1,7 @@
-"""Files that several threads read and write at places of their own, each opened once.
+"""Files that several threads read and write at their own offsets, each opened once.
 
-It knows no format. A handle that falls out of the cache is closed when the last thread that uses it is done.
+File formats are unknown here. A handle that is evicted from the cache is closed when the last thread has finished with
+it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import stat
 
 
-HANDLES = 100  # open at once, where the system allows it
-SHARE = 4  # a quarter of the handles that a process may have: other parts of it open files at the same time
+HANDLES = 100  # open at once, if the system allows as many
+SHARE = 4  # a quarter of the handles that a process may have, since other parts of it open files at the same time
 
 
 class OpenFiles:
-    """Files by path, kept open while the block lasts.
+    """Files by path, kept open until the end of the block.
 
     Args:
         mode (`str`, *optional*, defaults to `"rb"`):
@@ -33,13 +34,13 @@ class OpenFiles:
         self._open.cache_clear()
 
     def read(self, path: str, start: int, into: memoryview) -> bool:
-        """Fill `into` with the bytes from `start`; whether there were as many.
+        """Fill `into` with the bytes from `start`, and return whether there were enough.
 
         Raises:
             [`OSError`]: if the file cannot be opened or read.
         """
         handle, done = self._open(path), 0
-        while done < len(into):  # one call gives at most 2 GiB
+        while done < len(into):  # one call returns at most 2 GiB
             count = _read_at(handle, start + done, into[done:])
             if not count:
                 return False
@@ -69,12 +70,12 @@ class _Handle(io.FileIO):
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, where a pipe has taken the place of a file."""
+    """Open a file without waiting for a writer, in case a pipe has replaced it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
 def _handles() -> int:
-    """How many files to keep open, of those that the system lets a process have."""
+    """How many files to keep open, given the limit of the process."""
     try:
         import resource
     except ImportError:  # Windows
@@ -86,16 +87,16 @@ def _handles() -> int:
 
 
 def _read_at(handle: io.FileIO, start: int, into: memoryview) -> int:
-    """Fill the beginning of `into` from a place of the file; returns how many bytes that were."""
+    """Fill the beginning of `into` from an offset of the file, and return the number of bytes read."""
     if hasattr(os, "preadv"):
         return os.preadv(handle.fileno(), [into], start)
-    with open(handle.name, "rb", buffering=0) as own_handle:  # Windows: a handle's place belongs to one thread
+    with open(handle.name, "rb", buffering=0) as own_handle:  # Windows: one thread at a time moves the position
         own_handle.seek(start)
         return own_handle.readinto(into)
 
 
 def _write_at(handle: io.FileIO, start: int, data: memoryview) -> int:
-    """Write the beginning of `data` to a place of the file; returns how many bytes that were."""
+    """Write the beginning of `data` at an offset of the file, and return the number of bytes written."""
     if hasattr(os, "pwrite"):
         return os.pwrite(handle.fileno(), data, start)
     with open(handle.name, "r+b", buffering=0) as own_handle:

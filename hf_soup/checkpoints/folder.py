@@ -1,6 +1,6 @@
-"""What lies in the folder of a checkpoint: weights, configuration, a Trainer's checkpoints; and what is missing there.
+"""The contents of a checkpoint folder: weights, configuration, checkpoints of a Trainer; and what is missing.
 
-It reads headers and small files, and weights only of pickles that the user allows.
+Only headers and small files are read, and weights only from pickles that the user allows.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
-QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
+QUANTISED = ("quantize_config.json", "quant_config.json")  # an extra file of older GPTQ and AWQ checkpoints
 
 
 class TrainerCheckpoint(NamedTuple):
-    """A checkpoint in the folder of a Trainer, and why it was chosen of those there."""
+    """The chosen checkpoint in a Trainer's output folder, and the reason for the choice."""
 
     folder: Path
     reason: str
 
 
 def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
-    """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last."""
+    """Of a Trainer's folder without weights of its own, the checkpoint recorded as best, else the last."""
     if _holds(folder, SAFE_WEIGHTS) or _holds(folder, PICKLED_WEIGHTS):
         return None
     folders = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -46,12 +46,12 @@ def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
     if chosen is None:
         return None
     name, reason = chosen
-    place_of(folder, name)  # refuses a link that leads out
+    place_of(folder, name)  # refuses a link that leads out of the folder
     return TrainerCheckpoint(folder / name, reason)
 
 
 def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> tuple[str, str] | None:
-    """Of the checkpoints that a Trainer left: the one that it called best, else the last.
+    """Choose among the checkpoints that a Trainer saved: the best according to the Trainer, else the last.
 
     Args:
         names (`Collection[str]`):
@@ -62,7 +62,7 @@ def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> t
     Returns:
         `tuple[str, str]`: the folder's name, and why it was chosen; `None` where there is no checkpoint.
     """
-    names_by_step = {}  # as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
+    names_by_step = {}  # sorted as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
     for name in names:
         match = _CHECKPOINT.fullmatch(name)
         if match:
@@ -72,7 +72,7 @@ def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> t
     last = names_by_step[max(names_by_step)]
     try:
         state = json_inside(place(last), "trainer_state.json")
-    except (FileNotFoundError, IngredientError):  # the weights can be whole nevertheless
+    except (FileNotFoundError, IngredientError):  # the weights can be complete nevertheless
         state = None
     if isinstance(state, dict) and isinstance(state.get("best_model_checkpoint"), str):
         best = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
@@ -82,12 +82,12 @@ def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> t
 
 
 def _holds(folder: Path, single: str) -> bool:
-    """Whether a folder holds weights of one format: the single file, or an index of shards."""
+    """Whether a folder holds weights of one format: a single file, or an index of shards."""
     return any(is_there(folder, f"{single}{end}") for end in ("", ".index.json"))
 
 
 class Headers(NamedTuple):
-    """What the headers of a checkpoint's weight files say.
+    """The contents of the headers of a checkpoint's weight files.
 
     Args:
         specs (`dict[str, dict[str, TensorSpec]]`):
@@ -101,7 +101,7 @@ class Headers(NamedTuple):
 
 
 def read_specs(folder: Path, subfolders: Sequence[str] = ()) -> Headers:
-    """The tensors of a folder as its files name them.
+    """The tensors of a folder under the names in its files.
 
     Args:
         folder (`Path`):
@@ -134,7 +134,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def pickled_files(folder: Path) -> list[str]:
-    """The pickles of a folder that has no safetensors weights: the single one, or the shards and their index."""
+    """The pickle files of a folder without safetensors weights: a single file, or shards and their index."""
     if _holds(folder, SAFE_WEIGHTS) or not _holds(folder, PICKLED_WEIGHTS):
         return []
     files = shard_files(folder, PICKLED_WEIGHTS)
@@ -144,7 +144,7 @@ def pickled_files(folder: Path) -> list[str]:
 
 
 def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
-    """The tensors of pickles, read by torch's reader that makes tensors and runs no code.
+    """The tensors of pickle files, read by torch's weights-only loader, which runs no code.
 
     Raises:
         [`IngredientError`]: if a file is damaged, or holds anything else than tensors by name.
@@ -164,7 +164,7 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
 
 
 def _is_state(content: object) -> bool:
-    """Whether a pickle holds tensors by name, and nothing else."""
+    """Whether a pickle holds tensors by name and nothing else."""
     import torch
 
     if not isinstance(content, Mapping):
@@ -173,13 +173,13 @@ def _is_state(content: object) -> bool:
 
 
 def _refuse_other_formats(folder: Path) -> None:
-    """A folder without safetensors weights: say what is there instead and what to do."""
+    """Refuse a folder without safetensors weights, and report its contents and what to do."""
     if not _holds(folder, SAFE_WEIGHTS):
         raise IngredientError(has_no_weights(sizes_in(folder), str(folder)))
 
 
 def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
-    """What `config.json` holds.
+    """The content of `config.json`.
 
     Args:
         folder (`Path`):
@@ -207,15 +207,15 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
     if "auto_map" in config:
         from .memory import architecture
 
-        architecture(config)  # refuses what only the repository's own code could build
-    if config.get("quantization_config") in ({}, None):  # says nothing, and keeps transformers from loading
+        architecture(config)  # refuses a model that only the repository's own code could build
+    if config.get("quantization_config") in ({}, None):  # has no meaning, and prevents transformers from loading
         config.pop("quantization_config", None)
     _refuse_quantised(config, folder)
     return without_code(config)
 
 
 def _advice_without_config(folder: Path) -> str:
-    """The end of an error about a folder without configuration, which a state of accelerate does not have."""
+    """The end of an error about a folder without configuration, such as a saved state of accelerate."""
     if not any(folder.glob("random_states_*.pkl")):
         return ""
     return (
@@ -225,12 +225,12 @@ def _advice_without_config(folder: Path) -> str:
 
 
 def _refuse_wrong_types(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse a configuration whose main settings are of other types than every program expects there."""
+    """Refuse a configuration whose main settings have other types than every program expects."""
     is_right = {
         "architectures": _is_list_of_names(config.get("architectures", [])),
         "model_type": isinstance(config.get("model_type", ""), str),
         "id2label": _is_mapping_of_classes(config.get("id2label", {})),
-        "num_labels": config.get("num_labels") is None or type(config["num_labels"]) is int,  # `True` is an int, too
+        "num_labels": config.get("num_labels") is None or type(config["num_labels"]) is int,  # `True` is an int
     }
     for key, right in is_right.items():
         if not right:
@@ -244,14 +244,14 @@ def _is_list_of_names(value: object) -> bool:
 
 
 def _is_mapping_of_classes(value: object) -> bool:
-    """Whether it maps numbers of classes; JSON has them as strings."""
+    """Whether it is a mapping with class numbers as keys; JSON stores them as strings."""
     if value is None:
         return True
     return isinstance(value, dict) and all(key.isdecimal() and len(key) <= 9 for key in value)
 
 
 def _refuse_quantised(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse weights that are no plain numbers, by the configuration or by a file beside it."""
+    """Refuse quantised weights, recognised by the configuration or by an extra file."""
     settings = config.get("quantization_config")
     if not settings:
         files = [name for name in QUANTISED if is_there(folder, name)]

@@ -1,6 +1,7 @@
-"""Repositories of the Hub: how they are named, what they hold at a commit, and how their files come here.
+"""Repositories of the Hub: their names, their contents at a commit, and the download of their files.
 
-It talks through `huggingface_hub` alone and turns its errors into ours. `hub_pins.py` makes ingredients of these.
+All requests go through `huggingface_hub`, whose errors are converted to those of this package. `hub_pins.py` makes
+ingredients from repositories.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from .hub_errors import LIBRARY, client, our_errors, patiently, unsaid
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-SIZES: dict[tuple[str, str], dict[str, int]] = {}  # repository and commit -> file -> bytes, of those that were listed
+SIZES: dict[tuple[str, str], dict[str, int]] = {}  # repository and commit -> file -> bytes, once listed
 _SOURCE = re.compile(r"(?P<repo_id>[\w.-]+(/[\w.-]+)?)(?P<subfolder>(/[\w.-]+)*)")
 
 
 class HubPath(NamedTuple):
-    """A repository of the Hub, and a folder in it; the latter is empty for all of the repository."""
+    """A repository of the Hub and a folder in it, which is empty for the complete repository."""
 
     repo_id: str
     subfolder: str
 
     def file(self, name: str) -> str:
-        """The path in the repository of a file in the folder."""
+        """The path of a file of the folder within the repository."""
         return f"{self.subfolder}/{name}".removeprefix("/")
 
 
 def split_source(source: str) -> HubPath | None:
-    """`owner/name/sub/folder` as a repository and the folder in it; `None` if it cannot be one."""
+    """Split `owner/name/sub/folder` into a repository and a folder in it; `None` if it cannot be one."""
     match = _SOURCE.fullmatch(source)
     if match is None or source.startswith(".") or ".." in source.split("/"):
         return None
@@ -52,7 +53,7 @@ def split_source(source: str) -> HubPath | None:
 
 
 def hub_path(source: str) -> HubPath:
-    """The same for a source that has to be one.
+    """The same for a source that has to be a repository.
 
     Raises:
         [`IngredientError`]: if it cannot be one.
@@ -64,20 +65,20 @@ def hub_path(source: str) -> HubPath:
 
 
 def split_revision(name: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """`owner/name@v1` as a source and a revision, which is `None` where none is named."""
+    """Split `owner/name@v1` into a source and a revision, which is `None` if there is none."""
     source, _, revision = os.fspath(name).partition("@")
     return source, revision or None
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether what names data or a model is `owner/name` on the Hub, and not a file or folder here."""
+    """Whether the name of a model or data set is `owner/name` on the Hub, and not a local file or folder."""
     if not name or "/" not in name or os.path.exists(name):
         return False
     return split_source(name) is not None
 
 
 def resolve(source: str, revision: str | None) -> str:
-    """The commit that a branch or tag of a repository is at.
+    """The commit that a branch or tag of a repository points to.
 
     Raises:
         [`IngredientError`]: if there is no such repository or revision, or it is not open to you.
@@ -87,7 +88,7 @@ def resolve(source: str, revision: str | None) -> str:
         raise IngredientError(f"{one_line(revision, 80)!r} of {source} cannot be a branch, a tag or a commit.")
     with our_errors(source, revision):
         commit = patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
-        if not is_commit(commit):  # it may come from the cache, whose answers the hooks do not see
+        if not is_commit(commit):  # the answer may come from the cache, which the hooks do not see
             raise BadAnswerError(
                 f"{revision or 'main'} is reported to be at {one_line(commit, 80)!r}, which is not a commit"
             )
@@ -95,7 +96,7 @@ def resolve(source: str, revision: str | None) -> str:
 
 
 def files_at(source: str, revision: str | None, *, token: str | bool | None = None) -> dict[str, str]:
-    """The files of a repository, or of a folder in one, relative to it, and their digests.
+    """The files of a repository, or of a folder in one, by relative name, with their digests.
 
     Args:
         source (`str`):
@@ -113,10 +114,10 @@ def files_at(source: str, revision: str | None, *, token: str | bool | None = No
 
 
 def list_files(source: str, revision: str | None, token: str | bool | None = None) -> dict[str, RepoFile]:
-    """The files of a repository, or of a folder in one, by their names relative to it.
+    """The entries of the files of a repository, or of a folder in one, by relative name.
 
     Raises:
-        [`Exception`]: of the client; callers turn it into one of ours with [`our_errors`].
+        [`Exception`]: of the client; callers convert it with [`our_errors`].
     """
     from huggingface_hub.hf_api import RepoFile
 
@@ -127,7 +128,7 @@ def list_files(source: str, revision: str | None, token: str | bool | None = Non
     files = [entry for entry in entries if isinstance(entry, RepoFile)]  # the others are folders
     if subfolder and any(not file.path.startswith(f"{subfolder}/") for file in files):
         raise BadAnswerError(f"the listing of {subfolder} has files that are not in it")
-    if revision is not None and is_commit(revision):  # a branch may move on, a commit stays as it is
+    if revision is not None and is_commit(revision):  # a branch may move on, whereas a commit never changes
         sizes = SIZES.setdefault((repo_id, revision), {})
         for file in files:
             sizes[file.path] = file.size
@@ -135,7 +136,7 @@ def list_files(source: str, revision: str | None, token: str | bool | None = Non
 
 
 def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) -> dict[str, int]:
-    """How large files of one commit are, as its listing says, by their addresses.
+    """The sizes of files at one commit according to its listing, by their addresses.
 
     Args:
         repo_id (`str`), commit (`str`):
@@ -160,7 +161,7 @@ def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) ->
 
 
 def confirm(source: str, revision: str) -> None:
-    """See that the Hub still gives a commit to this user, and not the cache alone; offline the cache has to do.
+    """Check that the Hub still grants this user access to a commit; offline, a cached copy is enough.
 
     Raises:
         [`IngredientError`]: if it does not.
@@ -174,7 +175,7 @@ def confirm(source: str, revision: str) -> None:
 
 
 def fetch(source: str, revision: str, files: list[str]) -> Path:
-    """Bring small files of one commit here, those that exist, and return the folder that holds them.
+    """Download the small files of one commit that exist, and return the folder that holds them.
 
     Raises:
         [`IngredientError`]: if the Hub does not give them.
@@ -185,7 +186,7 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     repo_id = path.repo_id
     if not is_commit(revision):
         raise IngredientError(f"{one_line(revision, 80)!r} of {source} is not a commit.")
-    patterns = [glob.escape(path.file(name)) for name in files]  # a name may hold `[` or `*`
+    patterns = [glob.escape(path.file(name)) for name in files]  # a name may contain `[` or `*`
 
     def download() -> str:
         return snapshot_download(
@@ -205,13 +206,13 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
             digest = blob_of(folder / name, repo_id)
             if digest is not None:
                 digests[folder / name] = digest
-    # The client compares no digests of its own.
+    # The client does not compare digests itself.
     refuse_damaged(digests, repo_id)
     return folder
 
 
 class _WeightFile(NamedTuple):
-    """A weight file of a commit, and its digest as the Hub reports it."""
+    """A weight file at a commit, and its digest as the Hub reports it."""
 
     repo_id: str
     commit: str
@@ -220,7 +221,7 @@ class _WeightFile(NamedTuple):
 
 
 def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
-    """Bring weight files here that are not in the cache, side by side below one bar, each compared with its digest.
+    """Download weight files that are not in the cache, in parallel with one progress bar, and verify their digests.
 
     Args:
         wanted (`Sequence[tuple[str, str, Mapping[str, str]]]`):
@@ -231,7 +232,7 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    missing: dict[_WeightFile, None] = {}  # in order, each once
+    missing: dict[_WeightFile, None] = {}  # unique, in order
     for source, commit, files in wanted:
         path = hub_path(source)
         for name, digest in files.items():
@@ -247,7 +248,7 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
 
 
 def _download(file: _WeightFile, file_progress: type[tqdm[Any]]) -> None:
-    """Bring one weight file here, and compare it with its digest."""
+    """Download one weight file, and verify its digest."""
     from huggingface_hub import hf_hub_download
 
     def download() -> str:
@@ -266,14 +267,14 @@ def _download(file: _WeightFile, file_progress: type[tqdm[Any]]) -> None:
 
 
 class _NoBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic for type checkers alone
-    """A bar that is never shown, for files that are there at once."""
+    """A progress bar that is never shown, for files that are already in the cache."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{**kwargs, "disable": True})
 
 
 def _progress_of_files(bar: tqdm[Any]) -> type[tqdm[Any]]:
-    """What the client shows the progress of one file with: it only moves the bar of all."""
+    """The progress class that the client uses for one file: it only updates the common bar."""
     lock = threading.Lock()
 
     class FileProgress:
@@ -295,11 +296,11 @@ def _progress_of_files(bar: tqdm[Any]) -> type[tqdm[Any]]:
         def close(self) -> None:
             pass
 
-    return cast("type[tqdm[Any]]", FileProgress)  # the client uses these methods alone
+    return cast("type[tqdm[Any]]", FileProgress)  # the client uses only these methods
 
 
 def digest_at_hub(file: RepoFile) -> str:
-    """The digest of a file as the Hub reports it: git's own of small ones."""
+    """The digest of a file as the Hub reports it; for small files, git's own."""
     if file.lfs:
         return f"sha256:{file.lfs.sha256}"
     return f"sha1:{file.blob_id}"

@@ -1,7 +1,7 @@
-"""What a Hub or a mirror may answer: commits, digests, names and sizes are checked before anything is done with them.
+"""Validation of the answers of a Hub or a mirror: commits, digests, names and sizes are checked before they are used.
 
-It makes no request. `hub_watch` calls it for every answer before `huggingface_hub` sees that, since the client makes
-paths of commits, ETags and names.
+This module makes no requests. `hub_watch` passes it every answer before `huggingface_hub` sees it, since the client
+builds paths from commits, ETags and names.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ from ..untrusted import MESSAGE, one_line
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of small files, the sha256 of large ones
 SHA256_DIGITS = 64
-# Control characters of terminals, of lines and of the direction of writing, and halves of surrogates.
+# Control characters, line separators, characters that change the writing direction, and surrogates.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 DRIVE = re.compile(r"[A-Za-z]:")
 LONGEST_NAME = 1_000  # characters of a path in a repository
 NO_NAMES = frozenset(("", ".", ".."))  # between two slashes
-LONGEST_PIECE = 255  # bytes between two slashes, which is what file systems take
+LONGEST_PIECE = 255  # bytes between two slashes, the limit of file systems
 LARGEST_FILE = 10**15  # bytes
 SIZE_DIGITS = 15  # of the size of a file
-FILE = re.compile(r".*/resolve(-cache/[^/]+)?/.+")  # the address of a file, or where the Hub keeps it
-REVISION = re.compile(r"(?!/)[^\\\x00-\x20\x7f~^:?*\[]{1,255}(?<!/)")  # what git takes as the name of a branch or tag
+FILE = re.compile(r".*/resolve(-cache/[^/]+)?/.+")  # the address of a file, or of its copy in the Hub's cache
+REVISION = re.compile(r"(?!/)[^\\\x00-\x20\x7f~^:?*\[]{1,255}(?<!/)")  # git's rule for branches and tags
 
 
 class BadAnswerError(Exception):
-    """An answer of a server that is not believed; neither an `OSError` nor a `ValueError`, which the client drops."""
+    """An invalid answer of a server; neither an `OSError` nor a `ValueError`, which the client would swallow."""
 
 
 def is_commit(value: object) -> bool:
-    """Whether it is the full id of a commit."""
+    """Whether a value is the full id of a commit."""
     return isinstance(value, str) and COMMIT.fullmatch(value) is not None
 
 
 def is_digest(value: object) -> bool:
-    """Whether it is a sha1 or a sha256, in hexadecimal digits."""
+    """Whether a value is a sha1 or a sha256 in hexadecimal digits."""
     return isinstance(value, str) and DIGEST.fullmatch(value) is not None
 
 
 def is_revision(value: object) -> bool:
-    """Whether it can be a branch, a tag or a commit: the cache has a file of that name."""
+    """Whether a value can be a branch, a tag or a commit; the cache has a file with that name."""
     if not isinstance(value, str) or REVISION.fullmatch(value) is None:
         return False
     return NO_NAMES.isdisjoint(value.split("/"))
 
 
 def is_inside(name: object) -> bool:
-    """Whether the name of a file is relative, stays in its folder, and is one on every system."""
+    """Whether a file name is relative, stays in its folder, and means the same on every system."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return False
-    if "\\" in name or DRIVE.match(name) or CONTROLS.search(name):  # the first two mean other places on Windows
+    if "\\" in name or DRIVE.match(name) or CONTROLS.search(name):  # the first two point elsewhere on Windows
         return False
     return all(_is_name(piece) for piece in name.split("/"))
 
 
 def _is_name(piece: str) -> bool:
-    """Whether a piece of a path names a file or folder in the one before it, and is not too long for a disk."""
+    """Whether a component of a path is a valid name in its folder, and not too long for a file system."""
     return piece not in NO_NAMES and len(piece.encode()) <= LONGEST_PIECE
 
 
 def is_size(value: object) -> bool:
-    """Whether it is a number of bytes."""
+    """Whether a value is a size in bytes."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_FILE
 
 
 def normal_etag(etag: str) -> str:
-    """An ETag without its quotes, as the client makes the name of a file of it."""
+    """An ETag without its quotes, from which the client makes a file name."""
     return etag.lstrip("W/").strip('"')
 
 
 def check_headers(method: str, path: str, headers: Mapping[str, str]) -> None:
-    """Refuse headers of which the client would make paths: the commit, and the ETag of a file.
+    """Refuse headers from which the client would build unsafe paths: the commit, and the ETag of a file.
 
     Args:
         method (`str`), path (`str`):
@@ -99,19 +99,19 @@ def check_headers(method: str, path: str, headers: Mapping[str, str]) -> None:
 
 
 def _check_etag(headers: Mapping[str, str]) -> None:
-    """Refuse an ETag of which the client would make the name of a file in its cache."""
-    name = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"  # as the client chooses
+    """Refuse an ETag from which the client would build an unsafe file name in its cache."""
+    name = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"  # in the client's order of preference
     if name in headers and not is_digest(normal_etag(headers[name])):
         raise BadAnswerError(f"the header {name} is not a digest: {_shown(headers[name])}")
 
 
 def _is_number_of_bytes(text: str) -> bool:
-    """Whether it is a number; `int` takes more, such as `+1`, `1_0` and digits of other scripts."""
+    """Whether a text is a plain number; `int` also accepts `+1`, `1_0` and digits of other scripts."""
     return text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS
 
 
 def asked_to_wait(headers: Mapping[str, str]) -> float:
-    """The seconds that a busy Hub asks to be left alone for: a number, a date, or the end of the window of its limit.
+    """The seconds that a busy Hub asks to wait: a number, a date, or the end of its rate-limit window.
 
     Args:
         headers (`Mapping[str, str]`):
@@ -134,7 +134,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
 
 
 def _end_of_window(headers: Mapping[str, str]) -> str:
-    """The seconds until a limit of requests that is used up (`r=0`) is lifted (`t=...`); empty where there is none."""
+    """The seconds until an exhausted rate limit (`r=0`) is lifted (`t=...`); empty if there is none."""
     match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b", headers.get("ratelimit") or "", re.ASCII)
     if match is None:
         return ""
@@ -142,7 +142,7 @@ def _end_of_window(headers: Mapping[str, str]) -> str:
 
 
 def checker_of(path: str) -> Callable[[Any], None] | None:
-    """What refuses the JSON of an answer that is not what its address answers; `None` of addresses that are not ours.
+    """The function that refuses an unexpected JSON answer of an address; `None` for unknown addresses.
 
     Args:
         path (`str`):
@@ -158,7 +158,7 @@ def checker_of(path: str) -> Callable[[Any], None] | None:
 
 
 def without_controls(value: Any) -> Any:
-    """Texts of an answer that the client prints, without control characters."""
+    """The texts of an answer that the client prints, without control characters."""
     if isinstance(value, str):
         return "\n".join(one_line(line) for line in value[: 10 * MESSAGE].splitlines())
     if isinstance(value, list):
@@ -173,7 +173,7 @@ def _shown(value: object) -> str:
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
-    """The value, which has to be an object of JSON."""
+    """The value, which has to be a JSON object."""
     if not isinstance(value, dict):
         raise BadAnswerError(f"{what} is not a JSON object but {_shown(value)}")
     return value
@@ -187,7 +187,7 @@ def _list(value: Any, what: str) -> list[Any]:
 
 
 def _require(is_right: Callable[[object], bool], value: object, what: str, *, optional: bool = False) -> None:
-    """Refuse a value that is not right; an optional one may be `null` or absent."""
+    """Refuse a value that is not valid; an optional one may be `null` or absent."""
     if optional and value is None:
         return
     if not is_right(value):
@@ -195,7 +195,7 @@ def _require(is_right: Callable[[object], bool], value: object, what: str, *, op
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a text of one short line without control characters."""
+    """Whether a value is a short, single-line text without control characters."""
     return isinstance(value, str) and one_line(value) == value
 
 
@@ -216,7 +216,7 @@ def _is_account_name(value: object) -> bool:
 
 
 def _info(value: Any) -> None:
-    """One repository."""
+    """Check the description of one repository."""
     info = _mapping(value, "the answer")
     _require(_is_text, info.get("id"), "id")
     _require(is_commit, info.get("sha"), "sha", optional=True)
@@ -226,13 +226,13 @@ def _info(value: Any) -> None:
 
 
 def _infos(value: Any) -> None:
-    """Several repositories."""
+    """Check the descriptions of several repositories."""
     for item in _list(value, "the answer"):
         _require(_is_text, _mapping(item, "a repository").get("id"), "id")
 
 
 def _tree(value: Any) -> None:
-    """Files and folders."""
+    """Check a listing of files and folders."""
     for entry in _list(value, "the answer"):
         _mapping(entry, "a file")
         _require(is_inside, entry.get("path"), "the name of a file")
@@ -248,7 +248,7 @@ def _tree(value: Any) -> None:
 
 
 def _large_file(lfs: Mapping[str, Any], name: str, size: int) -> None:
-    """What a listing says of a file that git keeps a pointer to."""
+    """Check a listing's entry for a file of which git stores a pointer."""
     _require(_is_sha256, lfs.get("oid"), f"the sha256 of {name}")
     if lfs.get("size") != size:
         raise BadAnswerError(f"{name} has two sizes: {size} and {_shown(lfs.get('size'))}")
@@ -256,7 +256,7 @@ def _large_file(lfs: Mapping[str, Any], name: str, size: int) -> None:
 
 
 def _refs(value: Any) -> None:
-    """Branches and tags."""
+    """Check a list of branches and tags."""
     refs = _mapping(value, "the answer")
     for field in ("branches", "tags"):
         for ref in _list(refs.get(field), field):
@@ -265,18 +265,18 @@ def _refs(value: Any) -> None:
 
 
 def _account(value: Any) -> None:
-    """Whose token it is."""
+    """Check the description of the token's account."""
     name = _mapping(value, "the answer").get("name")
     _require(_is_account_name, name, "the name of the user")
 
 
 def _created(value: Any) -> None:
-    """A repository that was just made."""
+    """Check the answer about a repository that was just created."""
     _require(_is_address, _mapping(value, "the answer").get("url"), "url")
 
 
 def _modes(value: Any) -> None:
-    """How each file is to be sent."""
+    """Check how each file is to be uploaded."""
     for file in _list(_mapping(value, "the answer").get("files"), "files"):
         _require(is_inside, _mapping(file, "a file").get("path"), "the name of a file")
         _require(lambda mode: mode in ("lfs", "regular"), file.get("uploadMode"), "uploadMode")
@@ -285,7 +285,7 @@ def _modes(value: Any) -> None:
 
 
 def _transfers(value: Any) -> None:
-    """Where to send large files."""
+    """Check the addresses for large uploads."""
     for item in _list(_mapping(value, "the answer").get("objects"), "objects"):
         _require(is_digest, _mapping(item, "an object").get("oid"), "oid")
         _require(is_size, item.get("size"), "size")
@@ -296,7 +296,7 @@ def _transfers(value: Any) -> None:
 
 
 def _committed(value: Any) -> None:
-    """A commit that was just made, or the pull request for it."""
+    """Check the answer about a commit that was just made, or its pull request."""
     commit = _mapping(value, "the answer")
     _require(is_commit, commit.get("commitOid"), "commitOid")
     _require(_is_address, commit.get("commitUrl"), "commitUrl")
@@ -304,7 +304,7 @@ def _committed(value: Any) -> None:
 
 
 def _validated(value: Any) -> None:
-    """What the Hub finds wrong with the metadata of a card."""
+    """Check the Hub's problems with the metadata of a model card."""
     problems = _mapping(value, "the answer")
     for level in ("errors", "warnings"):
         for item in _list(problems.get(level) or [], level):
@@ -313,7 +313,7 @@ def _validated(value: Any) -> None:
 
 _KINDS = "/api/(models|datasets)"
 _ID = "/[^/]+(/[^/]+)?"
-_ADDRESSES: dict[str, Callable[[Any], None]] = {  # the first that matches
+_ADDRESSES: dict[str, Callable[[Any], None]] = {  # the first match counts
     "/api/whoami-v2": _account,
     "/api/repos/create": _created,
     "/api/validate-yaml": _validated,

@@ -1,4 +1,4 @@
-"""The body of an answer of a Hub: unpacked, bounded in bytes and time, and no web page where a file is expected."""
+"""Bodies of the Hub's answers: decompressed, limited in size and time, and no web pages in place of files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .hub_answers import BadAnswerError
 if TYPE_CHECKING:
     import httpx2
 
-PATIENCE = 20.0  # seconds that an answer may take before its speed counts
+PATIENCE = 20.0  # seconds of an answer before its speed is checked
 SLOWEST = 2_000  # bytes a second
 LONGEST = 120.0  # seconds for an answer that is read into memory
-LONGEST_TEXT = 1000  # bytes of an error that is no JSON
-PIECE = 2**20  # bytes that are unpacked at once
-ANY_HEADER = 32  # zlib's flag for both formats, gzip and deflate
+LONGEST_TEXT = 1000  # bytes of an error that is not JSON
+PIECE = 2**20  # bytes that are decompressed at once
+ANY_HEADER = 32  # zlib's flag for both gzip and deflate
 WEB_PAGE = "answered with a web page instead of JSON or a file: is a proxy or a login page in between?"
 
 
 def refuse_after_interrupt() -> None:
-    """End a thread of a call that was interrupted.
+    """Stop a thread whose call was interrupted.
 
     Raises:
         [`BadAnswerError`]: if it was.
@@ -37,7 +37,7 @@ def refuse_after_interrupt() -> None:
 
 
 def bound(response: httpx2.Response, most: int, *, at_once: bool) -> None:
-    """Replace the body by one that is unpacked, and ends with an error where it is too large or too slow.
+    """Replace the body by one that is decompressed and that raises an error if it is too large or too slow.
 
     Args:
         response (`httpx2.Response`):
@@ -69,13 +69,13 @@ def bound(response: httpx2.Response, most: int, *, at_once: bool) -> None:
             body.close()
 
     response.stream = BoundedBody()
-    if encoding != "identity":  # the client would unpack it once more
+    if encoding != "identity":  # otherwise the client would decompress it again
         del response.headers["Content-Encoding"]
         response.headers.pop("Content-Length", None)
 
 
 def body_of(response: httpx2.Response) -> httpx2.SyncByteStream:
-    """The body of an answer to a client that is not asynchronous, as that of huggingface_hub is."""
+    """The body of an answer to a synchronous client, such as that of huggingface_hub."""
     from httpx2 import SyncByteStream
 
     if not isinstance(response.stream, SyncByteStream):
@@ -84,7 +84,7 @@ def body_of(response: httpx2.Response) -> httpx2.SyncByteStream:
 
 
 def read_body(response: httpx2.Response) -> bytes:
-    """All of a body, which has to be replaced afterwards."""
+    """Read all of a body, which has to be replaced afterwards."""
     body = body_of(response)
     content = b"".join(body)
     body.close()
@@ -92,10 +92,10 @@ def read_body(response: httpx2.Response) -> bytes:
 
 
 def _in_time(body: Iterable[bytes], host: str, *, at_once: bool) -> Iterator[bytes]:
-    """The chunks of a body as they come; an error where they come too slowly."""
+    """The chunks of a body as they arrive; raises an error if they arrive too slowly."""
     from httpx2 import ReadTimeout
 
-    waited, received = 0.0, 0  # without the time between two chunks, which the reader takes
+    waited, received = 0.0, 0  # excluding the time that the reader takes between two chunks
     chunks = iter(body)
     while True:
         begin = time.monotonic()
@@ -117,7 +117,7 @@ def _in_time(body: Iterable[bytes], host: str, *, at_once: bool) -> Iterator[byt
 
 
 def _within(most: int, chunks: Iterable[bytes], host: str) -> Iterator[bytes]:
-    """The same chunks; an error where they are more than so many bytes."""
+    """The same chunks; raises an error if they exceed `most` bytes."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
@@ -127,7 +127,7 @@ def _within(most: int, chunks: Iterable[bytes], host: str) -> Iterator[bytes]:
 
 
 def _unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Chunks without their compression, in pieces, so that a small chunk cannot fill the memory."""
+    """The decompressed chunks, in pieces, so that a small chunk cannot fill the memory."""
     if encoding == "identity":
         yield from chunks
         return
@@ -143,7 +143,7 @@ def _unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def refuse_web_page(response: httpx2.Response, is_file: bool) -> None:
-    """Refuse a page for people with which a proxy answers in place of the Hub.
+    """Refuse an HTML page that a proxy returns in place of the Hub's answer.
 
     Raises:
         [`BadAnswerError`]: if it is one.
@@ -154,7 +154,7 @@ def refuse_web_page(response: httpx2.Response, is_file: bool) -> None:
 
 
 def clean_refusal(response: httpx2.Response) -> None:
-    """Replace the body of an error by the messages in it, in the form that the client reads and in one line each."""
+    """Replace the body of an error by its messages, in the form that the client reads, each on one line."""
     from httpx2 import ByteStream
 
     for name in ("X-Error-Message", "X-Request-Id", "X-Amzn-Trace-Id", "X-Amz-Cf-Id"):
@@ -167,7 +167,7 @@ def clean_refusal(response: httpx2.Response) -> None:
 
 
 def _error_of(content: bytes) -> Any:
-    """What the body of an error says: JSON, or text; nothing of a web page."""
+    """The content of an error body: JSON or text; nothing if it is a web page."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -177,13 +177,13 @@ def _error_of(content: bytes) -> Any:
 
 
 def _messages(value: Any) -> dict[str, Any]:
-    """The messages in the JSON of an error, in the fields that the client looks at."""
+    """The messages in the JSON of an error, in the fields that the client reads."""
     messages: dict[str, Any] = {}
     if not isinstance(value, dict):
         if value:
             messages["error"] = one_line(value)
         return messages
-    for key in ("error", "error_description", "url"):  # the last says what is there already
+    for key in ("error", "error_description", "url"):  # the last is the address of an existing repository
         if isinstance(value.get(key), (str, list)):
             messages[key] = one_line(value[key])
     for key in ("errors", "warnings"):

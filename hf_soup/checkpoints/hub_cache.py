@@ -1,6 +1,6 @@
-"""Files of repositories in the cache of `huggingface_hub`, where each is a link to its content, called by its digest.
+"""Files of repositories in the cache of `huggingface_hub`, where each is a link to its content, named by its digest.
 
-Links that lead elsewhere are refused, and nothing outside of the contents of a repository is ever deleted.
+Links that lead elsewhere are refused, and nothing outside the contents of a repository is ever deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHA1_DIGITS = 40
 
 
 def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
-    """Delete files whose bytes are others than the Hub said, and refuse them.
+    """Delete files whose bytes differ from what the Hub reported, and raise an error about them.
 
     Args:
         digests (`Mapping[Path, str]`):
@@ -34,7 +34,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
     for path, digest in digests.items():
         if digest_of(path, digest) != digest:
             damaged.append(path)
-    for path in damaged:  # otherwise the next call would take them from the cache
+    for path in damaged:  # otherwise the next call would use them from the cache
         blob = _content_of(path, repo_id)
         if blob is not None:
             blob.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
 
 
 def cache_of(repo_id: str) -> Path:
-    """The folder that a repository has in the cache of the client."""
+    """The folder of a repository in the client's cache."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -55,7 +55,7 @@ def cache_of(repo_id: str) -> Path:
 
 
 def blob_of(path: Path, repo_id: str) -> str | None:
-    """The digest by which the cache calls the content of a file; `None` where it is no link, as on some systems.
+    """The digest by which the cache names the content of a file; `None` if it is not a link, as on some systems.
 
     Args:
         path (`Path`):
@@ -74,26 +74,26 @@ def blob_of(path: Path, repo_id: str) -> str | None:
             f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which the Hub "
             "did not send. Delete that link, and try again."
         )
-    if len(blob.name) == SHA1_DIGITS:  # of a small file, as git calls it
+    if len(blob.name) == SHA1_DIGITS:  # git's digest of a small file
         return f"sha1:{blob.name}"
     return f"sha256:{blob.name}"
 
 
 def digest_of(path: Path, like: str) -> str:
-    """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
+    """The digest of a file, of the same kind as another one: sha256, or git's sha1 for small files."""
     algorithm = like.partition(":")[0]
     with path.open("rb") as file:
         if algorithm == "sha1":
-            git_blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size)  # git hashes a header, and then the content
+            git_blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size)  # git hashes a header and then the content
             return f"sha1:{hashlib.file_digest(file, lambda: git_blob).hexdigest()}"
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _content_of(path: Path, repo_id: str) -> Path | None:
-    """Where a link of the cache leads in one step; the content itself may be a link to a store that caches share."""
+    """The target of one step of a cache link; the content itself may be a link to a store that caches share."""
     if not path.is_symlink():
         return None
-    # `resolve` would go on to the store, if there is one.
+    # `resolve` would follow the link to the store, if there is one.
     blob = Path(os.path.normpath(path.parent / path.readlink()))
     if blob.parent.resolve() != cache_of(repo_id) / "blobs" or not is_digest(blob.name):
         return None

@@ -1,7 +1,7 @@
-"""What goes wrong on the way to the Hub: what is tried again, and what a user is told to do about the rest.
+"""Errors in the communication with the Hub: which requests are retried, and what the error advises.
 
-Whatever its client raises becomes one error of ours here. It makes no request of its own but one: for names that are
-close to one that does not exist.
+Every error of the client is converted to a single error of this package. The only request made here looks for names
+that are similar to one that does not exist.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from .hub_watch import BUSY, watched
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-LIBRARY = "hf_soup"  # as which the client introduces itself
+LIBRARY = "hf_soup"  # the name by which the client identifies itself
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third ... attempt
-LONGEST = 300.0  # seconds that the Hub may ask to be left alone for
-MOST = 2 * LONGEST  # seconds of waiting for one call in all
-ENOUGH = 60.0  # seconds after which a Hub that does not answer is not asked again
-FINAL = ("ConnectError", "TooManyRedirects", "UnsupportedProtocol", "InvalidURL")  # another attempt gives the same
+LONGEST = 300.0  # seconds that the Hub may ask a client to wait
+MOST = 2 * LONGEST  # total seconds of waiting for one call
+ENOUGH = 60.0  # seconds after which a Hub that does not answer is not tried again
+FINAL = ("ConnectError", "TooManyRedirects", "UnsupportedProtocol", "InvalidURL")  # retrying does not help
 WORTH_TELLING = 10.0  # seconds of waiting
-LONGEST_REASON = 600  # characters of what the client says
+LONGEST_REASON = 600  # characters of the client's message
 RACE = (409, 412)  # statuses of an answer: another commit came first
 ALIKE = 3  # names that an error suggests
-_told_until = 0.0  # the end of the last wait that the user was told of, in seconds since 1970
+_told_until = 0.0  # the end of the last wait that was reported to the user, in seconds since 1970
 
 
 def client(token: str | bool | None = None) -> HfApi:
-    """The client of huggingface_hub, which says who is asking; by default with the token that a login stored."""
+    """The client of huggingface_hub, identified as hf_soup; by default with the token that a login stored."""
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
 
 
 def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: bool = True) -> T:
-    """Call until the Hub is not busy, with longer and longer waits, or as long as it asks for (`Retry-After`).
+    """Retry a call until the Hub is not busy, with increasing waits, or as long as it asks for (`Retry-After`).
 
-    After a cut connection there is another attempt as well, but not where no server listens. The call may have taken
-    effect although its answer was lost: it has to be one that can be repeated.
+    A lost connection is retried as well, but not if no server listens. A call may have taken effect although its
+    answer was lost, so it has to be repeatable.
 
     Args:
         call (`Callable`):
@@ -81,7 +81,7 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: 
 
 
 def _may_pass(cause: BaseException, again: tuple[int, ...], *, if_lost: bool, seconds: float) -> bool:
-    """Whether another attempt can succeed after an error, which came `seconds` after the first one began."""
+    """Whether another attempt can succeed after an error that came `seconds` after the start of the first attempt."""
     status = status_of(cause)
     if status:
         return status in again
@@ -91,7 +91,7 @@ def _may_pass(cause: BaseException, again: tuple[int, ...], *, if_lost: bool, se
 
 
 def _wait(seconds: float, attempt: int) -> None:
-    """Wait, and say that the Hub is busy, and until when; threads that wait side by side say it once."""
+    """Wait, and report once, also for threads that wait at the same time, that the Hub is busy and until when."""
     global _told_until
     until = time.time() + seconds
     if seconds >= WORTH_TELLING and until > _told_until + WORTH_TELLING:
@@ -100,7 +100,7 @@ def _wait(seconds: float, attempt: int) -> None:
         message = f"the Hub is busy: waiting {seconds:.0f} s, until {clock} (attempt {attempt} of {len(WAITS) + 1})."
         warn(message)
     in_worker = threading.current_thread() is not threading.main_thread()
-    while in_worker and seconds > WORTH_TELLING:  # Ctrl-C does not end the sleep of such a thread
+    while in_worker and seconds > WORTH_TELLING:  # Ctrl-C does not interrupt the sleep of such a thread
         time.sleep(1)
         seconds -= 1
         refuse_after_interrupt()
@@ -108,24 +108,24 @@ def _wait(seconds: float, attempt: int) -> None:
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The status of the answer that an error is about; `None` where there was no answer."""
+    """The status of the answer that an error is about; `None` if there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _http_error() -> type[Exception]:
-    """The class of all errors of the client's HTTP library, which is imported only when it is needed."""
+    """The base class of errors of the client's HTTP library, which is imported only on demand."""
     from httpx2 import HTTPError
 
     return HTTPError
 
 
 def _cause(error: BaseException | None) -> BaseException | None:
-    """What happened to a request, behind an error that says that something is not in the cache."""
+    """The network error behind an error that reports that something is not in the cache."""
     return _behind(error, _http_error())
 
 
 def _behind(error: BaseException | None, error_class: type[E]) -> E | None:
-    """The first error of a class among an error, what caused it, and so on."""
+    """The first error of a class in the chain of an error and its causes."""
     while error is not None:
         if isinstance(error, error_class):
             return error
@@ -134,14 +134,14 @@ def _behind(error: BaseException | None, error_class: type[E]) -> E | None:
 
 
 def _wait_asked_for(error: BaseException) -> float:
-    """The seconds that a busy Hub asks for, within bounds."""
+    """The seconds that a busy Hub asks to wait, within bounds."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     return min(asked_to_wait(headers), LONGEST)
 
 
 @contextlib.contextmanager
 def refusals(repo_id: str) -> Iterator[None]:
-    """Say what to do about each error of the client when it writes, and check each answer before it is used.
+    """Convert the client's errors when writing to errors with advice, and check each answer before it is used.
 
     Raises:
         [`OutputError`]: instead of it.
@@ -156,7 +156,7 @@ def refusals(repo_id: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise OutputError(f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set. Unset it, and try again.") from None
     except BaseException as error:
-        # An upload hides the answer, or what happened to its request, behind errors of its own.
+        # An upload hides the answer, or the failure of its request, behind errors of its own.
         cause = _behind(error, BadAnswerError) or _cause(error) or error
         advice = _advice(status_of(cause))
         raise OutputError(f"the Hub did not accept {repo_id}: {_reason(cause)}{advice}") from error
@@ -166,7 +166,7 @@ def refusals(repo_id: str) -> Iterator[None]:
 def our_errors(
     repo_id: str, revision: str | None, *, sizes: Mapping[str, int] | None = None, small: str | None = None
 ) -> Iterator[None]:
-    """Say what to do about each error of the client when it reads, and check each answer before it is used.
+    """Convert the client's errors when reading to errors with advice, and check each answer before it is used.
 
     Args:
         repo_id (`str`), revision (`str`, *optional*):
@@ -204,7 +204,7 @@ def our_errors(
         raise IngredientError(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
     except errors.HFValidationError as error:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
-    except BaseException as error:  # of the client, or of an answer that it does not understand
+    except BaseException as error:  # from the client, or from an answer that it does not understand
         cause = _behind(error, BadAnswerError) or error
         advice = _advice(status_of(_cause(cause)))
         raise IngredientError(
@@ -214,7 +214,7 @@ def our_errors(
 
 @contextlib.contextmanager
 def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
-    """Turn whatever a library raises that reads from the Hub into one error, and check each answer before it is used.
+    """Convert any error of a library that reads from the Hub to one class, and check each answer before it is used.
 
     Args:
         error_class (`type[SoupError]`):
@@ -237,10 +237,10 @@ def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """The message of an error on one line."""
     if isinstance(error, BadAnswerError):
         return f"{one_line(error, LONGEST_REASON)}. Its answer is not used."
-    # Such errors come of code of the client that expected another answer; what they say is of no use to a user.
+    # Such errors come from client code that expected another answer; their text is of no use to a user.
     is_misunderstood = isinstance(error, (KeyError, TypeError, AttributeError, AssertionError, IndexError))
     if is_misunderstood or not str(error):
         return f"the answer is not understood ({type(error).__name__}: {one_line(error)})."
@@ -248,7 +248,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _advice(status: int | None) -> str:
-    """What to do about an answer of the Hub."""
+    """Advice about an answer of the Hub."""
     if status == 401:
         return " Log in with `hf auth login`: the Hub does not know your token, or you have none."
     if status == 403:
@@ -261,12 +261,12 @@ def _advice(status: int | None) -> str:
 
 
 def _closest(repo_id: str) -> str:
-    """The end of a sentence about a repository that is not there: names that are, and look like it."""
+    """The end of a sentence about a missing repository: existing names that look similar."""
     owner, name = "", repo_id
     if "/" in repo_id:
-        owner, name = repo_id.split("/")[:2]  # without a folder in it
+        owner, name = repo_id.split("/")[:2]  # without the folder in it
     suggestions: list[str] = []
-    with contextlib.suppress(Exception), watched():  # a suggestion is not worth an error of its own
+    with contextlib.suppress(Exception), watched():  # a failed suggestion must not raise another error
         if owner:
             of_owner = [model.id for model in client().list_models(author=owner, limit=500)]
             suggestions = difflib.get_close_matches(f"{owner}/{name}", of_owner, n=ALIKE)
@@ -278,9 +278,9 @@ def _closest(repo_id: str) -> str:
 
 
 def _called_alike(name: str) -> list[str]:
-    """Models of this name, of any owner."""
+    """Models with this name, of any owner."""
     ids = []
-    for model in client().list_models(search=name, limit=20):  # which finds longer names as well
+    for model in client().list_models(search=name, limit=20):  # the search also finds longer names
         own_name = model.id.rpartition("/")[2]
         if own_name.lower() == name.lower():
             ids.append(model.id)
@@ -289,7 +289,7 @@ def _called_alike(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def unsaid(module: str, beginning: str) -> Iterator[None]:
-    """Keep a module of the client from logging a message that tells the caller nothing new.
+    """Prevent a client module from logging a message that repeats what the caller already knows.
 
     Args:
         module (`str`):

@@ -1,4 +1,4 @@
-"""The header of one safetensors file on the Hub, read by range requests: the weights stay where they are."""
+"""The header of a safetensors file on the Hub, read by range requests without downloading the weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .hub_errors import LIBRARY, patiently
 from .reader import LENGTH, TensorSpec, check_length, parse_header
 
 
-FIRST = 100_000  # bytes of the first request: nearly all headers are shorter
-SECONDS = 30  # of waiting for a connection or for bytes
+FIRST = 100_000  # bytes of the first request, enough for nearly all headers
+SECONDS = 30  # seconds to wait for a connection or for bytes
 
 
 def read_header(repo_id: str, path: str, commit: str, *, file: str, size: int, where: str) -> dict[str, TensorSpec]:
-    """The tensors of one safetensors file; its header is checked as that of a local file is.
+    """The tensors of one safetensors file; its header is checked like that of a local file.
 
     Args:
         repo_id (`str`), path (`str`), commit (`str`):
@@ -43,7 +43,7 @@ def read_header(repo_id: str, path: str, commit: str, *, file: str, size: int, w
 
 
 def _read_range(address: str, start: int, stop: int) -> bytes:
-    """Some bytes of a file; fewer where the file is shorter."""
+    """Read a range of bytes of a file; fewer if the file is shorter."""
     # ignored: huggingface_hub re-exports these without saying so to type checkers
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -55,7 +55,7 @@ def _read_range(address: str, start: int, stop: int) -> bytes:
     headers |= {"Accept-Encoding": "identity", "range": f"bytes={start}-{stop - 1}"}
     with get_session().stream("GET", address, headers=headers, timeout=SECONDS) as response:
         hf_raise_for_status(response)
-        # A server that knows no ranges sends all of the file from its beginning, of which no more is read than needed.
+        # A server without range support sends the file from its beginning; only the needed part is read.
         is_range = response.status_code == HTTPStatus.PARTIAL_CONTENT
         skipped = 0 if is_range else start
         end = skipped + stop - start

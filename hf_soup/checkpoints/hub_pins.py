@@ -1,6 +1,6 @@
 """A repository of the Hub as an ingredient: pinned to a commit, with the digests and headers of its weight files.
 
-Weights themselves stay on the Hub until `hub.fetch_weights` is called.
+The weights stay on the Hub until `hub.fetch_weights` is called.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .reader import PICKLED_WEIGHTS, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec
 from .shards import shard_files
 
 
-# Any of these files means that there are weights of the model itself.
+# Any of these files indicates that the repository has weights of the model itself.
 WEIGHTS = (SAFE_WEIGHTS, SAFE_INDEX, PICKLED_WEIGHTS, f"{PICKLED_WEIGHTS}.index.json")
 
 
 class Pin(NamedTuple):
-    """What a repository, or a subfolder of one, has at one commit.
+    """The relevant contents of a repository, or of a subfolder of one, at one commit.
 
     Args:
         commit (`str`):
@@ -56,7 +56,7 @@ class Pin(NamedTuple):
 
 
 def pin_repository(source: str, revision: str | None) -> Pin:
-    """Resolve a branch, tag or commit once, and read the headers of its weights.
+    """Resolve a branch, tag or commit once, and read the headers of the weight files.
 
     Args:
         source (`str`):
@@ -88,7 +88,7 @@ def pin_repository(source: str, revision: str | None) -> Pin:
 
 
 def _checkpoint_in(source: str, commit: str, names: Collection[str]) -> tuple[str, str] | None:
-    """The checkpoint of a repository that has a Trainer's checkpoints and no weights beside them, and why it."""
+    """The chosen Trainer checkpoint of a repository without other weights, and the reason for the choice."""
     if _has_weights(names) or sort_files(dict.fromkeys(names, 0)).subfolders:
         return None
     folders = {name.split("/")[0] for name in names if "/" in name}
@@ -98,7 +98,7 @@ def _checkpoint_in(source: str, commit: str, names: Collection[str]) -> tuple[st
 def _read_headers(
     source: str, commit: str, sizes: Mapping[str, int], names: Sequence[str]
 ) -> dict[str, dict[str, TensorSpec]]:
-    """Subfolder -> its tensors, by the headers of safetensors files, which are read side by side."""
+    """Subfolder -> its tensors, from the headers of safetensors files, which are read in parallel."""
     path = hub_path(source)
 
     def read(name: str) -> dict[str, TensorSpec]:
@@ -114,17 +114,17 @@ def _read_headers(
             subfolder_specs[key] = spec._replace(file=name, subfolder=subfolder)
     if names and not any(specs.values()):
         raise IngredientError(f"{source} holds no tensors.")
-    # In the order of names, as `shards.read_headers` gives tensors of a local folder.
+    # In the order of names, as `shards.read_headers` returns the tensors of a local folder.
     return {subfolder: dict(sorted(subfolder_specs.items())) for subfolder, subfolder_specs in specs.items()}
 
 
 def _small_files(names: Collection[str]) -> tuple[str, ...]:
-    """Configuration and card."""
+    """The names of the configuration and the model card, if they exist."""
     return tuple(name for name in (CONFIG, CARD) if name in names)
 
 
 def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[SortedFiles, list[str]]:
-    """What lies beside a repository's weights, and the files that hold the weights, those of subfolders included."""
+    """The other files of a repository, and the files that hold weights, including those of subfolders."""
     sorted_files = sort_files(sizes)
     has_own_weights = _has_weights(sizes)
     if not has_own_weights and not sorted_files.subfolders:
@@ -132,14 +132,14 @@ def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Sor
     weight_files = []
     if has_own_weights:
         weight_files += _weight_files(source, commit, _files_in(sizes, ""))
-    for subfolder in sorted_files.subfolders:  # each has a single file, or shards and an index of its own
+    for subfolder in sorted_files.subfolders:  # each has a single file, or shards and its own index
         for name in _weight_files(f"{source}/{subfolder}", commit, _files_in(sizes, subfolder)):
             weight_files.append(f"{subfolder}/{name}")
     return sorted_files, weight_files
 
 
 def _files_in(names: Collection[str], folder: str) -> list[str]:
-    """The files that lie in one folder itself, by their names in it."""
+    """The files directly in one folder, by their names in it."""
     return [os.path.basename(name) for name in names if os.path.dirname(name) == folder]
 
 
@@ -149,21 +149,21 @@ def _has_weights(names: Collection[str]) -> bool:
 
 
 def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]:
-    """The files that hold the weights: safetensors, single or those that an index names, else pickles."""
+    """The files that hold the weights: safetensors, a single file or those that an index names, or else pickles."""
     for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
         if single in names:
             return [single]
         index = f"{single}.index.json"
         if index in names:
             files = shard_files(fetch(source, commit, [index]), single, names)
-            if single == PICKLED_WEIGHTS:  # the index counts as one of them, so that its digest is recorded too
+            if single == PICKLED_WEIGHTS:  # the index is included, so that its digest is recorded too
                 files.append(index)
             return files
     raise IngredientError(has_no_weights(names, source))
 
 
 def _pin_from_cache(source: str, commit: str) -> Pin:
-    """A repository without network, from the cache alone, where the name of a blob is its digest."""
+    """A repository read from the cache without network access; the name of a blob there is its digest."""
     repo_id, subfolder = hub_path(source)
     folder = cache_of(repo_id) / "snapshots" / commit / subfolder
     sizes: dict[str, int] = {}

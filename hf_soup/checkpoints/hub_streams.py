@@ -1,6 +1,6 @@
-"""Connections to a Hub on which the head of an answer has a deadline: one byte a second is no answer.
+"""Connections to a Hub that limit the time for the headers of an answer, even if it arrives byte by byte.
 
-A client waits anew for each byte. Bodies are bounded in `hub_bodies`, where they are read.
+The client restarts its timeout with each byte. `hub_bodies` limits the bodies, where they are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stream(NetworkStream):
-    """A connection that gives up when a head does not come within the time that a read may take.
+    """A connection that fails if the headers of an answer take longer than the read timeout.
 
     Args:
         inner (`httpcore2.NetworkStream`):
@@ -28,14 +28,14 @@ class Stream(NetworkStream):
 
     def __init__(self, inner: NetworkStream, is_watched: Callable[[], bool]):
         self._inner, self._is_watched = inner, is_watched
-        self._request_sent: float | None = None  # the time of a request whose answer has not begun
+        self._request_sent: float | None = None  # start time of a request whose answer has not begun
 
     def answered(self) -> None:
-        """The head is there; the body has limits of its own."""
+        """End the deadline when the headers have arrived; the body has its own limits."""
         self._request_sent = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Some bytes, as they come."""
+        """Read some bytes as they arrive."""
         if self._request_sent is None or timeout is None or not self._is_watched():
             return self._inner.read(max_bytes, timeout)
         left = timeout - (time.monotonic() - self._request_sent)
@@ -44,12 +44,12 @@ class Stream(NetworkStream):
         return self._inner.read(max_bytes, left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Part of a request."""
+        """Send part of a request."""
         self._inner.write(buffer, timeout)
         self._request_sent = time.monotonic()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._inner.close()
 
     def start_tls(self, *args: Any, **options: Any) -> NetworkStream:
@@ -57,12 +57,12 @@ class Stream(NetworkStream):
         return Stream(self._inner.start_tls(*args, **options), self._is_watched)
 
     def get_extra_info(self, info: str) -> Any:
-        """What the connection knows of itself."""
+        """Information about the connection."""
         return self._inner.get_extra_info(info)
 
 
 class Backend(NetworkBackend):
-    """Opens such connections.
+    """A network backend that opens such connections.
 
     Args:
         inner (`httpcore2.NetworkBackend`):
@@ -75,11 +75,11 @@ class Backend(NetworkBackend):
         self._inner, self._is_watched = inner, is_watched
 
     def connect_tcp(self, *args: Any, **options: Any) -> NetworkStream:
-        """A connection to a host."""
+        """Open a connection to a host."""
         return Stream(self._inner.connect_tcp(*args, **options), self._is_watched)
 
     def connect_unix_socket(self, *args: Any, **options: Any) -> NetworkStream:
-        """A connection to a socket of this machine."""
+        """Open a connection to a socket of this machine."""
         return Stream(self._inner.connect_unix_socket(*args, **options), self._is_watched)
 
     def sleep(self, seconds: float) -> None:
@@ -88,17 +88,17 @@ class Backend(NetworkBackend):
 
 
 def add_deadlines(client: httpx2.Client, is_watched: Callable[[], bool]) -> None:
-    """Give the connections that a client opens from now on a deadline for each head."""
-    # No public setting of httpx2 gives the connections of a client that exists already another backend.
+    """Give every new connection of a client a deadline for the headers of each answer."""
+    # httpx2 has no public setting for replacing the network backend of an existing client.
     for transport in (client._transport, *client._mounts.values()):
-        pool: Any = getattr(transport, "_pool", None)  # transports of users may have none
+        pool: Any = getattr(transport, "_pool", None)  # custom transports of users may have none
         backend = getattr(pool, "_network_backend", None)
         if isinstance(backend, NetworkBackend) and not isinstance(backend, Backend):
             pool._network_backend = Backend(backend, is_watched)
 
 
 def answered(response: httpx2.Response) -> None:
-    """End the deadline for the head of an answer, which is there."""
+    """End the deadline of an answer whose headers have arrived."""
     stream = response.extensions.get("network_stream")
     if isinstance(stream, Stream):
         stream.answered()

@@ -1,8 +1,8 @@
-"""Every answer of a Hub, checked and bounded before `huggingface_hub` sees it, while a call of ours runs.
+"""Checks and limits on every answer of a Hub before `huggingface_hub` sees it, while a call of hf_soup runs.
 
-The client makes paths of headers and follows the addresses of listings, so a check of what it returns would come too
-late: hooks of its HTTP client check instead, also for `datasets` and `transformers`, which share it. `hub_answers`
-says what is right.
+The client builds paths from headers and follows the addresses of listings, so checking its results would be too late.
+Hooks of its HTTP client perform the checks instead, also for `datasets` and `transformers`, which share it.
+`hub_answers` defines what is valid.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from .hub_bodies import WEB_PAGE, bound, clean_refusal, read_body, refuse_web_pa
 if TYPE_CHECKING:
     import httpx2
 
-API, LFS = "/api/", ".git/info/lfs/objects/batch"  # how the paths of the API begin, and that of large files ends
+API, LFS = "/api/", ".git/info/lfs/objects/batch"  # how the paths of the API begin, and how that of large files ends
 VALIDATE = "/api/validate-yaml"
-BUSY = (408, 429, 500, 502, 503, 504)  # statuses of answers that may be others a moment later
+BUSY = (408, 429, 500, 502, 503, 504)  # statuses of answers that may succeed a moment later
 QUIET = 20.0  # seconds without a byte after which an answer has stalled
-COMMITTING = 120.0  # the same while the Hub writes
-SILENT = 60.0  # seconds of attempts without any answer after which there is none
+COMMITTING = 120.0  # the same while the Hub commits
+SILENT = 60.0  # seconds of attempts without any answer before giving up
 LARGEST_REFUSAL = 1_000_000  # bytes of an error or a redirect
-SMALL = 100 * 2**20  # bytes of a file beside weights
-UNKNOWN = 5 * 10**9  # bytes of a file whose size no listing has
+SMALL = 100 * 2**20  # bytes of a file other than weights
+UNKNOWN = 5 * 10**9  # bytes of a file whose size is in no listing
 USUAL_PORTS = {"http": 80, "https": 443}  # of schemes
-LONGEST_NAP = 8.0  # seconds that the client itself may wait; longer waits are for `patiently`, which tells the user
-# Beginnings of the names by which our requests and those of libraries introduce themselves; uploads have the last.
+LONGEST_NAP = 8.0  # seconds that the client itself may wait; `patiently` handles longer waits and informs the user
+# Prefixes of the user agents of hf_soup and of libraries; the last is that of uploads.
 USER_AGENTS = ("hf_soup/", "datasets/", "transformers/", "python-httpx")
-MOST_PAGES, MOST_ENTRIES, LONGEST_LISTING = 1_000, 250_000, 600.0  # of a listing; the last in seconds
+MOST_PAGES, MOST_ENTRIES, LONGEST_LISTING = 1_000, 250_000, 600.0  # of a listing; the last is in seconds
 
 
 class _Listing(NamedTuple):
-    """How much of a listing in pages has come, and when it began."""
+    """The progress of a paginated listing, and when it began."""
 
     begin: float
     pages: int
@@ -54,21 +54,21 @@ class _Listing(NamedTuple):
 
 
 class Watch:
-    """Checks of all requests and answers while calls of hf_soup run.
+    """The checks of all requests and answers while calls of hf_soup run.
 
-    There is one for the process, since huggingface_hub has one client, and its downloads run in threads that know
-    nothing of the call. The first call switches it on, the last one off.
+    There is one watch for the process, since huggingface_hub has one client, whose download threads are unaware of the
+    calls. The first call switches it on, and the last one switches it off.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._calls = 0
-        # what made clients before, of huggingface_hub or the user, while ours replaces it
+        # the factory that made clients before it was replaced, that of huggingface_hub or of the user
         self._factory: Callable[[], httpx2.Client] | None = None
-        self._listed: dict[str, int] = {}  # address -> bytes, as a listing said
-        self._sizes: dict[str, int] = {}  # address -> bytes, as the last answer said, or that before a redirect
-        self._small: Counter[str] = Counter()  # beginning of addresses of small files -> calls that fetch such
-        # thread, method and address of a request -> when it was first sent, until an answer comes
+        self._listed: dict[str, int] = {}  # address -> bytes, according to a listing
+        self._sizes: dict[str, int] = {}  # address -> bytes, according to the last answer or the one before a redirect
+        self._small: Counter[str] = Counter()  # prefix of addresses of small files -> calls that use it
+        # thread, method and address of a request -> when it was first sent, until an answer arrives
         self._pending: dict[tuple[int, str, str], float] = {}
         self._listings: dict[int, _Listing] = {}  # thread -> the listing that it reads
 
@@ -96,15 +96,15 @@ class Watch:
             with self._lock:
                 self._calls -= 1
                 self._small.subtract(small_addresses)
-                self._small += Counter()  # which drops those that are 0
+                self._small += Counter()  # drops the entries that are 0
                 self._listings.pop(threading.get_ident(), None)
                 if not self._calls:
                     self._unhook()
 
     def _hook(self) -> None:
-        """Watch the client that there is, and the next one, which follows where a connection has failed.
+        """Watch the current client, and the next one, which replaces it after a connection has failed.
 
-        The public `set_client_factory` would close the client under the requests of other threads.
+        The public `set_client_factory` would close the client during the requests of other threads.
         """
         from huggingface_hub.utils import _http
 
@@ -115,11 +115,11 @@ class Watch:
         self._add_to(_http.get_session())
 
     def _unhook(self) -> None:
-        """Leave the client, and the next one, as they were, and forget what was noted of answers."""
+        """Restore the client and its factory, and forget what was recorded about answers."""
         from huggingface_hub.utils import _http
 
         with _http._CLIENT_LOCK:
-            # a user may have set another factory meanwhile, which stays
+            # if the user has set another factory meanwhile, it is kept
             if self._factory is not None and self._new_client == _http._GLOBAL_CLIENT_FACTORY:
                 _http._GLOBAL_CLIENT_FACTORY = self._factory
             client = _http._GLOBAL_CLIENT
@@ -133,7 +133,7 @@ class Watch:
         self._listings.clear()
 
     def _new_client(self) -> httpx2.Client:
-        """A client as the factory before ours makes it, and watched."""
+        """A watched client, made by the original factory."""
         if self._factory is None:
             raise RuntimeError("no call of hf_soup runs")
         client = self._factory()
@@ -141,7 +141,7 @@ class Watch:
         return client
 
     def _add_to(self, client: httpx2.Client) -> None:
-        """Watch a client, once; answers are checked before other hooks see them."""
+        """Watch a client, at most once; answers are checked before other hooks see them."""
         from .hub_streams import add_deadlines
 
         add_deadlines(client, lambda: self._calls > 0)
@@ -151,23 +151,23 @@ class Watch:
             hooks["response"].insert(0, self._after)
 
     def _before(self, request: httpx2.Request) -> None:
-        """The hook before a request: which server gets the token, how long it is waited for, what can be decoded."""
+        """The hook before a request: it decides about the token, the timeout and the accepted encodings."""
         if not _is_ours(request):
             return
         if "Authorization" in request.headers and not _is_hub(request.url):
             raise BadAnswerError(f"the Hub redirects to {request.url.host}, which must not receive your token")
         if request.headers.get("Accept-Encoding", "") != "identity":
-            request.headers["Accept-Encoding"] = "gzip"  # which `hub_bodies` can unpack
+            request.headers["Accept-Encoding"] = "gzip"  # the encodings that `hub_bodies` can decompress
         timeouts = request.extensions.get("timeout", {})
         reads = request.method in ("GET", "HEAD")
         longest = QUIET if reads else COMMITTING
-        if timeouts.get("read") is None:  # the client would wait for ever
+        if timeouts.get("read") is None:  # the client would wait forever
             connect = timeouts.get("connect") or QUIET
             request.extensions["timeout"] = {**timeouts, "read": longest, "connect": connect}
         self._refuse_silence(request, max(SILENT, longest))
 
     def _refuse_silence(self, request: httpx2.Request, longest: float) -> None:
-        """End the client's attempts at a request that has had no answer for too long: it would make many more."""
+        """Stop retrying a request that has had no answer for too long; the client would make many more attempts."""
         key = _key_of(request)
         now = time.monotonic()
         since = self._pending.setdefault(key, now)
@@ -176,7 +176,7 @@ class Watch:
             raise BadAnswerError(f"{request.url.host} has not answered for {now - since:.0f} seconds")
 
     def _after(self, response: httpx2.Response) -> None:
-        """The hook after the head of an answer has come, and before its body."""
+        """The hook after the headers of an answer have arrived, and before its body."""
         from .hub_streams import answered
 
         answered(response)
@@ -190,10 +190,10 @@ class Watch:
         check_headers(request.method, path, response.headers)
         if is_file:
             self._note_sizes(response)
-        if "X-HF-Warning" in response.headers:  # which the client prints
+        if "X-HF-Warning" in response.headers:  # the client prints it
             response.headers["X-HF-Warning"] = one_line(response.headers["X-HF-Warning"])
         bound(response, self._most(response, is_api), at_once=is_api)
-        # A repository may hold files of HTML, which are no answer of a proxy.
+        # A repository may contain HTML files, which are not answers of a proxy.
         is_known_file = "X-Repo-Commit" in response.headers or _address_of(request) in self._sizes
         refuse_web_page(response, is_known_file)
         if response.status_code >= 400:
@@ -203,9 +203,9 @@ class Watch:
             self._check_json(response, path)
 
     def _note_sizes(self, response: httpx2.Response) -> None:
-        """Note the size of a file that an answer announces, and refuse another one than the listing said.
+        """Record the size of a file that an answer announces, and refuse it if the listing has another size.
 
-        Where the file is redirected to, it has the same size.
+        A file has the same size after a redirect.
         """
         size = _announced_size(response)
         if size is None:
@@ -221,7 +221,7 @@ class Watch:
             self._sizes[_plain_address(urljoin(address, response.headers["Location"]))] = size
 
     def _most(self, response: httpx2.Response, is_api: bool) -> int:
-        """How many bytes the body may have."""
+        """The maximum number of bytes of the body."""
         if response.status_code >= 300:
             return LARGEST_REFUSAL
         if is_api or response.request.method not in ("GET", "HEAD"):
@@ -238,7 +238,7 @@ class Watch:
         return SMALL if is_small else UNKNOWN
 
     def _check_json(self, response: httpx2.Response, path: str) -> None:
-        """Read an answer of the API, refuse what is not what its address answers, and put the body back."""
+        """Read an answer of the API, refuse it if it is not valid for its address, and restore the body."""
         from httpx2 import ByteStream
 
         check = checker_of(path)
@@ -253,7 +253,7 @@ class Watch:
             beginning = one_line(content[:40].decode(errors="replace"))
             raise BadAnswerError(f"the answer is not JSON: {beginning or 'it is empty'}") from None
         check(value)
-        if path == VALIDATE:  # the client prints what this answers
+        if path == VALIDATE:  # the client prints this answer
             content = json.dumps(without_controls(value)).encode()
         response.stream = ByteStream(content)
         following = response.links.get("next", {}).get("url")
@@ -261,9 +261,9 @@ class Watch:
             _refuse_other_listing(response.request.url, following)
         self._count_page(value, goes_on=following is not None)
 
-    # A listing is read by one thread, page after page, so that the thread says to which listing a page belongs.
+    # One thread reads all pages of a listing in order, so the thread identifies the listing of a page.
     def _count_page(self, value: Any, *, goes_on: bool) -> None:
-        """Count a page of a listing, and refuse one that does not end."""
+        """Count a page of a listing, and refuse a listing that does not end."""
         thread = threading.get_ident()
         begin, pages, entries = self._listings.get(thread, _Listing(time.monotonic(), 0, 0))
         pages += 1
@@ -281,7 +281,7 @@ WATCH = Watch()
 
 
 def watched(sizes: Mapping[str, int] | None = None, small: str | None = None) -> AbstractContextManager[None]:
-    """Check every answer that the client of huggingface_hub gets in the block; see [`Watch.over`].
+    """Check every answer that the client of huggingface_hub receives in the block; see [`Watch.over`].
 
     Raises:
         [`BadAnswerError`]: in the block, from within the client.
@@ -290,7 +290,7 @@ def watched(sizes: Mapping[str, int] | None = None, small: str | None = None) ->
 
 
 def _is_ours(request: httpx2.Request) -> bool:
-    """Whether it is checked: all that goes to the Hub, and what we or a library for us ask elsewhere."""
+    """Whether a request is checked: everything sent to the Hub, and requests of hf_soup or its libraries elsewhere."""
     return _is_hub(request.url) or request.headers.get("User-Agent", "").startswith(USER_AGENTS)
 
 
@@ -300,12 +300,12 @@ def _remove(hook: Callable[..., Any], hooks: list[Callable[..., Any]]) -> None:
 
 
 def _key_of(request: httpx2.Request) -> tuple[int, str, str]:
-    """Which attempts of the client are about the same request."""
+    """A key shared by all attempts of the client at one request."""
     return threading.get_ident(), request.method, str(request.url)
 
 
 def _announced_size(response: httpx2.Response) -> int | None:
-    """The size of a file that the head of an answer tells; `None` where it does not, or is about an error."""
+    """The size of a file according to the headers of an answer; `None` if they do not state it or report an error."""
     size = response.headers.get("X-Linked-Size")
     if size is None and response.request.method == "HEAD" and not response.is_redirect:
         size = response.headers.get("Content-Length")
@@ -315,7 +315,7 @@ def _announced_size(response: httpx2.Response) -> int | None:
 
 
 def _refuse_other_listing(here: httpx2.URL, following: str) -> None:
-    """Refuse a page of a listing that names another host's page, or itself, as the next one."""
+    """Refuse a page of a listing whose next page is on another host or is the page itself."""
     there = here.join(following)
     if not _is_same_origin(here, there):
         raise BadAnswerError(f"the listing continues at {one_line(following, 80)}, which is another host")
@@ -324,7 +324,7 @@ def _refuse_other_listing(here: httpx2.URL, following: str) -> None:
 
 
 def _keep_short(response: httpx2.Response) -> None:
-    """Leave short waits for a busy Hub to the client; where it asks for a long one, that is an error at once."""
+    """Leave short waits for a busy Hub to the client; a long wait becomes an error at once."""
     # ignored: huggingface_hub re-exports this without saying so to type checkers
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -338,7 +338,7 @@ def _keep_short(response: httpx2.Response) -> None:
 
 
 def _path(url: httpx2.URL) -> str:
-    """The quoted path of a request, behind that of the endpoint."""
+    """The quoted path of a request, relative to the endpoint."""
     from huggingface_hub import constants
 
     path = url.raw_path.decode("ascii", "replace").partition("?")[0]
@@ -351,7 +351,7 @@ def _address_of(request: httpx2.Request) -> str:
 
 
 def _plain_address(address: str) -> str:
-    """An address as requests have it."""
+    """An address in the form that requests use."""
     from httpx2 import URL, InvalidURL
 
     try:
@@ -361,7 +361,7 @@ def _plain_address(address: str) -> str:
 
 
 def _is_hub(url: httpx2.URL) -> bool:
-    """Whether it is the endpoint, a service below its name, or the Hub itself, which its client trusts."""
+    """Whether it is the endpoint, a service on a subdomain of it, or the Hub itself, which its client trusts."""
     from httpx2 import URL
     from huggingface_hub import constants
 
@@ -377,5 +377,5 @@ def _is_same_origin(url: httpx2.URL, other: httpx2.URL) -> bool:
 
 
 def _port(url: httpx2.URL) -> int | None:
-    """The port of an address, also where it is the usual one of its scheme, which addresses leave out."""
+    """The port of an address, also if it is the default of its scheme and therefore omitted."""
     return url.port or USUAL_PORTS.get(url.scheme)

@@ -1,7 +1,7 @@
-"""Files that lie in a checkpoint's folder, read and copied from there and from nowhere else.
+"""Reading and copying of files in a checkpoint's folder, and only of files in it.
 
-A link that leads out of the folder is refused, whatever it is called: a soup would carry off what it points to. In the
-Hub's cache files are links to blobs of the same repository. It knows no format.
+A link that leads out of the folder is refused, whatever its name, since a soup would otherwise copy its target. In the
+Hub's cache, files are links to blobs of the same repository. File formats are unknown here.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..untrusted import SMALL_FILE, as_error, one_line, open_file, parse_json, r
 from .hub_answers import is_commit, is_digest
 
 
-VALUES = 1_000_000  # in a file of JSON: each takes up to a hundred bytes of memory
-VALUES_OF_WORDS = 5_000_000  # the same of a vocabulary with its merges
-BLOCK = 2**20  # bytes that are read at once of what may be large
-_REPOSITORY = re.compile(r"models--[\w.-]+")  # a folder in the cache of the Hub, of a repository's snapshots and blobs
+VALUES = 1_000_000  # values in a JSON file: each takes up to a hundred bytes of memory
+VALUES_OF_WORDS = 5_000_000  # the same for a vocabulary with its merges
+BLOCK = 2**20  # bytes read at once from files that may be large
+_REPOSITORY = re.compile(r"models--[\w.-]+")  # a repository's folder in the Hub's cache
 
 
 def lies_in(folder: Path, path: Path) -> bool:
-    """Whether a file or folder is where its folder says, once all links on the way to it are followed.
+    """Whether a file or folder is inside the given folder after all links on its path are followed.
 
     Args:
         folder (`Path`):
@@ -36,13 +36,13 @@ def lies_in(folder: Path, path: Path) -> bool:
     folder, place = folder.resolve(), path.resolve()
     if place.is_relative_to(folder):
         return True
-    # The cache of the Hub keeps contents apart from the snapshots, each of which links to them.
+    # The Hub's cache stores contents outside the snapshots, which link to them.
     blobs = _blobs_of(folder)
     return blobs is not None and place.parent == blobs and is_digest(place.name)
 
 
 def _blobs_of(folder: Path) -> Path | None:
-    """Of a snapshot in a cache of the Hub, or a folder in one: where the contents of its repository lie."""
+    """The folder with a repository's contents, for a snapshot in a cache of the Hub or a folder in one."""
     for snapshot in (folder, *folder.parents):
         repository = snapshot.parent.parent  # <repository>/snapshots/<commit>
         is_snapshot = snapshot.parent.name == "snapshots" and is_commit(snapshot.name)
@@ -52,7 +52,7 @@ def _blobs_of(folder: Path) -> Path | None:
 
 
 def place_of(folder: Path, name: str) -> Path:
-    """The file of a folder without links on the way, which may be opened.
+    """The resolved path of a file in a folder, which is safe to open.
 
     Args:
         folder (`Path`):
@@ -74,14 +74,14 @@ def place_of(folder: Path, name: str) -> Path:
 
 
 def is_there(folder: Path, name: str) -> bool:
-    """Whether a folder has such a file, or a link called so; errors as of [`place_of`]."""
+    """Whether a folder has a file or link with this name; raises the errors of [`place_of`]."""
     path = folder / name
     with as_error(IngredientError, f"{one_line(path)} cannot be read"):
         return place_of(folder, name).is_file()
 
 
 def read_inside(folder: Path, name: str, *, at_most: int = SMALL_FILE) -> bytes:
-    """The bytes of a regular file of a folder.
+    """Read the bytes of a regular file in a folder.
 
     Raises:
         [`FileNotFoundError`]: if there is no such file.
@@ -91,12 +91,12 @@ def read_inside(folder: Path, name: str, *, at_most: int = SMALL_FILE) -> bytes:
 
 
 def json_inside(folder: Path, name: str) -> Any:
-    """What a JSON file of a folder holds; errors as of [`read_inside`] and [`parse_bounded`]."""
+    """The content of a JSON file in a folder; raises the errors of [`read_inside`] and [`parse_bounded`]."""
     return parse_bounded(read_inside(folder, name), str(folder / name))
 
 
 def parse_bounded(content: bytes, where: str, *, most: int = VALUES) -> Any:
-    """What a JSON text holds that has no more values than memory is for.
+    """Parse a JSON text, with a limit on the number of values in it.
 
     Args:
         content (`bytes`):
@@ -109,14 +109,14 @@ def parse_bounded(content: bytes, where: str, *, most: int = VALUES) -> Any:
     Raises:
         [`IngredientError`]: if it has more, or is no JSON.
     """
-    separators = sum(content.count(mark) for mark in (b",", b":", b"[", b"{"))  # about as many as there are values
+    separators = sum(content.count(mark) for mark in (b",", b":", b"[", b"{"))  # approximately the number of values
     if separators > most:
         raise IngredientError(f"{one_line(where)} holds more than {most:,} values, which no such file needs.")
     return parse_json(content, where)
 
 
 def blocks_of(folder: Path, name: str, *, at_most: int) -> Iterator[bytes]:
-    """The bytes of a file of a folder piece by piece, for files that may be large; errors as of [`read_inside`]."""
+    """The bytes of a file in pieces, for files that may be large; raises the errors of [`read_inside`]."""
     left = at_most
     where = one_line(folder / name)
     with open_file(place_of(folder, name)) as file, as_error(IngredientError, f"{where} cannot be read"):
@@ -128,7 +128,7 @@ def blocks_of(folder: Path, name: str, *, at_most: int) -> Iterator[bytes]:
 
 
 class FolderContents(NamedTuple):
-    """What lies in a folder and in the folders in it, by names relative to it with `/`; hidden folders are left out.
+    """The contents of a folder and its subfolders, as relative names with `/`; hidden folders are skipped.
 
     Args:
         sizes (`dict[str, int]`):
@@ -145,7 +145,7 @@ class FolderContents(NamedTuple):
 
 
 def contents_of(folder: Path) -> FolderContents:
-    """What lies in a folder, in one walk.
+    """List the contents of a folder in one walk.
 
     Raises:
         [`IngredientError`]: if the folder, or one in it, cannot be read.
@@ -176,7 +176,7 @@ def contents_of(folder: Path) -> FolderContents:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a name stands for something else than a file, a folder or a link; links may lead nowhere."""
+    """Whether a path is anything other than a file, a folder or a link; links may be broken."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:  # deleted during the walk

@@ -1,6 +1,6 @@
-"""Names of classes that do not go together between ingredients: what differs, and the way out of each difference.
+"""Class names that do not match between ingredients: the differences, and the remedy for each.
 
-How the names are read, and in which order they stand, is found in `labels.py`; tensors are compared elsewhere.
+`labels.py` reads the names and finds their orders; tensors are compared elsewhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
 
 
 class Classes(NamedTuple):
-    """What a comparison of classes gives: the soup's labels without made-up ones, problems, and notes."""
+    """The result of comparing class names: the soup's labels without generated ones, problems, and notes."""
 
     labels: tuple[str, ...]
     problems: list[str]
@@ -45,7 +45,7 @@ def compare_classes(
     settings: Checkpoint | None,
     soup_labels: tuple[str, ...],
 ) -> Classes:
-    """Compare the names of classes of ingredients of one class of models.
+    """Compare the class names of ingredients that have the same model class.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
@@ -57,7 +57,7 @@ def compare_classes(
     architecture = checkpoints[0].architecture
     if NO_CLASSES.search(architecture):
         return _unused_classes(own_labels, architecture, settings or checkpoints[0])
-    # They are compared as they will stand in the soup.
+    # The names are compared as they will appear in the soup.
     labels = {name: permuted(names, alignments.get(name)) for name, names in own_labels.items()}
     if settings is None and soup_labels:
         usual_labels = soup_labels
@@ -87,7 +87,7 @@ def _first_with(
 
 
 def _unused_classes(own_labels: Mapping[str, tuple[str, ...]], architecture: str, giver: Checkpoint) -> Classes:
-    """The names of classes of models whose heads have none: those of one ingredient, whatever the others call them."""
+    """The class names of models whose heads do not use them: those of one ingredient, whatever the others have."""
     notes = []
     if len(set(own_labels.values())) > 1:
         notes.append(
@@ -107,7 +107,7 @@ def _compare_labels(
     holder: str | None = None,
     fields: str = FIELDS,
 ) -> tuple[list[str], list[str]]:
-    """What differs in the names of classes, each difference with its own way out.
+    """Find the differences between class names, each with its own remedy.
 
     Args:
         labels (`Mapping[str, tuple[str, ...]]`):
@@ -141,13 +141,13 @@ def _compare_labels(
 
 
 def _go_together(labels: tuple[str, ...], usual_labels: tuple[str, ...]) -> bool:
-    """Whether nothing has to be said of the names of classes of two ingredients."""
+    """Whether the class names of two ingredients match, so that there is nothing to report."""
     if labels == usual_labels:
         return True
-    # Their number is that of rows in the head, where there is one.
+    # Their number is that of the rows in the head, if there is one.
     if are_made_up(labels) and are_made_up(usual_labels):
         return True
-    return len(labels) == len(usual_labels) == 1  # one class has one order, whatever it is called
+    return len(labels) == len(usual_labels) == 1  # a single class has only one order, whatever its name
 
 
 def _may_be_the_same(labels: tuple[str, ...], usual_labels: tuple[str, ...]) -> bool:
@@ -160,7 +160,7 @@ def _may_be_the_same(labels: tuple[str, ...], usual_labels: tuple[str, ...]) -> 
 def _problem(
     name: str, labels: tuple[str, ...], usual_labels: tuple[str, ...], others: str, holder: str | None, fields: str
 ) -> str:
-    """Why classes of other names cannot be averaged, and the way out.
+    """The problem that classes with other names cannot be averaged, with the remedy.
 
     Args:
         name (`str`), labels (`tuple[str, ...]`):
@@ -179,7 +179,8 @@ def _problem(
             f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}: {len(labels)} classes and "
             f"{len(usual_labels)}. Fine-tune on the same labels"
         )
-    # From lists that are nearly the same to those that have nothing in common: each test knows that the others failed.
+    # From lists that are nearly the same to lists with nothing in common: each test relies on the failure of those
+    # before.
     if sorted(labels) == sorted(usual_labels):
         index = _first_apart(labels, usual_labels)
         return (
@@ -199,7 +200,7 @@ def _problem(
         )
     if are_made_up(labels):
         return _made_up_problem(name, labels, holder or "the others", usual_labels, fields)
-    if are_made_up(usual_labels):  # the same the other way round: this ingredient has names, and the others have none
+    if are_made_up(usual_labels):  # the reverse case: this ingredient has names, and the others have none
         return _made_up_problem(holder or "the others", usual_labels, name, labels, fields)
     return (
         f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}. Fine-tune on the same labels; if "
@@ -209,7 +210,7 @@ def _problem(
 
 
 def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: Sequence[str], fields: str) -> str:
-    """Why the classes of an ingredient without names do not go with those of one that has names."""
+    """The problem that an ingredient without class names does not match one that has them."""
     return (
         f"{nameless} {has([nameless])} the made-up labels {listing(made_up)}, {holder} {listing(names)}: nothing "
         f"says that they are in the same order. If they are, copy {fields} of {holder} into the "
@@ -218,14 +219,14 @@ def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: 
 
 
 def _first_apart(names: Sequence[str], usual_labels: Sequence[str]) -> int:
-    """The first class that has another name in one of two different lists of as many names."""
+    """The first class whose name differs between two lists of the same length."""
     return next(index for index in range(len(names)) if names[index] != usual_labels[index])
 
 
 def _alignment_notes(
     labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual_labels: Sequence[str]
 ) -> list[str]:
-    """What an alignment does, as sentences for a report.
+    """The effects of an alignment, as sentences for a report.
 
     Args:
         labels (`Mapping[str, tuple[str, ...]]`):

@@ -1,6 +1,6 @@
-"""The names of the classes, as transformers reads them from a configuration, and the orders in which they stand.
+"""Class names as transformers reads them from a configuration, and the orders in which they occur.
 
-What differs between ingredients is said in `label_problems.py`; which tensors are classes is found in `modules.py`.
+`label_problems.py` reports differences between ingredients, and `modules.py` finds the tensors with a row per class.
 Nothing is permuted here.
 """
 
@@ -16,7 +16,7 @@ from .differences import most_frequent
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
+# Models whose heads have no classes; visual question answering is excluded, since its answers are classes.
 NO_CLASSES = re.compile(
     r"""
     ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
@@ -26,20 +26,20 @@ NO_CLASSES = re.compile(
     """,
     re.VERBOSE,
 )
-DEFAULT_CLASSES = 2  # what transformers takes where a configuration says nothing
+DEFAULT_CLASSES = 2  # transformers' default where a configuration has no setting
 SHOWN = 6  # names in one sentence
-MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
-# What timm calls the last layer of its models, where `pretrained_cfg` does not say.
+MANY = 100_000  # classes; above this id, gaps between ids are not filled
+# timm's names of the last layer, used if `pretrained_cfg` does not name it.
 TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
 FIELDS = "id2label and label2id"
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The name of every class in order, made-up ones included.
+    """All class names in order, including generated ones.
 
-    They are read as transformers reads them: `label_names` of a timm model, else `id2label` with strings or numbers
-    as keys, else as many made-up names as `num_labels` says. `label2id` alone names nothing. Where only a
-    configuration within this one names classes, they are its classes.
+    They are read as transformers reads them: `label_names` of a timm model, else `id2label` with strings or numbers as
+    keys, else as many generated names as `num_labels` states. `label2id` alone names nothing. If only a nested
+    configuration names classes, those are used.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -59,22 +59,22 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes in order; none where they are the ones that transformers makes up."""
+    """The class names in order; empty if transformers generated them."""
     return without_made_up(class_names(config))
 
 
 def without_made_up(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, or none where transformers makes them up."""
+    """The names, or an empty tuple if transformers generated them."""
     return () if are_made_up(names) else tuple(names)
 
 
 def fields_of_names(config: Mapping[str, Any]) -> str:
-    """The fields in which a configuration keeps the names of its classes, in words."""
+    """The names of the fields in which a configuration stores its class names, in words."""
     return FIELDS if _timm_names(config) is None else "label_names"
 
 
 def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The configuration with other names of its classes, kept where it keeps them."""
+    """The configuration with new class names, in the fields where it stores them."""
     if _timm_names(config) is not None:
         return {**config, "label_names": list(labels)}
     names = {
@@ -89,7 +89,7 @@ def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[s
 
 
 def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The modules that a configuration names as the classifier: of timm's models, which lie below one prefix whole."""
+    """The classifier modules that a configuration names; only those of timm models do."""
     if config.get("model_type") != "timm_wrapper":
         return ()
     classifiers = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
@@ -99,8 +99,8 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def label_orders(checkpoints: Sequence[Checkpoint], usual_labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """For ingredients that have the usual labels in another order or other letter case: which of their classes is the
-    usual 0, 1, ...
+    """For ingredients that have the usual labels in another order or letter case: the indices of the usual classes 0,
+    1, ... among their own.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -125,7 +125,7 @@ def label_orders(checkpoints: Sequence[Checkpoint], usual_labels: tuple[str, ...
 def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = None) -> tuple[str, ...]:
     """The labels of a soup: those of the ingredient that gives its settings, or else the most frequent ones.
 
-    Names that were given go before names that transformers made up, however frequent.
+    Explicit names take precedence over generated ones, however frequent these are.
 
     Args:
         names (`Sequence[tuple[str, ...]]`):
@@ -135,31 +135,31 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    # To have no names is not another opinion on them.
+    # An ingredient without names does not vote.
     not_made_up = [labels for labels in names if not are_made_up(labels)]
     return most_frequent(not_made_up or names)
 
 
 def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
-    """Labels in the order of an alignment; as they are if it does not fit."""
+    """Labels in the order of an alignment; unchanged if it does not fit."""
     if order and len(order) == len(labels):
         return tuple(labels[index] for index in order)
     return tuple(labels)
 
 
 def is_identity(order: Sequence[int]) -> bool:
-    """Whether an order leaves everything where it is."""
+    """Whether an order leaves everything in place."""
     return list(order) == sorted(order)
 
 
 def in_another_order(labels: Sequence[str], other_labels: Sequence[str]) -> bool:
-    """Whether two lists of labels have the same names, whatever their letter case, in different places."""
+    """Whether two lists contain the same names, ignoring letter case, in different orders."""
     folded_labels, folded_others = folded(labels), folded(other_labels)
     return folded_labels != folded_others and sorted(folded_labels) == sorted(folded_others)
 
 
 def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
-    """Why a base model cannot be subtracted: it has the labels of the ingredients in another order.
+    """The problem that a base model cannot be subtracted because its labels have another order.
 
     Args:
         base (`Checkpoint`):
@@ -178,19 +178,19 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
 
 
 def _inner_configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The configurations within one, such as that of the text encoder, each with the field that holds it."""
+    """The nested configurations, such as that of a text encoder, each with the field that contains it."""
     for field, value in config.items():
         if isinstance(value, Mapping):
             yield field, value
 
 
 def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names that a configuration itself gives or counts; made-up ones where it only counts them."""
+    """The class names that a configuration itself gives; generated ones if it gives only their number."""
     timm_names = _timm_names(config)
     if timm_names is not None:
         return timm_names
     id2label = config.get("id2label")
-    # JSON has strings as keys, a configuration in memory numbers.
+    # JSON has strings as keys, a configuration in memory has numbers.
     if isinstance(id2label, Mapping) and id2label and all(str(key).isdecimal() for key in id2label):
         return _names_by_id({int(key): str(label) for key, label in id2label.items()})
     number = config.get("num_labels", config.get("num_classes"))
@@ -200,13 +200,13 @@ def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _has_own_names(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration itself gives names that are not made up."""
+    """Whether a configuration itself gives names that were not generated."""
     names = _own_names(config)
     return names is not None and not are_made_up(names)
 
 
 def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
-    """Names in the order of their ids; ids that are left out have made-up names, where they are few."""
+    """Names in the order of their ids; missing ids get generated names if they are few."""
     highest = max(by_id)
     if highest < len(by_id) or highest >= MANY:
         return tuple(by_id[index] for index in sorted(by_id))
@@ -214,7 +214,7 @@ def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def _timm_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The list of names that configurations of timm's models hold, in themselves or in `pretrained_cfg`."""
+    """The list of names that configurations of timm models contain, directly or in `pretrained_cfg`."""
     for holder in (config, _timm_settings(config)):
         names = holder.get("label_names")
         if isinstance(names, (list, tuple)) and names:
@@ -223,28 +223,28 @@ def _timm_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _timm_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the configuration of a timm model keeps of timm's own one; empty where there is none."""
+    """timm's own settings in the configuration of a timm model; empty if there are none."""
     settings = config.get("pretrained_cfg")
     return settings if isinstance(settings, Mapping) else {}
 
 
 def _made_up(number: int) -> tuple[str, ...]:
-    """The names that transformers gives to classes without names."""
+    """The names that transformers generates for classes without names."""
     return tuple(f"LABEL_{index}" for index in range(number))
 
 
 def are_made_up(names: Sequence[str]) -> bool:
-    """Whether names are those that transformers gives to classes without names."""
+    """Whether names are those that transformers generates."""
     return tuple(names) == _made_up(len(names))
 
 
 def folded(names: Sequence[str]) -> list[str]:
-    """Names without the difference of upper and lower case."""
+    """Names with upper and lower case folded together."""
     return [name.casefold() for name in names]
 
 
 def _order(names: tuple[str, ...], usual_labels: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
+    """The index of each usual name: by exact spelling if possible, else ignoring case; never by guessing."""
     order = _places(names, usual_labels)
     if order is None:
         order = _places(folded(names), folded(usual_labels))
@@ -252,7 +252,7 @@ def _order(names: tuple[str, ...], usual_labels: tuple[str, ...]) -> tuple[int, 
 
 
 def _places(names: Sequence[str], usual_labels: Sequence[str]) -> tuple[int, ...] | None:
-    """Where each usual name stands; `None` unless both lists have the same names, each of them once."""
+    """The index of each usual name; `None` unless both lists have the same names, each of them once."""
     are_distinct = len(set(usual_labels)) == len(usual_labels)
     if not are_distinct or sorted(names) != sorted(usual_labels):
         return None

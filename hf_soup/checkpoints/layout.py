@@ -1,8 +1,8 @@
 """Which tensors a model's class reads and writes: their names and shapes on disk, as transformers itself decides.
 
-A file may call a tensor otherwise than the class does today: by an older name (`LayerNorm.gamma`), with or without the
-prefix of the body, below what a wrapper put in front (`_orig_mod.`), twice where weights are tied. `fit` brings the
-names of a file to those that `save_pretrained` writes now, so that like is compared with like. It reads no weights.
+A file may name a tensor differently from the current class: by an older name (`LayerNorm.gamma`), with or without the
+prefix of the body, with the prefix of a wrapper (`_orig_mod.`), or twice if weights are tied. `fit` converts the names
+of a file to those that `save_pretrained` writes now, so that tensors can be compared. It reads no weights.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .reader import TensorSpec
 from .wrapped_names import Recognised, foreign_prefix, prefix_notes, recognise
 
 
-# A file with more tensors than 2,000 and 20 times those of its model holds another model: its names are not matched,
-# since each of them is tried against every rule of transformers.
+# The names of a file with more than 2,000 tensors and more than 20 times those of its model are not matched, since the
+# file holds another model and each name is tried against every rule of transformers.
 FEW, MANY = 2_000, 20
-_LOCK = threading.Lock()  # ingredients are opened side by side, and transformers builds one model at a time
+_LOCK = threading.Lock()  # ingredients are opened in parallel, but transformers builds one model at a time
 
 
 class Fitted(NamedTuple):
-    """The tensors of a file under the names that their class has for them today.
+    """The tensors of a file under the names that their class currently uses.
 
     Args:
         specs (`dict[str, TensorSpec]`):
@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 
 
 def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
-    """Bring the names of a file's tensors to those that the model's class writes today.
+    """Rename a file's tensors to the names that the model's class currently writes.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -69,7 +69,7 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
     """
     refuse_unbounded(config, "config.json", specs)
     shapes = remembered(config)
-    if shapes is not None and _same(shapes, specs):  # nearly always, and without transformers
+    if shapes is not None and _same(shapes, specs):  # the usual case, handled without transformers
         return Fitted(dict(specs), shapes)
     with _LOCK:
         try:
@@ -79,7 +79,7 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
         except MissingExtraError as error:
             note = f"the names of its tensors were not compared with those of the model: {error}"
             return Fitted(_without_ignored(specs), notes=(note,))
-        if type(layout.model).__module__.startswith("transformers."):  # a class of the user's own may change
+        if type(layout.model).__module__.startswith("transformers."):  # a class defined by the user may change
             remember(config, layout.shapes)
         if _same(layout.shapes, specs):
             return Fitted(dict(specs), layout.shapes)
@@ -93,8 +93,8 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
 
 
 def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a model's tensors on disk in the order in which its class makes them, mostly from the bottom up;
-    those last that transformers puts together from others.
+    """The names of a model's tensors on disk in the order in which its class creates them, mostly from the bottom up;
+    tensors that transformers assembles from others come last.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -111,12 +111,12 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
-    """The tensors of a file whose names are not just those that their class writes today."""
+    """Match the tensors of a file whose names are not exactly those that their class currently writes."""
     from transformers.core_model_loading import dot_natural_key
 
     loader = layout.loader()
     prefix = foreign_prefix(specs, loader)
-    # In the order in which transformers loads them: some of its rules remember the names that they have renamed.
+    # In the order in which transformers loads them, since some of its rules keep state between names.
     keys = sorted(specs, key=dot_natural_key)
     recognised = {key: recognise(key, prefix, loader) for key in keys}
     kept, twins = _under_canonical_names(layout, loader, specs, recognised)
@@ -131,7 +131,7 @@ def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
 def _under_canonical_names(
     layout: Layout, loader: Loader, specs: Mapping[str, TensorSpec], recognised: Mapping[str, Recognised]
 ) -> tuple[dict[str, TensorSpec], list[tuple[TensorSpec, str]]]:
-    """The tensors of a file by the names that files have today, and those that the file holds a second time.
+    """The tensors of a file under their current names on disk, and those that the file holds a second time.
 
     Args:
         layout ([`Layout`]), loader ([`Loader`]):
@@ -152,7 +152,7 @@ def _under_canonical_names(
         if canonical != key:
             spec = spec._replace(name=canonical, stored=key)
         has_original = _tied_to(layout, tensor) in present and canonical in layout.shapes
-        # A second copy is not dropped unseen: it is compared with the first when the weights are read.
+        # A second copy is compared with the first when the weights are read, before it is dropped.
         if canonical in kept or has_original:
             twins.append((spec, canonical))
         else:
@@ -168,19 +168,19 @@ def _is_left_out(layout: Layout, loader: Loader, tensor: Recognised) -> bool:
 
 
 def _tied_to(layout: Layout, tensor: Recognised) -> str | None:
-    """The name in memory of the weight that a tensor is tied to."""
+    """The name in memory of the weight to which a tensor is tied."""
     return None if tensor.in_memory is None else layout.tied.get(tensor.in_memory)
 
 
 def _on_disk(layout: Layout, loader: Loader, tensor: Recognised) -> str:
-    """The name that files have today for a tensor of a file; its own where the model has no such tensor."""
+    """The current name on disk of a tensor of a file; its own name if the model has no such tensor."""
     if tensor.in_memory is None:
         return tensor.name
     in_memory = _tied_to(layout, tensor) or tensor.in_memory
     family = layout.families[in_memory]
     if len(family.disk) == 1 and len(family.memory) == 1:
         return family.disk[0]
-    # Several tensors are converted together, so the name in memory does not say which of those on disk it is.
+    # Several tensors are converted together, so the name in memory does not identify one of those on disk.
     if tensor.name in family.disk:
         return tensor.name
     current_name = loader.current_name(tensor.name)
@@ -191,12 +191,12 @@ def _on_disk(layout: Layout, loader: Loader, tensor: Recognised) -> str:
 
 
 def _expected(layout: Layout, kept: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all that a model reads from such a file: of tensors that it puts together the names that the
-    file has, on disk or as in memory.
+    """Names and shapes of everything that a model reads from such a file; assembled tensors appear under the file's
+    own names, on disk or as in memory.
     """
     expected = dict(layout.shapes)
     state = layout.model.state_dict()
-    for family in dict.fromkeys(layout.families.values()):  # each family stands there under all of its names
+    for family in dict.fromkeys(layout.families.values()):  # each family is listed under all of its names
         if _is_as_in_memory(family, kept):
             for name in family.disk:
                 expected.pop(name, None)
@@ -206,10 +206,10 @@ def _expected(layout: Layout, kept: Mapping[str, TensorSpec]) -> dict[str, tuple
 
 
 def _is_as_in_memory(family: Family, kept: Mapping[str, TensorSpec]) -> bool:
-    """Whether a file has tensors that are put together by their names in memory, and none by its name on disk."""
+    """Whether a file has the assembled tensors under their names in memory, and none under the names on disk."""
     only_in_memory = set(family.memory) - set(family.disk)
     only_on_disk = set(family.disk) - set(family.memory)
-    # `isdisjoint` would walk through all tensors for each family
+    # `isdisjoint` would iterate over all tensors for each family
     return any(name in kept for name in only_in_memory) and not any(name in kept for name in only_on_disk)
 
 
@@ -218,7 +218,7 @@ def _without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
 
 
 def _same(shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, TensorSpec]) -> bool:
-    """Whether a file has just these tensors."""
+    """Whether a file has exactly these tensors."""
     if shapes.keys() != specs.keys():
         return False
     return all(spec.shape == shapes[name] for name, spec in specs.items())

@@ -1,6 +1,6 @@
-"""Names and shapes of models' tensors, kept between processes: to import transformers' models takes a second.
+"""Names and shapes of models' tensors, cached between processes to avoid importing transformers' models.
 
-A file holds a digest of what it says, so that one that is damaged, cut off or of another version is as good as none.
+Each file contains a digest of its content, so that a damaged, truncated or outdated file is ignored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .loading_rules import layout_key
 
 
 def cache_folder() -> Path:
-    """Where layouts are kept between processes: below `HF_HOME`."""
+    """The folder of the cached layouts, below `HF_HOME`."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "hf_soup" / "layouts"
 
 
 def _file(config: Mapping[str, Any]) -> Path:
-    """Where the layout of a model is kept: under the digest of all that decides it."""
+    """The file of a model's layout, named by the digest of everything that determines it."""
     import xxhash
 
     content = layout_key(config) + _versions()
@@ -36,11 +36,11 @@ def _file(config: Mapping[str, Any]) -> Path:
 
 
 def remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
-    """Names and shapes that another process has looked up, or this one before."""
+    """Names and shapes that this or another process has looked up before."""
     return _read(_file(config))
 
 
-@functools.cache  # of libraries, each of which may change the names that a class writes
+@functools.cache  # versions of libraries, each of which may change the names that a class writes
 def _versions() -> str:
     return json.dumps(versions(), sort_keys=True)
 
@@ -52,12 +52,12 @@ def _read(path: Path) -> Mapping[str, tuple[int, ...]] | None:
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         is_whole = content["digest"] == _digest(path, shapes)
     except (OSError, SoupError, TypeError, KeyError, AttributeError):
-        return None  # not there, damaged, or laid out otherwise: looked up anew
+        return None  # missing, damaged, or in another layout: it is looked up again
     return shapes if is_whole else None
 
 
 def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Of the shapes in their order, and of what they are the shapes of."""
+    """The digest of the shapes in their order and of the file that they belong to."""
     import xxhash
 
     content = json.dumps([path.name, list(shapes.items())])
@@ -65,9 +65,9 @@ def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def remember(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Keep names and shapes for other processes; without a folder that can be written nothing is kept."""
+    """Store names and shapes for other processes; if the folder cannot be written, nothing is stored."""
     path = _file(config)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")  # of this process, as others may write the same
+    aside = path.with_name(f".{path.name}.{os.getpid()}")  # unique, since others may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps({"digest": _digest(path, shapes), "shapes": shapes}), encoding="utf-8")

@@ -1,6 +1,6 @@
 """How transformers names the tensors that it finds when it loads a model, and those that it writes when it saves one.
 
-It builds the model on the meta device and asks transformers' own rules; it reads no files.
+The model is built on the meta device, and transformers' own rules are applied; no files are read.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .memory import empty_model, on_disk
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
+# Buffers of older files that transformers ignores on load and no longer writes: they do not make two files different.
 IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 # Fields of a configuration that do not change which tensors a model has.
 WITHOUT_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id")
 
 
 class Family(NamedTuple):
-    """Tensors that belong together when transformers loads: on disk each may be one, or several that it puts together.
+    """Tensors that belong together when transformers loads them: each may be one tensor on disk, or several.
 
     Args:
         disk (`tuple[str, ...]`):
@@ -39,7 +39,7 @@ class Family(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What transformers knows of a model's tensors.
+    """What transformers knows about a model's tensors.
 
     Args:
         model (`PreTrainedModel`):
@@ -68,7 +68,7 @@ class Layout(NamedTuple):
     optional: re.Pattern[str] | None
 
     def loader(self) -> Loader:
-        """How transformers names what it finds in one file; some of its rules remember what they have seen."""
+        """A loader for the names of one file; some of transformers' rules keep state between names."""
         return Loader(self.model)
 
 
@@ -91,17 +91,17 @@ class Loader:
         self._prefix = model.base_model_prefix
 
     def in_memory(self, name: str) -> str | None:
-        """The name in memory of a tensor of a file (of the first, where it becomes several); `None` if it has none."""
+        """The name in memory of a tensor of a file (the first, if it is split into several); `None` if it has none."""
         from transformers.core_model_loading import rename_source_key
 
         renamed, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
-        # Renamings go by patterns, and those for old names can take a name of today for one of them.
+        # Renamings use patterns, and a pattern for old names can match a current one.
         if renamed not in self._state and name in self._state:
             renamed, _ = rename_source_key(name, [], [], self._prefix, self._state)
         return renamed if renamed in self._state else None
 
     def current_name(self, name: str) -> str:
-        """A name with today's spelling, without the prefix of the body."""
+        """A name in its current spelling, without the prefix of the body."""
         for rule in self._renamings:
             name, _ = rule.rename_source_key(name)
         while self._prefix and name.startswith(f"{self._prefix}."):
@@ -110,7 +110,7 @@ class Loader:
 
 
 def layout_key(config: Mapping[str, Any]) -> str:
-    """All of a configuration that decides which tensors its model has, as JSON."""
+    """Everything in a configuration that determines which tensors its model has, as JSON."""
     fields = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     if config.get("id2label"):
         fields["num_labels"] = len(config["id2label"])
@@ -119,7 +119,7 @@ def layout_key(config: Mapping[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=16)
 def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
-    """What transformers knows of the tensors of a model.
+    """What transformers knows about the tensors of a model.
 
     Args:
         key (`str`):
@@ -131,7 +131,7 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
     unsaved = frozenset(model._keys_to_ignore_on_save or ())
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in unsaved}
     on_file = on_disk(model, dict(state))
-    # Tensors that are on disk as in memory keep their order; those that transformers converts come last.
+    # Tensors that are stored as in memory keep their order; those that transformers converts come last.
     places = {id(tensor): place for place, tensor in enumerate(state.values())}
     names = sorted(on_file, key=lambda name: places.get(id(on_file[name]), len(places)))
     shapes = {name: tuple(on_file[name].shape) for name in names}
@@ -149,16 +149,16 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
         unsaved=unsaved,
         computed=frozenset(computed),
         ignored=_pattern(ignored),
-        # No patterns would join to the empty one, which fits every name.
+        # Joining no patterns would give the empty pattern, which matches every name.
         optional=_pattern(optional) if optional else None,
     )
 
 
 def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]) -> dict[str, Family]:
-    """Each name of a model's tensors, in memory and on disk -> those that it belongs with."""
+    """Each name of a model's tensors, in memory and on disk -> the family that it belongs to."""
     loader = Loader(model)
     rules = _backward_rules(model)
-    # A family is known by the name as which transformers writes it: one for all that become, or come of, one tensor.
+    # A family is identified by the name that transformers writes, shared by all tensors converted to or from one.
     in_memory: dict[str, list[str]] = {}
     written_as = {}  # name in memory -> name of its family
     for name in memory:
@@ -168,7 +168,7 @@ def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]
     on_file: dict[str, list[str]] = {}
     for name in disk:
         loaded_as = loader.in_memory(name)
-        target = f"{name} alone"  # a family of its own: it is loaded as nothing that is written
+        target = f"{name} alone"  # not loaded as any written tensor
         if loaded_as is not None:
             target = written_as.get(loaded_as, target)
         on_file.setdefault(target, []).append(name)
@@ -181,7 +181,7 @@ def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]
 
 
 def _backward_rules(model: PreTrainedModel) -> list[Any]:
-    """The conversions by which transformers makes tensors on disk of those in memory."""
+    """The conversions by which transformers makes tensors on disk from those in memory."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter
 
@@ -190,7 +190,7 @@ def _backward_rules(model: PreTrainedModel) -> list[Any]:
 
 
 def _converted_name(name: str, rules: Iterable[Any]) -> str:
-    """What the first rule that applies to a name makes of it; the name itself where none does."""
+    """The result of the first rule that applies to a name; the name itself if none does."""
     for rule in rules:
         renamed, pattern = rule.rename_source_key(name)
         if pattern is not None:
@@ -199,5 +199,5 @@ def _converted_name(name: str, rules: Iterable[Any]) -> str:
 
 
 def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:
-    """One pattern that finds what any of several does."""
+    """One pattern that matches whatever any of the given patterns matches."""
     return re.compile("|".join(f"({pattern})" for pattern in patterns))

@@ -1,7 +1,7 @@
-"""Models in memory: the tensors that `save_pretrained` would write, and a model from such tensors.
+"""Models in memory: the tensors that `save_pretrained` would write, and a model built from such tensors.
 
-Names in memory can differ from names on disk (transformers renames on load), and tied weights are one tensor on disk:
-here both are brought to what is on disk, so that like is compared with like. It reads no files.
+Names in memory can differ from names on disk (transformers renames on load), and tied weights are one tensor on disk.
+Both are converted to the form on disk, so that tensors can be compared. No files are read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 KEYS_SHOWN = 5  # of each kind, in an error
-WRAPPED_AS = ("_orig_mod", "module", "_fsdp_wrapped_module")  # what wrappers call the model that they hold
+WRAPPED_AS = ("_orig_mod", "module", "_fsdp_wrapped_module")  # attribute names under which wrappers hold the model
 
 
 def plain_model(source: Any) -> PreTrainedModel:
-    """The model itself, without what compiles it or spreads it over devices.
+    """The model itself, without wrappers that compile it or distribute it over devices.
 
     Args:
         source (`torch.nn.Module`):
@@ -63,12 +63,12 @@ def plain_model(source: Any) -> PreTrainedModel:
 
 
 def _is_adapter(module: torch.nn.Module) -> bool:
-    """Whether a module is one of those that PEFT puts into a model; PEFT itself may not be installed."""
+    """Whether a module was inserted by PEFT, which may not be installed."""
     return any(cls.__module__.startswith("peft.") for cls in type(module).__mro__)
 
 
 def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The state of a loaded model under the names that its files have, tied weights once; views, not copies.
+    """The state of a loaded model under its names on disk, with tied weights once; views, not copies.
 
     Raises:
         [`IngredientError`]: if some weights are not in memory (offloaded), or the model is quantised.
@@ -77,9 +77,9 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
     _refuse_quantiser(model)
     state: dict[str, torch.Tensor] = {}
-    ignored = set(model._keys_to_ignore_on_save or ())  # what `save_pretrained` leaves out
+    ignored = set(model._keys_to_ignore_on_save or ())  # the tensors that `save_pretrained` omits
     for name, value in model.state_dict().items():
-        if not isinstance(value, torch.Tensor):  # torch keeps packed parameters of a quantised layer in the state
+        if not isinstance(value, torch.Tensor):  # torch stores the packed parameters of a quantised layer in the state
             raise IngredientError(
                 f"{type(model).__name__} is quantised by torch: {name} is not a tensor. Average the weights that it "
                 "was "
@@ -92,7 +92,7 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _refuse_quantiser(model: PreTrainedModel) -> None:
-    """Refuse a model that transformers has quantised while it loaded it."""
+    """Refuse a model that transformers quantised on loading."""
     if getattr(model, "hf_quantizer", None) is None:
         return
     settings = getattr(model.config, "quantization_config", None)
@@ -104,7 +104,7 @@ def _refuse_quantiser(model: PreTrainedModel) -> None:
 
 
 def _refuse_absent_weights(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a model of which some weights are not in this process's memory."""
+    """Refuse a model some of whose weights are not in this process's memory."""
     offloaded = [name for name, tensor in state.items() if tensor.device.type == "meta"]
     if offloaded:
         raise IngredientError(f"{type(model).__name__} is offloaded: {offloaded[0]} is not in memory. Load it whole.")
@@ -117,7 +117,7 @@ def _refuse_absent_weights(model: PreTrainedModel, state: Mapping[str, torch.Ten
 
 
 def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """Make a model from its configuration and tensors (named as on disk or in memory) by transformers' loading.
+    """Build a model from its configuration and tensors (named as on disk or in memory) through transformers' loading.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -148,21 +148,21 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
 def _load(
     cls: type[PreTrainedModel], config: Mapping[str, Any], tensors: dict[str, torch.Tensor]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model, and what transformers says of the names of the tensors."""
+    """A model, and what transformers reports about the names of the tensors."""
     from transformers import CONFIG_MAPPING
 
     try:
         settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
         with quiet_transformers():
             loaded = cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True)
-    except Exception as error:  # whatever a configuration makes transformers trip over
+    except Exception as error:  # transformers may raise anything for an invalid configuration
         raise _cannot_build(cls, error) from error
-    # transformers declares that it returns a model, whatever is asked for
+    # transformers declares only a model as the return type
     return cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
 
 
 def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientError | MissingExtraError:
-    """Our error for what transformers raised; it raises an `ImportError` where a library is not installed."""
+    """Convert an error of transformers; it raises an `ImportError` if a library is not installed."""
     reason = _first_sentence(error)
     if isinstance(error, ImportError):
         return MissingExtraError(reason)
@@ -197,7 +197,7 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
             'the config names no architecture: set config.architectures = ["BertForSequenceClassification"], say.'
         )
     cls = getattr(transformers, name, None) or _registered(name)
-    # Other names of transformers' own module are functions, and classes of what is no model.
+    # Other names in transformers' module are functions, and classes that are not models.
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise IngredientError(
@@ -224,7 +224,7 @@ def _registered(name: str) -> type | None:
 
 
 def empty_model(config: Mapping[str, Any], modules: int = MOST_BUILT) -> PreTrainedModel:
-    """The model that a configuration describes, on the meta device: names and shapes, no weights.
+    """The model that a configuration describes, on the meta device: names and shapes without weights.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -243,12 +243,12 @@ def empty_model(config: Mapping[str, Any], modules: int = MOST_BUILT) -> PreTrai
     try:
         with quiet_transformers(), torch.device("meta"), at_most_modules(modules):
             return cls(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)))
-    except Exception as error:  # whatever a configuration makes transformers trip over
+    except Exception as error:  # transformers may raise anything for an invalid configuration
         raise _cannot_build(cls, error) from error
 
 
 def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of a model under the names that its files have, tied weights once.
+    """The state of a model under its names on disk, with tied weights once.
 
     Args:
         model (`PreTrainedModel`):
@@ -264,14 +264,14 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide transformers' loading bars and notes in the block, and restore them."""
+    """Hide the loading bars and messages of transformers in the block, and restore them afterwards."""
     # ignored: huggingface_hub re-exports these without saying so to type checkers
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     had_bars = logging.is_progress_bar_enabled()
-    hub_had_bars = not are_progress_bars_disabled()  # transformers turns them off and on with its own
+    hub_had_bars = not are_progress_bars_disabled()  # transformers switches them together with its own
     logging.set_verbosity_error()
     _without_warnings(logging.disable_progress_bar)
     try:
@@ -285,7 +285,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _without_warnings(switch_bars: Callable[[], object]) -> None:
-    """Switch bars without the warning that a variable of the environment decides on those of the Hub's client."""
+    """Switch progress bars without the warning that an environment variable controls those of the Hub's client."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         switch_bars()

@@ -1,7 +1,7 @@
-"""Which settings a model of transformers computes with, found in the text of its code.
+"""Which settings a model of transformers computes with, found in the text of its source code.
 
-No model class is imported: a setting counts where its name stands in the files of models, or in a method by which a
-configuration answers them. What is read by code that models share is in `SHARED`.
+No model class is imported: a setting counts if its name occurs in the modeling files, or in a method by which the
+configuration computes another attribute. `SHARED` lists the settings that code shared by models reads.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SHARED = re.compile(
 COMMENT = re.compile(r"(?m)^\s*#.*$")
 NAME = re.compile(r"\.([A-Za-z_]\w*)\b|[\"']([A-Za-z_]\w*)[\"']")
 OTHER_MODEL = re.compile(r"from \.\.(\w+)\.modeling_\w+ import")
-# Methods that fill up a configuration or refuse it: what they derive are settings of their own.
+# Methods that complete or validate a configuration: what they derive are settings of their own.
 FILLS_UP = re.compile(r"^(__init__|__post_init__|validate\w*|convert_\w+|to_\w+|from_\w+)$")
 
 
 def names_read(config: Any) -> frozenset[str]:
-    """The names of settings that the code of a configuration's model reads; none where it cannot be read.
+    """The names of settings that the code of a configuration's model reads; empty if it cannot be read.
 
     Args:
         config (`transformers.PretrainedConfig`):
@@ -52,14 +52,14 @@ def names_read(config: Any) -> frozenset[str]:
     for cls in type(config).__mro__:
         if "transformers.models." in cls.__module__:
             names |= _names_in_configuration(Path(inspect.getfile(cls)))
-    # Code may read a setting by another name that the configuration has for it: `hidden_size` for `n_embd`.
+    # Code may read a setting by an alias that the configuration defines: `hidden_size` for `n_embd`.
     settings = {setting for alias, setting in config.attribute_map.items() if alias in names}
     return names | settings
 
 
 @functools.lru_cache(maxsize=128)
 def _names_in_models(folder: Path) -> frozenset[str]:
-    """Attributes and quoted names in the modeling files of a folder, and of folders whose models these import."""
+    """Attributes and quoted names in the modeling files of a folder, and of the folders that these import."""
     names: set[str] = set()
     waiting, seen = [folder], {folder}
     while waiting:
@@ -76,7 +76,7 @@ def _names_in_models(folder: Path) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=128)
 def _names_in_configuration(path: Path) -> frozenset[str]:
-    """The settings that properties and methods of configurations read, but for those that fill them up."""
+    """The settings that properties and methods of configurations read, except those that complete or validate them."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and not FILLS_UP.search(node.name):
@@ -85,7 +85,7 @@ def _names_in_configuration(path: Path) -> frozenset[str]:
 
 
 def _attributes_of_self(method: ast.FunctionDef) -> set[str]:
-    """The names that stand in a method as `self.name`."""
+    """The names that occur in a method as `self.name`."""
     names = set()
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":

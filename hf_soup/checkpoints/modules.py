@@ -1,4 +1,4 @@
-"""Tensor names -> named module groups, and which weights of modules apply to which tensor. Names alone; no tensors."""
+"""Tensor names -> named module groups, and the weights by module that apply to each tensor. Tensors are not read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
-# A first component with fewer tensors than one in so many is a head even if it has numbers (`classifier.1`).
+# A first component with less than this fraction of the tensors is a head even if it has numbers (`classifier.1`).
 LARGEST_HEAD = 10
 
 
 class Module(NamedTuple):
-    """A named group of a model's tensors that can have weights of its own in a soup.
+    """A named group of a model's tensors that can have its own weights in a soup.
 
     Args:
         name (`str`):
@@ -33,7 +33,7 @@ class Module(NamedTuple):
 
 
 def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
-    """The named modules of a model, in the order of its depth as far as names tell: by name, numbers as numbers.
+    """The named modules of a model in order of depth, as far as names tell: by name, with numbers sorted as numbers.
 
     Args:
         specs (`Iterable[TensorSpec]`):
@@ -66,7 +66,7 @@ def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
     prefix = own_prefix(names)
     places = {name: place for place, name in enumerate(order)}
     last = len(places)
-    lowest: dict[str, int] = {}  # module -> the place of its first tensor
+    lowest: dict[str, int] = {}  # module -> the position of its first tensor
     for name in names:
         module = group(name, prefix)
         place = places.get(name, last)
@@ -87,15 +87,16 @@ def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
 def own_prefix(names: Iterable[str]) -> str:
     """The prefix that a model with a head puts before its body (`"bert"`, `"vit"`, `"model"`), or `""`.
 
-    It is the one first component below which every numbered layer lies, if there is more below it than those layers:
-    an encoder-decoder has two, a bare body none. A head may have numbers too (`classifier.1`); it is small.
+    It is the only first component that contains numbered layers, provided that it contains other tensors too: an
+    encoder-decoder has two such components, a bare body none. A head may have numbers too (`classifier.1`), but is
+    small.
     """
     paths = [name.split(".") for name in names]
     bodies = _bodies(paths)
     if len(bodies) != 1:
         return ""
     prefix = bodies[0]
-    # A bare body has one first component with layers as well, `encoder` or `layers`, but nothing else lies below it.
+    # A bare body also has one first component with layers, `encoder` or `layers`, but it contains nothing else.
     children = {path[1] for path in paths if path[0] == prefix and len(path) > 1}
     if len(children) < 2 or _has_number(children):
         return ""
@@ -103,7 +104,7 @@ def own_prefix(names: Iterable[str]) -> str:
 
 
 def _bodies(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The first components below which numbered layers lie, without heads, which are small.
+    """The first components that contain numbered layers, except heads, which are small.
 
     Args:
         paths (`Sequence[Sequence[str]]`):
@@ -120,7 +121,7 @@ def _has_number(components: Iterable[str]) -> bool:
 
 
 def head_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The tensors of the head: those that lie outside of the body's prefix; none where there is no such prefix."""
+    """The tensors of the head: those outside the body's prefix; empty if there is no such prefix."""
     names = list(names)
     prefix = own_prefix(names)
     if not prefix:
@@ -129,7 +130,7 @@ def head_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
-    """The tensors whose rows are the classes: in the head, of as many rows as there are classes.
+    """The tensors with one row per class: those of the head with as many rows as there are classes.
 
     Args:
         specs (`Mapping[str, TensorSpec]`):
@@ -148,7 +149,7 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
         spec = specs[name]
         if not spec.is_floating or spec.shape[:1] != (classes,):
             continue
-        if spec.shape[1:2] == (classes,):  # the shape does not tell whether rows or columns are the classes
+        if spec.shape[1:2] == (classes,):  # the shape does not show whether rows or columns are the classes
             raise _cannot_be_permuted(f"{name} is square")
         tensors.append(name)
     if not tensors:
@@ -161,7 +162,8 @@ def _cannot_be_permuted(why: str) -> RecipeError:
 
 
 def group(name: str, prefix: str = "") -> str:
-    """The module group of one tensor: up to and with the first number (`encoder.layer.3`), else the first component.
+    """The module group of one tensor: up to and including the first number (`encoder.layer.3`), else the first
+    component.
 
     Args:
         name (`str`):
@@ -196,8 +198,8 @@ def assign_weights(
     """
     names = list(names)
     whole_names = _whole_names(names, weights_by_module)
-    matched: dict[str, str] = {}  # tensor -> what the weights by module call its module
-    for module in sorted(whole_names, key=len):  # of two that cover a tensor the longer comes later
+    matched: dict[str, str] = {}  # tensor -> the name of its module in the weights by module
+    for module in sorted(whole_names, key=len):  # if two cover a tensor, the longer comes later
         for name in names:
             if _covers(module, name):
                 matched[name] = whole_names[module]
@@ -211,7 +213,7 @@ def assign_weights(
 
 
 def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
-    """The whole name of each module, with the model's own prefix -> what the weights by module call it."""
+    """The full name of each module, with the model's own prefix -> its name in the weights by module."""
     prefix = own_prefix(names)
     whole_names: dict[str, str] = {}
     for module in modules:
@@ -237,5 +239,5 @@ def _is_below(prefixes: Iterable[str], name: str) -> bool:
 
 
 def _covers(prefix: str, name: str) -> bool:
-    """Whether a tensor lies below a prefix: of whole components, so that `layer.1` does not cover `layer.10`."""
+    """Whether a tensor is below a prefix of complete components, so that `layer.1` does not cover `layer.10`."""
     return not prefix or name == prefix or name.startswith(prefix + ".")

@@ -1,6 +1,6 @@
-"""Code that settings name: a repository's own classes, kernels of others. No soup carries such names.
+"""References to code in settings: custom classes of a repository and external kernels. Soups never contain them.
 
-The person who loads a soup chooses what runs, never an ingredient. It reads no files.
+The code that runs is chosen by the person who loads a soup, never by an ingredient. No files are read here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..untrusted import one_line
 from .inside import parse_bounded
 
 
-# Classes and pipelines of a repository, attention and experts by kernels, a way of its own to generate.
+# Custom classes and pipelines, attention and expert kernels, and custom generation code.
 CODE = frozenset(
     (
         *("auto_map", "custom_pipelines", "custom_generate", "kernel_config", "use_kernels", "trust_remote_code"),
@@ -22,17 +22,17 @@ CODE = frozenset(
         *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
     )
 )
-# Files of JSON whose keys are the words of a vocabulary, and not settings.
+# JSON files whose keys are the tokens of a vocabulary rather than settings.
 WORDS = re.compile(r"tokenizer\.json|(\w+[-_])?vocab[^/]*\.json|added_tokens\.json|tekken\.json|emoji\.json")
 
 
 def without_code(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without what names code to run, in those within them too."""
+    """Settings without references to code, including nested settings."""
     return {key: _without_code(value) for key, value in settings.items() if key not in CODE}
 
 
 def _without_code(value: Any) -> Any:
-    """The same of a setting, which may hold others."""
+    """A setting, which may contain others, without references to code."""
     if isinstance(value, Mapping):
         return without_code(value)
     if isinstance(value, list):
@@ -41,8 +41,8 @@ def _without_code(value: Any) -> Any:
 
 
 def forget_code(loaded: Any) -> None:
-    """Take what names code out of a configuration, tokenizer or processor that transformers has loaded, and out of
-    those within it, so that it is neither run nor saved.
+    """Remove references to code from a configuration, tokenizer or processor that transformers has loaded, and from
+    those nested in it, so that the code is neither run nor saved.
 
     Args:
         loaded (`Any`):
@@ -53,7 +53,7 @@ def forget_code(loaded: Any) -> None:
         fields = vars(waiting.pop())
         for name in CODE & fields.keys():
             if name.endswith("_internal"):
-                fields[name] = None  # which transformers looks up, and chooses itself
+                fields[name] = None  # kernels that transformers looks up and chooses itself
             else:
                 del fields[name]
         for name, value in fields.items():
@@ -64,12 +64,12 @@ def forget_code(loaded: Any) -> None:
 
 
 def is_searched(name: str) -> bool:
-    """Whether a file may hold settings, so that it has to be read before it goes along."""
+    """Whether a file may hold settings, so that it has to be searched before it is copied."""
     return name.endswith(".json") and not WORDS.fullmatch(name.rpartition("/")[2])
 
 
 def file_without_code(name: str, content: bytes, where: str) -> bytes:
-    """A file of settings without what names code; byte for byte as it is where it names none.
+    """The content of a settings file without references to code; unchanged byte for byte if it has none.
 
     Args:
         name (`str`):

@@ -1,4 +1,4 @@
-"""Models and state dicts in memory -> opened checkpoints, under the names that their files would have."""
+"""Models and state dicts in memory -> opened checkpoints, under the tensor names that their files would have."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
 
 
 def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
-    """Open tensors under the names that their class has for them."""
+    """Open tensors under the names that their class uses."""
     import torch
 
     fitted = fit_subfolders(config, {"": _specs(stored, name)})
     tensors = {new_name: stored[spec.key] for new_name, spec in fitted.specs.items()}
-    # Memory is compared at once; the twins of files are when they are read.
+    # Tied weights in memory are compared at once; those in files when the tensors are read.
     for spec, twin in fitted.twins:
         if not torch.equal(stored[spec.key], tensors[twin]):
             raise IngredientError(
@@ -66,7 +66,7 @@ def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, A
 
 
 def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
-    """Open a state dict. It goes through transformers' own loading, which knows names in memory and on disk.
+    """Open a state dict by transformers' own loading, which accepts names as in memory and as on disk.
 
     Args:
         state (`Mapping[str, torch.Tensor]`):
@@ -97,8 +97,8 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     tensors = {key: state[spec.key] for key, spec in fitted.specs.items()}
     tensors |= {spec.key: state[spec.key] for spec, _ in fitted.twins}
     model = build_model({**settings, "dtype": _floating_dtype(state)}, tensors)
-    # How transformers renamed these tensors when it loaded them. `open_model` would undo that, and find the names that
-    # were handed over here instead of those that `save_pretrained` of the class writes.
+    # The renamings that transformers applied on loading. `open_model` would revert them and give the names that were
+    # passed here, instead of those that `save_pretrained` of the class writes.
     vars(model).pop("_weight_conversions", None)
     opened = open_model(model, name)
     notes = tuple(f"{name}: {note}" for note in fitted.notes)
@@ -106,9 +106,9 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
 
 
 def open_pickled_state(state: Mapping[str, torch.Tensor], name: str, config: Mapping[str, Any]) -> Checkpoint:
-    """Open the state dict of a pickle, which may be of another class than its configuration says.
+    """Open the state dict of a pickle, whose class may differ from the one that its configuration names.
 
-    What is wrong with its names is left to the check; a base model may lack a head or have another.
+    The check reports problems with the names; a base model may lack a head or have another one.
     """
     try:
         return open_state(state, name, config)
@@ -117,7 +117,7 @@ def open_pickled_state(state: Mapping[str, torch.Tensor], name: str, config: Map
 
 
 def _refuse_other_values(state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse what holds more than tensors by name, such as a whole checkpoint of a training loop."""
+    """Refuse anything that is not a mapping from names to tensors, such as a full checkpoint of a training loop."""
     import torch
 
     for key, value in state.items():
@@ -128,25 +128,25 @@ def _refuse_other_values(state: Mapping[str, torch.Tensor]) -> None:
 
 
 def _refuse_shapes(item: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse tensors that have another shape than their configuration makes them."""
+    """Refuse tensors whose shapes differ from those that their configuration gives."""
     problems = shape_problems(item, expected, {})
     if problems:
         raise IngredientError(f"{'; '.join(problems[:SHOWN])}.")
 
 
 def open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
-    """Open tensors as they are, under the names that they have."""
+    """Open tensors under their own names."""
     ingredient = Ingredient(name, MEMORY, files={MEMORY: _digest_of(tensors)})
     return Checkpoint(ingredient, config, _specs(tensors, name), tensors=tensors)
 
 
 def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """One digest of all tensors, which stands where files have those of their contents."""
+    """One digest of all tensors, which takes the place of the digests of files."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
 def _floating_dtype(state: Mapping[str, torch.Tensor]) -> str:
-    """The smallest type that holds all weights of a state dict, which may be of several types."""
+    """The smallest data type that holds all weights of a state dict, which may have several types."""
     dtypes = {_dtype_name(tensor) for tensor in state.values() if tensor.is_floating_point()}
     if not dtypes:
         return "float32"
@@ -154,7 +154,7 @@ def _floating_dtype(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSpec]:
-    """Names, shapes and types as the headers of files would have them; `name` is what errors call the ingredient."""
+    """Names, shapes and types as file headers would have them; `name` is the ingredient's name in errors."""
     specs = {}
     for key, tensor in tensors.items():
         dtype = _dtype_name(tensor)
@@ -165,5 +165,5 @@ def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSp
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
-    """torch's name of a type without `torch.`, as in `"float32"`."""
+    """torch's name of a data type without `torch.`, as in `"float32"`."""
     return str(tensor.dtype).removeprefix("torch.")

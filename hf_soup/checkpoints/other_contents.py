@@ -1,4 +1,4 @@
-"""What a folder or repository holds where it has no safetensors weights, and what to do about it. Names alone."""
+"""What a folder or repository without safetensors weights contains, judged by names, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .reader import SAFE_INDEX, SAFE_WEIGHTS
 
 ADAPTER = "adapter_config.json"
 COPY = "and copy config.json and the tokenizer to OUTPUT."
-# Pickles that are no weights of a model, and are never offered for conversion.
+# Pickles that are not weights of a model, and are never suggested for conversion.
 STATE = re.compile(
     r"optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer_state|dataloader|dl_state|sampler|"
     r"custom_checkpoint"
@@ -21,13 +21,13 @@ STATE = re.compile(
 DEEPSPEED = re.compile(r"(bf16_)?zero_pp_rank_.*|mp_rank_.*")
 SHARDS = re.compile(r"global_step\d+")  # a folder of DeepSpeed
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SHOWN = 8  # files that are named where nothing else is known of them
-CHECKPOINT = re.compile(r"checkpoint-\d+")  # a folder of Trainer
+SHOWN = 8  # files listed if nothing else is recognised
+CHECKPOINT = re.compile(r"checkpoint-\d+")  # a folder of the Trainer
 READ_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 
 def describe_contents(names: Collection[str], source: str) -> str:
-    """What is there instead of weights, and the way to weights.
+    """Describe the contents found instead of weights, and how to get weights.
 
     Args:
         names (`Collection[str]`):
@@ -40,7 +40,7 @@ def describe_contents(names: Collection[str], source: str) -> str:
         return (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
         )
-    # The state of training comes before pickles, since DeepSpeed and FSDP write such files too.
+    # Training states are recognised before pickles, since DeepSpeed and FSDP write such files too.
     return (
         _state_of_deepspeed(names, source)
         or _state_of_fsdp(names, source)
@@ -53,7 +53,7 @@ def describe_contents(names: Collection[str], source: str) -> str:
 
 
 def refuse_pickle(file: str, source: str) -> str:
-    """Why a pickle is not read, and what to do."""
+    """Explain why a pickle is not read, and what to do."""
     if not READ_PICKLES.fullmatch(posixpath.basename(file)):
         return (
             f"{file}, a pickle under a name of its own, which is not read. Load it into the model, and save that with "
@@ -67,12 +67,12 @@ def refuse_pickle(file: str, source: str) -> str:
 
 
 def has_no_weights(names: Collection[str], source: str) -> str:
-    """The whole sentence about a source without weights."""
+    """The complete sentence about a source without weights."""
     return f"{source} has no {SAFE_WEIGHTS} (nor {SAFE_INDEX}); it holds {describe_contents(names, source)}"
 
 
 def _pickles(names: Collection[str], source: str) -> str | None:
-    """Weights in a pickle: of several one that `allow_pickle` reads, if there is one."""
+    """Weights in a pickle, preferably one that `allow_pickle` reads."""
     pickles = [name for name in names if name.endswith(PICKLE_ENDINGS) and not STATE.search(name)]
     if not pickles:
         return None
@@ -80,13 +80,13 @@ def _pickles(names: Collection[str], source: str) -> str | None:
 
 
 def _readable_first(name: str) -> tuple[bool, str]:
-    """A key for sorting: pickles that can be read come before others."""
+    """A sort key that puts readable pickles before others."""
     return READ_PICKLES.fullmatch(name) is None, name
 
 
 def _state_of_deepspeed(names: Collection[str], source: str) -> str | None:
-    """What DeepSpeed left instead of weights, and the command that makes weights of it."""
-    if "zero_to_fp32.py" in names:  # DeepSpeed puts its own program beside the pieces
+    """The state that DeepSpeed saved instead of weights, and the command that converts it to weights."""
+    if "zero_to_fp32.py" in names:  # DeepSpeed puts its conversion script next to the shards
         return (
             "the state of DeepSpeed, in pieces. Put them together: `python zero_to_fp32.py . OUTPUT "
             f"--safe_serialization` in that folder, {COPY}"
@@ -101,7 +101,7 @@ def _state_of_deepspeed(names: Collection[str], source: str) -> str | None:
 
 
 def _state_of_fsdp(names: Collection[str], source: str) -> str | None:
-    """What FSDP left instead of weights, and the command that makes weights of it."""
+    """The state that FSDP saved instead of weights, and the command that converts it to weights."""
     folders = sorted(_folders(names))
     fsdp_folders = [folder for folder in folders if folder.startswith("pytorch_model_fsdp")]
     if fsdp_folders:
@@ -121,12 +121,12 @@ def _state_of_fsdp(names: Collection[str], source: str) -> str | None:
 
 
 def _folders(names: Collection[str]) -> set[str]:
-    """The outermost folders of files that lie in some."""
+    """The top-level folders of the files that are in folders."""
     return {name.split("/")[0] for name in names if "/" in name}
 
 
 def _deepspeed_folder(names: Collection[str], source: str) -> str | None:
-    """The folder that DeepSpeed's own program takes, if there are pieces of its state: the one above the pieces."""
+    """The folder to pass to DeepSpeed's conversion script, if there are shards of its state: their parent folder."""
     if any(SHARDS.fullmatch(folder) for folder in _folders(names)):
         return source
     pieces = [name for name in names if DEEPSPEED.fullmatch(posixpath.basename(name))]
@@ -137,7 +137,7 @@ def _deepspeed_folder(names: Collection[str], source: str) -> str | None:
 
 
 def _other_frameworks(names: Collection[str]) -> str | None:
-    """Weights of other frameworks, and what converts them."""
+    """Weights of other frameworks, and how to convert them."""
     unsupported = [name for name in names if name.endswith((".h5", ".msgpack"))]
     if unsupported:  # transformers 5 reads neither TensorFlow nor Flax
         return (
@@ -158,7 +158,7 @@ def _other_frameworks(names: Collection[str]) -> str | None:
 
 
 def _checkpoints(names: Collection[str], source: str) -> str | None:
-    """Checkpoints of a Trainer in folders below."""
+    """The Trainer checkpoints in subfolders."""
     checkpoints = [name for name in names if CHECKPOINT.fullmatch(name)]
     if not checkpoints:
         return None

@@ -1,6 +1,7 @@
-"""Tensors in pieces, and threads that work them off: so a merge needs the memory of a few pieces, not of a model.
+"""Tensors in pieces, and threads that process them, so that a merge needs the memory of a few pieces instead of a
+model.
 
-It does not know what is done to a piece.
+This module does not know what is done with a piece.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from ..errors import RecipeError
 from ..threads import submit
 
 
-PIECE = 2**18  # elements: the buffers of a thread stay in cache, and calls are few
-MAX_THREADS = 8  # more would wait for memory
+PIECE = 2**18  # elements: the buffers of a thread stay in the cache, and calls are few
+MAX_THREADS = 8  # more threads would wait for memory
 T = TypeVar("T")
 
 
 def piece_starts(numel: int) -> range:
-    """Where the pieces of a tensor begin, in elements; an empty tensor has one, which is empty."""
+    """The first element of each piece of a tensor; an empty tensor has one empty piece."""
     return range(0, max(numel, 1), PIECE)
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here.
+    """Refuse a device that torch cannot use here.
 
     Raises:
         [`RecipeError`]: with what it said.
@@ -36,16 +37,16 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device, dtype=torch.float64).item()  # sums of float32 are in float64
+        torch.zeros(1, device=device, dtype=torch.float64).item()  # sums of float32 values are computed in float64
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        # each kind of device raises errors of its own where it is missing
+        # each kind of device raises its own errors when it is missing
         raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
 def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]]) -> None:
-    """Work through items on as many threads as torch would use, 8 at most, in about the order in which they come.
+    """Process items on as many threads as torch would use, at most 8, approximately in order.
 
-    torch's own threads rest meanwhile: each worker computes alone, and records no graph.
+    torch's own threads are idle meanwhile: each worker computes on one thread, without recording a graph.
 
     Args:
         items (`Iterable`):
@@ -61,7 +62,7 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
     shared_items, stop = _SharedIterator(items), threading.Event()
 
     def run() -> None:
-        torch.set_num_threads(1)  # the threads of the pool are as many as torch would use for one piece
+        torch.set_num_threads(1)  # the pool has as many threads as torch would use for one piece
         work = make_worker()
         with torch.no_grad():
             for item in shared_items:
@@ -78,21 +79,21 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
                     running.append(future)
             for future in as_completed(running):
                 future.result()
-            if not running:  # the system gives no threads: the caller's own does the work
+            if not running:  # the system provides no threads, so the calling thread does the work
                 run()
         finally:
             stop.set()  # also on Ctrl-C
 
 
 _LOCK = threading.Lock()
-_threads_before: list[int] = []  # for each call that runs, torch's own number of threads before the first of them
+_threads_before: list[int] = []  # for the calls in progress, torch's number of threads before the first of them
 
 
 @contextlib.contextmanager
 def _torch_at_rest() -> Iterator[int]:
-    """How many threads to use; torch's own number, which they lower, is restored when the last of all calls ends.
+    """Yield the number of threads to use; torch's own number is reduced, and restored when the last call ends.
 
-    Calls can overlap, so a later one would take the lowered number for torch's own.
+    Calls can overlap, and a later one would otherwise take the reduced number for torch's own.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Companion files that prepare inputs or direct outputs, compared by what they say.
+"""Comparison of the companion files that prepare inputs or control outputs.
 
 These are image processors, feature extractors, pooling of sentence models, chat templates and generation settings.
-Tokenizers are in `tokenization.py`.
+Tokenizers are compared in `tokenization.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 PROCESSOR_TOPIC, GENERATION_TOPIC = "processor", "generation config"
-FILLED_UP = ("image_processor", "feature_extractor")  # processors whose classes know defaults
+FILLED_UP = ("image_processor", "feature_extractor")  # processors whose classes define defaults
 CHAT = re.compile(r"^(chat_template\.(jinja|json)|tokenizer_config\.json|processor_config\.json)$|\.jinja$")
 SENTENCES = re.compile(r"^(modules|config_sentence_transformers|sentence_\w+_config)\.json$|^\d+_\w+/config\.json$")
-# The end of a class name that says with which library it computes.
+# The end of a class name that indicates its library.
 BACKEND = re.compile(r"(Fast|Pil)$")
 CLASS = re.compile(r"^(image_processor|feature_extractor|video_processor)_type$")
-RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # as PIL numbers them
-# Fields that say which class reads a file, or in which form results are returned.
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # in PIL's numbering
+# Fields that name the class that reads a file, or the form in which results are returned.
 UNUSED = re.compile(
     r"""
     ^( processor_class | auto_map | _valid_processor_keys | _processor_class | return_tensors | return_metadata
@@ -39,7 +39,7 @@ UNUSED = re.compile(
     """,
     re.VERBOSE,
 )
-# Fields that change the numbers a model gets.
+# Fields that change the numbers that a model receives.
 INPUTS = re.compile(
     r"""
     ^do_ | mean | std | size | crop | resampl | resiz | rescale | pad | pixel | patch | frame | fps | sampl | mel | hop
@@ -48,12 +48,12 @@ INPUTS = re.compile(
     """,
     re.VERBOSE,
 )
-POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # way to pool -> end of its flag
-POOLING_DEFAULTS = {"include_prompt": True}  # every other flag of a pooling is off where it is left out
+POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # method -> suffix of its flag
+POOLING_DEFAULTS = {"include_prompt": True}  # all other flags of a pooling are off by default
 
 
 class Topic(NamedTuple):
-    """One matter that companion files decide.
+    """One aspect of a model that companion files determine.
 
     Args:
         name (`str`):
@@ -73,7 +73,7 @@ class Topic(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What differs in one matter.
+    """The differences in one aspect.
 
     Args:
         topic (`str`):
@@ -96,7 +96,7 @@ class Finding(NamedTuple):
 
 
 def compare_processors(checkpoints: Sequence[Checkpoint]) -> list[Finding]:
-    """Compare all that prepares inputs or directs outputs, but for tokenizers.
+    """Compare everything that prepares inputs or controls outputs, except tokenizers.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -121,13 +121,13 @@ def compare_processors(checkpoints: Sequence[Checkpoint]) -> list[Finding]:
 
 
 def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
-    """What differs in one matter; ingredient -> its settings, which may be empty."""
+    """The differences in one aspect; `settings` maps each ingredient to its settings, which may be empty."""
     without = [name for name, own_settings in settings.items() if not own_settings]
     compared = {name: own_settings for name, own_settings in settings.items() if own_settings}
     differences = find_differences(compared)
     some_are_left_out = any(None in difference.values.values() for difference in differences)
     if topic.name == PROCESSOR_TOPIC and some_are_left_out:
-        # transformers is needed only here, where one file may write a default down that another leaves out.
+        # transformers is needed only here, where one file may state a default that another omits.
         differences = find_differences(_with_defaults(compared))
     decisive, noted = [], []
     for difference in differences:
@@ -135,19 +135,19 @@ def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
             decisive.append(difference)
         else:
             noted.append(difference)
-    if not compared:  # nothing that some have and others have not
+    if not compared:  # excludes settings that only some ingredients have
         without = []
     return Finding(topic.name, decisive, noted, without, generates=topic.name == GENERATION_TOPIC)
 
 
 def is_compared(name: str) -> bool:
-    """Whether a file of this name is read for a comparison here, rather than told to be equal or not."""
+    """Whether the settings in a file with this name are compared here, rather than its digest."""
     return any(topic.wanted(name) for topic in TOPICS)
 
 
 @functools.lru_cache(maxsize=64)
 def _read_processors(files: Companions) -> dict[str, Any]:
-    """Image, video and audio processing: settings by the name of the processor and their own."""
+    """The settings of image, video and audio processing, by the names of processor and setting."""
     settings = {}
     for processor, own_settings in _processors_in(files.contents()).items():
         for name, value in flatten(own_settings).items():
@@ -162,18 +162,18 @@ def _read_processors(files: Companions) -> dict[str, Any]:
 
 
 def _processors_in(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """The settings of each processor, from a file for each or all in `processor_config.json`."""
+    """The settings of each processor, from separate files or from `processor_config.json`."""
     processors: dict[str, dict[str, Any]] = {"processor": {}}
     for key, value in mapping_of(contents, "processor_config.json").items():
         if not isinstance(value, Mapping):
             processors["processor"][key] = value
         elif "processor" in key or "extractor" in key:
             processors[key] = dict(value)
-        elif "tokenizer" not in key:  # tokenizers are compared by themselves
+        elif "tokenizer" not in key:  # tokenizers are compared separately
             processors["processor"][key] = value
     alone = mapping_of(contents, "preprocessor_config.json")
     is_audio = "sampling_rate" in alone and "image_mean" not in alone
-    name = "feature_extractor" if is_audio else "image_processor"  # the file may be of either
+    name = "feature_extractor" if is_audio else "image_processor"  # the file may belong to either
     processors.setdefault(name, dict(alone))
     processors.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
     return processors
@@ -192,17 +192,17 @@ def _in_one_spelling(processor: str, name: str, value: Any) -> tuple[str, Any]:
 
 
 def _usual_class(processor: str, model_type: str | None) -> str | None:
-    """The class that transformers takes for this kind of model where a file names none, if it knows one."""
+    """The class that transformers uses for this model type if a file names none; `None` if there is no such class."""
     if model_type is None:
         return None
-    # transformers fills these tables up when it imports the modules, which do not declare them as their own.
+    # transformers fills these tables when it imports the modules, which do not declare them as their own.
     if processor == "image_processor":
         from transformers.models.auto.image_processing_auto import (  # type: ignore[attr-defined]
             IMAGE_PROCESSOR_MAPPING_NAMES,
         )
 
         backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-        for class_name in backends.values():  # `None` where there is no class for a backend
+        for class_name in backends.values():  # `None` where a backend has no class
             if class_name:
                 return BACKEND.sub("", class_name)
         return None
@@ -216,18 +216,18 @@ def _usual_class(processor: str, model_type: str | None) -> str | None:
 
 
 def _with_defaults(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """The same settings as transformers' classes fill them up; as they are where it has no such class."""
+    """The settings completed with the defaults of transformers' classes; unchanged if a class does not exist."""
     filled = {}
     for name, own_settings in settings.items():
         try:
             filled[name] = _fill_up(own_settings)
-        except Exception:  # whatever a processor makes transformers trip over
+        except Exception:  # transformers may raise anything for an invalid processor
             return settings
     return filled
 
 
 def _fill_up(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one ingredient with what the classes of its processors take where nothing is set."""
+    """The settings of one ingredient, completed with the defaults of its processors' classes."""
     filled = {name: value for name, value in settings.items() if not name.startswith(FILLED_UP)}
     for processor in FILLED_UP:
         own_settings = {}
@@ -246,7 +246,7 @@ def _fill_up(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_class(processor: str, class_name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """All settings that a class of transformers has with some of them given."""
+    """All settings of a transformers class, of which some are given."""
     from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
     from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
@@ -262,7 +262,7 @@ def _as_class(processor: str, class_name: str, settings: dict[str, Any]) -> dict
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names as mappings again."""
+    """Dotted names converted to nested mappings."""
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         *path, leaf = name.split(".")
@@ -275,14 +275,14 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _read_templates(files: Companions) -> dict[str, Any]:
-    """The chat templates by name, wherever they are kept."""
+    """The chat templates by name, from any of the places where they are stored."""
     contents = files.contents()
     templates: dict[str, Any] = {}
     for file in ("processor_config.json", "tokenizer_config.json", "chat_template.json"):
         template = mapping_of(contents, file).get("chat_template")
         if isinstance(template, str):
             templates["default"] = template
-        elif isinstance(template, list):  # several templates in one file, each with its name
+        elif isinstance(template, list):  # several named templates in one file
             for entry in template:
                 templates[str(entry.get("name"))] = entry.get("template")
     for file, content in contents.items():
@@ -296,7 +296,7 @@ def _read_templates(files: Companions) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _read_generation(files: Companions) -> dict[str, Any]:
-    """The generation settings, but for those that say where they come from."""
+    """The generation settings, except those about their origin."""
     settings = flatten(mapping_of(files.contents(), GENERATION))
     return {name: value for name, value in settings.items() if not UNUSED.search(name)}
 
@@ -314,7 +314,7 @@ def _read_sentences(files: Companions) -> dict[str, Any]:
         if file == MODULES:
             continue
         file_settings = flatten(mapping_of(contents, file))
-        if "/" in file:  # of a module in a folder of its own
+        if "/" in file:  # of a module in its own folder
             file_settings = _pooling_flags(file_settings)
         prefix = file.removesuffix(".json").removesuffix("/config")
         for name, value in file_settings.items():
@@ -324,9 +324,9 @@ def _read_sentences(files: Companions) -> dict[str, Any]:
 
 
 def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a module that pools, in one form.
+    """The settings of a pooling module, in a common form.
 
-    Old files have a flag for each way to pool, of which some are left out; new ones name the way.
+    Old files have a flag for each pooling method, some of which are omitted; new files name the method.
     """
     flags = {}
     for name, value in settings.items():
@@ -338,7 +338,7 @@ def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes_inputs(name: str) -> bool:
-    """Whether a setting changes the numbers that a model gets; the processor's name comes before the setting's."""
+    """Whether a setting changes the numbers that a model receives; `name` has the processor and the setting."""
     return bool(INPUTS.search(name.partition(".")[2]))
 
 

@@ -1,7 +1,7 @@
-"""One safetensors file: its header, checked before anything else, and its tensors, whole or in ranges.
+"""One safetensors file: its header, which is validated first, and its tensors, complete or in ranges.
 
-It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
-`shards.py` reads the several files of one model.
+Models are unknown here. The format is 8 bytes with the length of a JSON header, the header, then the data. `shards.py`
+reads the files of a sharded model.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SAFE_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 
 LENGTH = 8  # bytes before the header, which hold its length as a little-endian number
-MOST_TENSORS = 100_000  # in one file; models of more have shards
+MOST_TENSORS = 100_000  # in one file; larger models are sharded
 LONGEST_NAME = 1000  # characters of the name of a tensor
 MOST_SIZES = 64  # dimensions of a tensor; torch has no more
-METADATA = 10_000  # brackets in a header that belong to no tensor: what metadata quotes
+METADATA = 10_000  # brackets in a header that belong to no tensor, such as in metadata
 
-# The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
+# The format's name of a type -> torch's name and bytes per element, in the format's own order of types.
 DTYPES = {
     "BOOL": ("bool", 1),
     "U8": ("uint8", 1),
@@ -55,8 +55,8 @@ DTYPES = {
     "U64": ("uint64", 8),
 }
 CODES = {name: code for code, (name, _) in DTYPES.items()}
-PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # types of the format in which several numbers share bytes
-# What is averaged; everything else is copied where it is equal. F8_E8M0 holds scales of quantised blocks.
+PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # types of the format that store several numbers in a byte
+# The types that are averaged; all others are copied if they are equal. F8_E8M0 holds scales of quantised blocks.
 AVERAGED = tuple(name for name in CODES if "float" in name and name != "float8_e8m0fnu")
 
 
@@ -115,7 +115,7 @@ class TensorSpec(NamedTuple):
 
 
 class RawHeader(NamedTuple):
-    """The header of a safetensors file as it stands, and the state of the file when it was read.
+    """The unparsed header of a safetensors file, and the state of the file when it was read.
 
     Args:
         content (`bytes`):
@@ -132,14 +132,14 @@ class RawHeader(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Tells whether the file is still the same, without a look at its tensors."""
+        """A digest that shows whether the file is still the same, without reading its tensors."""
         import xxhash
 
         return "stat:" + xxhash.xxh3_128_hexdigest(self.content + f"{self.size}:{self.changed}".encode())
 
 
 def read_raw_header(path: Path) -> RawHeader:
-    """The header of one safetensors file, not parsed.
+    """Read the header of one safetensors file without parsing it.
 
     Raises:
         [`IngredientError`]: if the file cannot be read, or is shorter than its header.
@@ -169,7 +169,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
 
 
 def check_length(length: int, size: int, where: str) -> None:
-    """Refuse a header that says that it is longer than its file, or than any model needs.
+    """Refuse a header whose stated length exceeds its file, or what any model needs.
 
     Raises:
         [`IngredientError`]: with the numbers.
@@ -187,7 +187,7 @@ def check_length(length: int, size: int, where: str) -> None:
 
 
 def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, TensorSpec]:
-    """The tensors that a header describes, if they fill the file exactly.
+    """Parse a header, and check that its tensors fill the file exactly.
 
     Args:
         header (`bytes`):
@@ -216,9 +216,9 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
 
 
 def _refuse_gaps(specs: Mapping[str, TensorSpec], data_start: int, size: int, where: str) -> None:
-    """Refuse tensors that overlap, or do not fill their file exactly: the format allows no other bytes."""
+    """Refuse tensors that overlap or do not fill their file exactly: the format allows no other bytes."""
     end = data_start
-    for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):  # empty ones come first
+    for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):  # empty tensors come first
         if spec.start != end:
             raise IngredientError(
                 f"{where}: tensor {one_line(spec.name)!r} does not begin where the one before it ends."
@@ -229,12 +229,12 @@ def _refuse_gaps(specs: Mapping[str, TensorSpec], data_start: int, size: int, wh
 
 
 def widest(dtypes: Sequence[str]) -> str:
-    """The smallest type that holds every value of all of them (bfloat16 and float16 meet in float32)."""
+    """The smallest type that can represent all values of the given types (float32 for bfloat16 and float16)."""
     if len(set(dtypes)) == 1:
         return dtypes[0]
     import torch
 
-    # torch does not promote float8; every larger type holds the values of all of its types
+    # torch does not promote float8; every larger type holds all of its values
     larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
     if not larger:
         return "float16"
@@ -269,7 +269,7 @@ def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, int
 
 
 def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
-    """Read one tensor into memory of its own; errors as of [`read_bytes`]."""
+    """Read one tensor into its own memory; raises the errors of [`read_bytes`]."""
     import torch
 
     buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
@@ -279,19 +279,19 @@ def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
 
 
 class _UnknownTypeError(IngredientError):
-    """A header that is whole, with a tensor of a type that cannot be read."""
+    """A valid header with a tensor of an unsupported type."""
 
 
 def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> TensorSpec:
-    """A tensor by its entry in a header, of which nothing is believed."""
-    if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # half characters, line breaks
+    """A tensor from its entry in a header, which is validated completely."""
+    if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # lone surrogates and line breaks
         raise ValueError(f"{one_line(name, 40)!r} is not the name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
         raise ValueError(f"tensor {one_line(name)!r} has a shape that is not a list of at most {MOST_SIZES} sizes")
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
-    # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
+    # `True` is an int as well; larger numbers would overflow in torch and in system calls.
     numbers = (begin, end, *shape)
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
@@ -320,7 +320,7 @@ def _dtype(name: str, code: str) -> str:
 
 
 def _refuse_other_nesting(header: bytes) -> None:
-    """Refuse a header that is mostly something else than tensors before it takes many times its size in memory."""
+    """Refuse a header that is mostly something other than tensors, since parsing it could fill the memory."""
     tensors = header.count(b'"data_offsets"')
     if tensors > MOST_TENSORS:
         raise ValueError(f"it names more than {MOST_TENSORS:,} tensors")
@@ -329,7 +329,7 @@ def _refuse_other_nesting(header: bytes) -> None:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; `json` itself would keep the last of two values of a key, other readers the first."""
+    """A JSON object without duplicate keys; `json` would keep the last value of a key, other readers the first."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("a key appears twice")

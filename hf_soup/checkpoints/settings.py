@@ -1,4 +1,4 @@
-"""All settings that give weights and ids their meaning, compared between ingredients: problems and notes in words.
+"""Comparison of all settings that give weights and ids their meaning, with the results as problems and notes.
 
 The comparisons themselves are in `configs.py`, `tokenization.py` and `processors.py`.
 """
@@ -27,7 +27,7 @@ NOT_COMPARED = (CARD, CONFIG, ".gitattributes", "LICENSE")
 
 
 class Findings(NamedTuple):
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
         problems (`list[str]`):
@@ -43,7 +43,7 @@ class Findings(NamedTuple):
 def compare_settings(
     checkpoints: Sequence[Checkpoint], *, settings: Checkpoint | None = None, sizes: bool = True
 ) -> Findings:
-    """Compare configurations and companion files, but for labels and vocabularies.
+    """Compare configurations and companion files, except labels and vocabularies.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -86,14 +86,14 @@ def _joined(findings: Sequence[Findings]) -> Findings:
 
 
 def _compare_configs(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool, sizes: bool) -> Findings:
-    """What differs in `config.json`, settings of generation included."""
+    """The differences in `config.json`, including generation settings."""
     matters, unknown = compare_configs({item.name: item.config for item in checkpoints}, sizes=sizes)
     unknown = [*unknown, *_generation_in_configs(checkpoints)]
     return _in_words("config.json", matters, unknown, giver, decided, OTHER_RULES)
 
 
 def _compare_tokenizers(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool) -> Findings:
-    """What differs in how tokenizers take texts apart; their vocabularies are compared in `check.py`."""
+    """The differences in how tokenizers split texts; their vocabularies are compared in `check.py`."""
     comparison = compare_tokenizers(checkpoints)
     problems, notes = [], []
     for tokenizer in comparison.others:
@@ -107,7 +107,7 @@ def _compare_tokenizers(checkpoints: Sequence[Checkpoint], giver: str, *, decide
 
 
 def _processor_findings(processor: Finding, giver: str, *, decided: bool) -> Findings:
-    """What differs in one processor, and which ingredients lack it."""
+    """The differences in one processor, and the ingredients that lack it."""
     findings = _in_words(processor.topic, processor.decisive, processor.noted, giver, decided, OTHER_INPUTS)
     if not processor.without:
         return findings
@@ -117,7 +117,7 @@ def _processor_findings(processor: Finding, giver: str, *, decided: bool) -> Fin
 
 
 def base_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
-    """What a base model computes and reads otherwise than a model fine-tuned from it.
+    """The differences in computation and inputs between a base model and a model fine-tuned from it.
 
     Args:
         base (`Checkpoint`):
@@ -129,8 +129,8 @@ def base_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
 
 
 def _base_vocabulary_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
-    """Ids that are other words for the base model; tokens that only one of the two has are none."""
-    # Vocabularies are found by name, and an ingredient may have the base model's.
+    """Ids that are other tokens in the base model; tokens that only one of the two has are ignored."""
+    # Vocabularies are looked up by name, and an ingredient may have the same name as the base model.
     renamed = replace(base, ingredient=replace(base.ingredient, name=f"{base.name} (base)"))
     try:
         vocabularies = read_vocabularies([renamed, ingredient])
@@ -147,7 +147,7 @@ def _base_vocabulary_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
 
 
 def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
-    """What the configuration of a base model says otherwise than that of a model fine-tuned from it.
+    """The differences between the configurations of a base model and of a model fine-tuned from it.
 
     Args:
         base (`Checkpoint`), ingredient (`Checkpoint`):
@@ -163,7 +163,7 @@ def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
 
 
 def choose(name: str) -> str:
-    """The way out of a difference in settings."""
+    """How to resolve a difference in settings."""
     return f'Choose with take_from="{name}" (--take-from {name})'
 
 
@@ -175,7 +175,7 @@ def _in_words(
     decided: bool,
     why: str,
 ) -> Findings:
-    """Differences in one matter as sentences.
+    """The differences in one aspect, as sentences.
 
     Args:
         topic (`str`):
@@ -205,7 +205,7 @@ def _in_words(
 
 
 def _generation_in_configs(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
-    """Settings of generation in `config.json`, which count where there is no `generation_config.json`."""
+    """Generation settings in `config.json`, which apply only without a `generation_config.json`."""
     settings = {}
     for item in checkpoints:
         writes = any(name.endswith(WRITES) for name in item.config.get("architectures") or ())
@@ -215,7 +215,7 @@ def _generation_in_configs(checkpoints: Sequence[Checkpoint]) -> list[Difference
 
 
 def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) -> list[str]:
-    """Files that no comparison reads, and that are not the same in all ingredients."""
+    """Files that no comparison reads and that are not the same in all ingredients."""
     digests: dict[str, dict[str, str]] = {}  # file -> ingredient -> digest
     for item in checkpoints:
         for name, digest in item.companion_digests.items():
@@ -234,6 +234,6 @@ def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) ->
 
 
 def _is_other_file(name: str) -> bool:
-    """Whether a companion file is read by no comparison, and may still change what a model does."""
+    """Whether a companion file is not read by any comparison but may change what a model does."""
     has_comparison = TOKENIZER.fullmatch(name) is not None or is_compared(name)
     return not has_comparison and name not in NOT_COMPARED

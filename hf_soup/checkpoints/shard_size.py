@@ -1,4 +1,4 @@
-"""The largest size of a weight file, as users write it. It writes nothing."""
+"""Parsing of the maximum size of a weight file. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..untrusted import one_line
 
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-LONGEST = 100  # characters of a size: of fewer digits, `float` makes no infinity
+LONGEST = 100  # characters of a size: with fewer digits, `float` cannot overflow
 SIZE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?B)\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -35,7 +35,7 @@ def shard_size(size: int | str) -> int:
 
 
 def _bytes_of(size: object) -> int:
-    """How many bytes that are; 0 if it is no size."""
+    """The number of bytes; 0 if the size is invalid."""
     if isinstance(size, str) and len(size) < LONGEST:
         match = SIZE.fullmatch(size)
         if match is None:

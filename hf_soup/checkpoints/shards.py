@@ -1,6 +1,6 @@
-"""The weight files of one folder: a single file, or the shards that an index names; and all tensors that they hold.
+"""The weight files of one folder (a single file, or the shards that an index names) and all tensors in them.
 
-Nothing in an index is believed: neither the names of files, nor which of them holds a tensor.
+An index is not trusted: neither its file names, nor which of the files holds a tensor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .reader import SAFE_WEIGHTS, TensorSpec, parse_header, read_raw_header
 
 
 def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str] | None = None) -> list[str]:
-    """The weight files of a checkpoint folder: the single one, or those that its index names.
+    """The weight files of a checkpoint folder: a single file, or those that an index names.
 
     Args:
         folder (`Path`):
@@ -36,7 +36,7 @@ def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str
 
 
 class FolderHeaders(NamedTuple):
-    """What the headers of the safetensors files of one folder say.
+    """The contents of the headers of the safetensors files in one folder.
 
     Args:
         specs (`dict[str, TensorSpec]`):
@@ -67,7 +67,7 @@ def read_headers(folder: Path) -> FolderHeaders:
         header = read_raw_header(place_of(folder, file))
         digests[file] = header.digest
         shard_specs = parse_header(header.content, header.size, file, str(folder / file))
-        # Which of the two counts cannot be told.
+        # It is unclear which of the two applies.
         in_two_shards = sorted(specs.keys() & shard_specs.keys())
         if in_two_shards:
             raise IngredientError(f"{folder} has the tensor {in_two_shards[0]!r} in two shards. Save it again.")
@@ -80,7 +80,7 @@ def read_headers(folder: Path) -> FolderHeaders:
 
 
 def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> dict[str, str]:
-    """Tensor -> the file that holds it, as the index of shards says."""
+    """Tensor -> the file that holds it, according to the index of shards."""
     index = folder / f"{single}.index.json"
     suffix = Path(single).suffix
     with as_error(IngredientError, f"{one_line(index)} is not an index of shards"):
@@ -95,7 +95,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
             )
         if inside is None:
             exists = is_there(folder, name)
-        else:  # of a repository, whose shards are not here yet
+        else:  # a repository whose shards have not been downloaded
             exists = name in inside
         if not exists:
             raise IngredientError(
@@ -105,9 +105,9 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
 
 
 def _compare_index(folder: Path, weight_map: Mapping[str, str], specs: Mapping[str, TensorSpec]) -> None:
-    """Refuse an index that names other tensors than the shards hold, or other files for them."""
+    """Refuse an index whose tensors, or the files for them, differ from those of the shards."""
     places = {(name, spec.file) for name, spec in specs.items()}
-    differences = sorted(weight_map.items() ^ places)  # pairs that stand on one side alone
+    differences = sorted(weight_map.items() ^ places)  # pairs that are on one side only
     if differences:
         names = {name for name, _ in differences}
         name, file = differences[0]

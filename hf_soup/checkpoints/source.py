@@ -1,8 +1,8 @@
-"""What a user calls an ingredient -> an opened `Checkpoint`: its configuration and the headers of its weights, pinned.
+"""Conversion of an ingredient's source to a `Checkpoint`: its configuration and the headers of its weights, pinned.
 
 A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`, `user/runs/checkpoint-9`), a loaded model, a state dict
-with its config, an `Ingredient`, or anything with `.as_ingredient()`. Of files only headers are read here, but for
-pickles; weights of the Hub are fetched at the first read.
+with its config, an `Ingredient`, or anything with `.as_ingredient()`. Except for pickles, only the headers of weight
+files are read here; weights on the Hub are downloaded at the first read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-LEFT_SHOWN = 6  # files that stay behind and are named
+LEFT_SHOWN = 6  # skipped files that are listed
 
 
 def open_checkpoint(
@@ -61,7 +61,7 @@ def open_checkpoint(
             Read `pytorch_model.bin` where there are no safetensors weights, with `weights_only=True`.
 
     Returns:
-        [`Checkpoint`]: pinned to what is there now.
+        [`Checkpoint`]: pinned to the current content.
 
     Raises:
         [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
@@ -70,11 +70,11 @@ def open_checkpoint(
 
 
 def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Callable[[], Checkpoint]:
-    """Fetch and read what waits for a disk or a server; what is returned opens it, with the libraries that it takes.
+    """Do the slow reading from a disk or server, and return a function that opens the ingredient.
 
-    The first part may run in several threads at once, the second may not: it imports transformers.
+    This function may run in several threads at once. The one that it returns may not, because it imports transformers.
     """
-    if isinstance(source, Checkpoint):  # opened before, with what only its owner knows of it
+    if isinstance(source, Checkpoint):  # opened before, with information that only its owner has
         return lambda: source
     if hasattr(source, "as_ingredient"):
         source = source.as_ingredient()
@@ -92,7 +92,7 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
 
 
 def open_all(sources: Any, *, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:
-    """Open a sequence of sources; equal names are told apart by their parents' names or by numbers.
+    """Open a sequence of sources; equal names are made distinct by their parents' names or by numbers.
 
     Raises:
         [`IngredientError`]: as [`open_checkpoint`].
@@ -110,7 +110,7 @@ def open_all(sources: Any, *, allow_pickle: bool = False) -> tuple[Checkpoint, .
 
 
 def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Checkpoint | SoupError]:
-    """Open ingredients of a recipe: for each the checkpoint, or the error that says why it is not what it was."""
+    """Open the ingredients of a recipe: for each one, the checkpoint, or the error that explains why it differs."""
 
     def find(reference: Ingredient) -> Callable[[], Checkpoint] | SoupError:
         try:
@@ -131,14 +131,14 @@ def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False)
 
 
 def _absolute(folder: Path) -> Path:
-    """The absolute path of a folder under the name that the user calls it, be that a symbolic link."""
-    if ".." in folder.parts:  # the parent of a link's target, which only the file system knows
+    """The absolute path of a folder as the user named it, even if that is a symbolic link."""
+    if ".." in folder.parts:  # the parent of a link's target, which only the file system can resolve
         return folder.resolve()
     return Path(os.path.abspath(folder))
 
 
 def _name_of(path: str) -> str:
-    """What a folder or repository is called: its own name, of a checkpoint in a run's folder that of the run too."""
+    """The name of a folder or repository; for a checkpoint in a run's folder, with the name of the run."""
     components = [component for component in re.split(r"[/\\]", path) if component]
     if len(components) > 1 and CHECKPOINT.fullmatch(components[-1]):
         return "/".join(components[-2:])
@@ -146,7 +146,7 @@ def _name_of(path: str) -> str:
 
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
-    """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
+    """A distinct name for each: its own, with its folder or owner if several share it, and a number if necessary."""
     short = [item.name for item in ingredients]
     longer = []
     for item in ingredients:
@@ -162,19 +162,19 @@ def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
 
 
 def _longer_name(ingredient: Ingredient) -> str:
-    """The name of a folder or repository with that of its parent folder or owner."""
+    """The name of a folder or repository with its parent folder or owner."""
     if ingredient.source == MEMORY:
         return ingredient.name
-    components = re.split(r"[/\\]", ingredient.source)  # a recipe may come from Windows
+    components = re.split(r"[/\\]", ingredient.source)  # a recipe may have been written on Windows
     name = ingredient.name.split("/")
-    if components[-len(name) - 1 : -1] == name:  # of a run whose best checkpoint was taken
+    if components[-len(name) - 1 : -1] == name:  # of a run whose best checkpoint was used
         components.pop()
     length = len(name) if components[-len(name) :] == name else 1
     return "/".join(components[-length - 1 :])
 
 
 def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
-    """What a recipe refers to."""
+    """Find the source that a recipe refers to."""
     if ingredient.source == MEMORY:
         raise IngredientError(
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
@@ -196,9 +196,9 @@ def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Chec
 
 
 def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Checkpoint:
-    """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
+    """Open an ingredient of a recipe; content digests are compared where the tensors are read."""
     opened = finish()
-    # `stat:` stands for the state of a local file, whose time of change may be another although its bytes are not.
+    # `stat:` denotes the state of a local file, whose change time may differ although its content does not.
     recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
@@ -217,14 +217,14 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
 
 
 def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
-    """A folder where there is one, else a repository of the Hub: a folder may be called `owner/name` as well."""
-    with as_error(IngredientError, f"{one_line(path)} is not a path"):  # ~nobody, a NUL, a name that is too long
+    """A folder if it exists, else a repository of the Hub, since a folder may be named `owner/name` as well."""
+    with as_error(IngredientError, f"{one_line(path)} is not a path"):  # ~unknown, NUL, too long
         source = os.fspath(path)
         if not isinstance(source, str):
             source = os.fsdecode(source)
-        source.encode()  # a name that is no UTF-8 could stand in no recipe
+        source.encode()  # a recipe could not store a name that is not UTF-8
         folder = Path(source).expanduser()
-        if folder.is_dir():  # otherwise the current folder may be gone
+        if folder.is_dir():  # otherwise the current folder may have been deleted
             folder = _absolute(folder)
         is_folder, exists = folder.is_dir(), folder.exists()
     if is_folder:
@@ -242,7 +242,7 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
 
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
-    """Read the headers of a folder's weights; of a Trainer's folder those of its best or last checkpoint."""
+    """Read the headers of a folder's weights; for a Trainer's folder, those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
         name = name or one_line(_name_of(str(folder)))
         notes: list[str] = []
@@ -262,7 +262,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
     tensors, files = read_specs(folder, sorted_files.subfolders)
     ingredient = Ingredient(name, str(folder), files=files)
-    states = {file: file_state(folder / file) for file in files}  # weights are read later, and must be the same then
+    states = {file: file_state(folder / file) for file in files}  # compared when weights are read
     return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
 
 
@@ -288,7 +288,7 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
 
 
 def _without_weights(sorted_files: SortedFiles, weight_files: Collection[str]) -> SortedFiles:
-    """The same without pickles that are read as weights, which are sorted as files that stay behind."""
+    """The same files without pickles that are read as weights, which are otherwise listed as skipped."""
     left = tuple(file for file in sorted_files.left if file not in weight_files)
     return sorted_files._replace(left=left)
 
@@ -301,7 +301,7 @@ def _open_safetensors(
     notes: Sequence[str] = (),
     opened_as: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """A checkpoint whose weights lie in files, by the headers of these; subfolder -> its tensors."""
+    """A checkpoint whose weights are in files, from their headers; `tensors` maps subfolders to tensors."""
     with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
         config = read_config(folder, needed=MODULES not in sorted_files.taken)
         fitted = fit_subfolders(config, tensors, folder)
@@ -321,7 +321,7 @@ def _open_safetensors(
 
 
 def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
-    """An adapter next to whole weights: transformers puts it on top of them when it loads."""
+    """The problem of an adapter next to complete weights: transformers applies it on loading."""
     places = [ADAPTER, *(f"{subfolder}/{ADAPTER}" for subfolder in sorted_files.subfolders)]
     adapters = [place for place in places if place in sorted_files.left]
     if not adapters:
@@ -334,7 +334,7 @@ def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
 
 
 def _left_notes(name: str, sorted_files: SortedFiles) -> list[str]:
-    """What lies in the folder of an ingredient and no soup takes over."""
+    """A note about the files of an ingredient that a soup does not take over."""
     if not sorted_files.left:
         return []
     return [f"of the files of {name} a soup leaves behind {listed(sorted_files.left, LEFT_SHOWN)}"]
@@ -343,7 +343,7 @@ def _left_notes(name: str, sorted_files: SortedFiles) -> list[str]:
 def _open_pickles(
     ingredient: Ingredient, folder: Path, sorted_files: SortedFiles, notes: Sequence[str] = (), file: str | None = None
 ) -> Checkpoint:
-    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now.
+    """Weights in torch pickles: loaded completely into memory, under the names that transformers currently uses.
 
     Args:
         file (`str`, *optional*):
@@ -380,7 +380,7 @@ def _open_pickles(
 
 
 def _in_subfolders(specs: Mapping[str, TensorSpec], subfolders: Sequence[str]) -> dict[str, TensorSpec]:
-    """The same specs, each with the subfolder that its name begins with, if it begins with one."""
+    """The same specs, with the subfolder in front of the names if there are subfolders."""
     placed = dict(specs)
     for subfolder in subfolders:
         prefix = subfolder_prefix(subfolder)
@@ -391,7 +391,7 @@ def _in_subfolders(specs: Mapping[str, TensorSpec], subfolders: Sequence[str]) -
 
 
 def _read_whole(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of one folder, whichever way they are stored; nothing where it has none."""
+    """The tensors of one folder in any supported format; empty if it has none."""
     files = pickled_files(folder)
     if files:
         return read_pickles(folder, files)

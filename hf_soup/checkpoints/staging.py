@@ -1,7 +1,7 @@
-"""Folders and files that take their names when they are whole, however the process that makes them ends.
+"""Folders and files that appear under their names only when they are complete, even if the process is killed.
 
-What is not whole yet lies aside, under a lock that ends with its process; the next call removes what a killed one
-left. Nothing here knows what the files are.
+An incomplete one has a temporary name, and a lock that ends with its process; the next call removes what a killed
+process left. The content of the files is unknown here.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-OLD = ".old"  # how the name of a folder ends that is being replaced, where two names cannot be exchanged
-TEMPORARY = "hf_soup"  # what temporary folders are called
-OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # which process holds a lock; unknown where nothing can be locked
+OLD = ".old"  # suffix of a folder that is being replaced, where two names cannot be exchanged
+TEMPORARY = "hf_soup"  # prefix of temporary folders
+OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # who holds a lock; unknown without locks
 # Errors of file systems that cannot flush a folder.
 NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EISDIR)
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
-_AT_FDCWD = -100  # of Linux: relative paths are those of the current folder
-LONG_AGO = 3600.0  # seconds after which no process still writes a file that lies aside
-# The name of a file aside: a dot, the stem of the file, the process and the thread that write it, and the suffix.
+_AT_FDCWD = -100  # Linux: relative paths start at the current folder
+LONG_AGO = 3600.0  # seconds after which no process still writes a temporary file
+# The name of a temporary file: a dot, the stem of the file, the process and thread that write it, and the suffix.
 _FILE_ASIDE = re.compile(r"\..*\.\d+-\d+" + re.escape(PARTIAL) + r"(\.[^.]*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
 def staged_folder(target: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name when the block ends well, and is deleted otherwise.
+    """A temporary folder next to `target` that takes its name when the block succeeds, and is deleted otherwise.
 
-    Its files are on the disk before it takes the name. Where the system can, it and the folder that it replaces
-    exchange their names at once, so that there is a whole folder under the name at every moment. Of a link to a
-    folder, what it points to is replaced, and the link stays.
+    Its files are flushed to the disk before the renaming. If the system supports it, the names of the new and the old
+    folder are exchanged atomically, so that a complete folder exists under the name at every moment. If `target` is a
+    link to a folder, the folder is replaced and the link stays.
 
     Args:
         target (`str` or `os.PathLike`):
             The folder to make.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether a folder that is there is replaced; it stays as it was until the new one is whole.
+            Whether an existing folder is replaced; it is unchanged until the new one is complete.
 
     Raises:
         [`OutputError`]: if `target` exists, or something cannot be written.
@@ -63,7 +63,7 @@ def staged_folder(target: str | os.PathLike[str], *, overwrite: bool = False) ->
     place = Path(os.path.realpath(target))
     with as_output_error(target):
         place.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # a system without a place for temporary files
+        with contextlib.suppress(OSError):  # a system without a directory for temporary files
             _clear_litter(Path(tempfile.gettempdir()), TEMPORARY)
         with _folder_aside(place.parent, place.name) as stage:
             yield stage
@@ -75,9 +75,9 @@ def staged_folder(target: str | os.PathLike[str], *, overwrite: bool = False) ->
 
 @contextlib.contextmanager
 def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` when the block ends well; each replaces one of its name.
+    """A temporary folder whose files move into `folder` when the block succeeds; each replaces the file of its name.
 
-    Where there is no such folder yet, it appears with all of its files at once.
+    If `folder` does not exist yet, it appears with all of its files at once.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -105,14 +105,14 @@ def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """A file aside, of the same suffix, that replaces `path` when the block ends well, and is deleted otherwise.
+    """A temporary file, with the same suffix, that replaces `path` when the block succeeds, and is deleted otherwise.
 
     Raises:
         [`OSError`]: if it cannot be written.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{os.getpid()}-{threading.get_ident()}"  # several may write it at once
+    writer = f"{os.getpid()}-{threading.get_ident()}"  # several processes may write it at once
     aside = path.with_name(f".{path.stem}.{writer}{PARTIAL}{path.suffix}")
     try:
         yield aside
@@ -124,7 +124,7 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 
 def clear_files_aside(paths: Iterable[Path], *, older_than: float = -math.inf) -> None:
-    """Delete those of some paths that are files aside which a killed process has left.
+    """Delete those of the given paths that are temporary files of a killed process.
 
     Args:
         paths (`Iterable[Path]`):
@@ -143,7 +143,7 @@ def clear_files_aside(paths: Iterable[Path], *, older_than: float = -math.inf) -
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a small file so that it is there whole or not at all.
+    """Write a small JSON file atomically.
 
     Raises:
         [`OutputError`]: if it cannot be written.
@@ -153,7 +153,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Draw a picture into a file, which is there whole or not at all.
+    """Save a figure to a file atomically.
 
     Raises:
         [`OutputError`]: if it cannot be written, or matplotlib knows no format of its name.
@@ -167,8 +167,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder in the system's place for temporary files, deleted when the block ends; if the process is killed
-    before, by the next call of this function or of [`staged_folder`].
+    """A folder in the system's temporary directory, deleted at the end of the block; if the process is killed before,
+    by the next call of this function or of [`staged_folder`].
 
     Raises:
         [`OutputError`]: if there is no such place that can be written.
@@ -182,7 +182,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until the files of a folder, and those of the folders in it, are on the disk.
+    """Wait until the files of a folder and its subfolders are on the disk.
 
     Raises:
         [`OSError`]: if the disk fails or is full after all.
@@ -196,7 +196,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two folders exchange their names at once; `False` where the system cannot.
+    """Exchange the names of two folders atomically; `False` if the system does not support it.
 
     Args:
         first (`Path`), second (`Path`):
@@ -205,7 +205,7 @@ def exchange(first: Path, second: Path) -> bool:
     name = ctypes.c_char_p(os.fsencode(first))
     other_name = ctypes.c_char_p(os.fsencode(second))
     flags, here = ctypes.c_uint(_EXCHANGE), ctypes.c_int(_AT_FDCWD)
-    try:  # Python itself has no call for this
+    try:  # Python has no function for this
         if sys.platform == "darwin":
             return ctypes.CDLL(None).renamex_np(name, other_name, flags) == 0
         if sys.platform.startswith("linux"):
@@ -217,13 +217,13 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextlib.contextmanager
 def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
-    """A locked folder in `parent` for what will be called `name`. In the end it is deleted where it still has a name
-    of its own, or what it was exchanged with is.
+    """A locked temporary folder in `parent` for the future folder `name`. At the end it is deleted if it still has a
+    temporary name, or else the folder with which it was exchanged.
     """
     _clear_litter(parent, name)
     with contextlib.ExitStack() as stack:
         holder = THEIRS
-        while holder == THEIRS:  # another process has taken it for litter before it was locked
+        while holder == THEIRS:  # another process removed it as a leftover before it was locked
             stage = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=PARTIAL, dir=parent))
             stack.callback(shutil.rmtree, stage, ignore_errors=True)
             holder = stack.enter_context(_locked(stage))
@@ -231,7 +231,7 @@ def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename the whole new folder; without `overwrite`, one that another process has made meanwhile is left alone."""
+    """Rename the complete new folder; without `overwrite`, one that another process made meanwhile stays."""
     if not overwrite or not target.exists():
         stage.rename(target)
         return
@@ -241,7 +241,7 @@ def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
     target.rename(old)
     try:
         stage.rename(target)
-    except BaseException:  # also Ctrl-C: the old folder comes back
+    except BaseException:  # also Ctrl-C: the old folder is restored
         if not target.exists():
             old.rename(target)
         raise
@@ -249,11 +249,11 @@ def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _clear_litter(parent: Path, name: str) -> None:
-    """Remove the folders aside that a killed process has left; a folder that it had moved away comes back."""
-    aside = re.compile(re.escape(f".{name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")  # as `tempfile` makes names
+    """Remove the temporary folders of killed processes; a folder that such a process had moved away is restored."""
+    aside = re.compile(re.escape(f".{name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")  # the form of names from `tempfile`
     try:
         entries = os.listdir(parent)
-    except OSError:  # a folder that may be written but not listed
+    except OSError:  # a folder with permission to write but not to list
         return
     for entry in entries:
         if not aside.fullmatch(entry):
@@ -270,10 +270,10 @@ def _clear_litter(parent: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[str]:
-    """Hold a lock on a folder of this user's, which ends with the process; yields which process holds it."""
+    """Hold a lock on a folder of this user, which ends with the process; yields which process holds it."""
     try:
         import fcntl
-    except ImportError:  # Windows: nothing is locked, so nothing is taken for dead
+    except ImportError:  # Windows: without locks, no process is assumed to be dead
         yield UNKNOWN
         return
     try:
@@ -291,26 +291,26 @@ def _locked(folder: Path) -> Iterator[str]:
 
 
 def _holder(descriptor: int, folder: Path, flock: Callable[[int, int], None], how: int) -> str:
-    """Which process holds the lock of a folder, after an attempt to take it."""
+    """Which process holds the lock of a folder, after an attempt to acquire it."""
     if os.fstat(descriptor).st_uid != os.geteuid():
         return UNKNOWN
     try:
         flock(descriptor, how)
-        # Between opening and locking, another process may have replaced the folder by one of its own.
+        # Between opening and locking, another process may have replaced the folder by its own.
         is_same = os.path.samestat(os.fstat(descriptor), os.stat(folder))
         return OURS if is_same else THEIRS
     except (BlockingIOError, FileNotFoundError):
         return THEIRS
-    except OSError:  # no locks on this disk
+    except OSError:  # this disk does not support locks
         return UNKNOWN
 
 
 def _flush(path: str | os.PathLike[str]) -> None:
     """Wait until one file, or the names in one folder, are on the disk."""
     on_windows = os.name == "nt"
-    if on_windows and os.path.isdir(path):  # which cannot be opened there
+    if on_windows and os.path.isdir(path):  # folders cannot be opened there
         return
-    mode = os.O_RDWR if on_windows else os.O_RDONLY  # Windows flushes only what may be written
+    mode = os.O_RDWR if on_windows else os.O_RDONLY  # Windows flushes only files that are open for writing
     descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
@@ -322,7 +322,7 @@ def _flush(path: str | os.PathLike[str]) -> None:
 
 
 def _umask() -> int:
-    """The process's mask of permissions, which can be read only by setting it."""
+    """The process's umask, which can be read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

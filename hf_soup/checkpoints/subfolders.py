@@ -1,6 +1,6 @@
 """The subfolders of a checkpoint that hold weights (`2_Dense` of a SentenceTransformer); the model itself is `""`.
 
-Tensors of a subfolder are called after it, so that all of a checkpoint's tensors have names of their own.
+The names of a subfolder's tensors start with its name, so that all tensor names of a checkpoint are distinct.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .wrapped_names import prefix_notes, without_plain_wrappers
 
 
 def subfolder_prefix(subfolder: str) -> str:
-    """What stands in front of the names of a subfolder's tensors; nothing for the model itself."""
+    """The prefix of the names of a subfolder's tensors; empty for the model itself."""
     if not subfolder:
         return ""
     return f"{subfolder.replace('/', '.')}."
@@ -25,7 +25,7 @@ def subfolder_prefix(subfolder: str) -> str:
 def fit_subfolders(
     config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None = None
 ) -> Fitted:
-    """Bring the tensors of a checkpoint to the names that their classes have for them.
+    """Rename the tensors of a checkpoint to the names that their classes use.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -73,7 +73,7 @@ def fit_subfolders(
 
 
 def _settings_of(config: Mapping[str, Any], subfolder: str, folder: Path | None) -> Mapping[str, Any]:
-    """The configuration of the model in one subfolder; empty where it holds none that transformers knows."""
+    """The configuration of the model in one subfolder; empty if it is not a configuration that transformers knows."""
     if subfolder == "":
         return config
     if folder is None:
@@ -85,12 +85,12 @@ def _settings_of(config: Mapping[str, Any], subfolder: str, folder: Path | None)
 
 
 def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
-    """The tensors of a subfolder under the names that they have among all of the checkpoint."""
+    """The tensors of a subfolder under their names within the checkpoint."""
     prefix = subfolder_prefix(subfolder)
     specs = {}
     for name, spec in fitted.specs.items():
         full_name = prefix + name
-        stored = "" if full_name == spec.key else spec.key  # empty where the file calls it so, too
+        stored = "" if full_name == spec.key else spec.key  # empty if the file uses the same name
         specs[full_name] = spec._replace(name=full_name, stored=stored)
     expected = None
     if fitted.expected is not None:
@@ -104,7 +104,7 @@ def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
 
 
 def _unwrapped(tensors: Mapping[str, TensorSpec]) -> Fitted:
-    """The tensors of a module whose class is not looked at, without what wrappers left in their names."""
+    """The tensors of a module whose class is not examined, with names free of wrappers."""
     plain_names = without_plain_wrappers(tensors)
     specs = {}
     stripped = {}

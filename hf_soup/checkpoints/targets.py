@@ -1,4 +1,4 @@
-"""Whether a target can be written: asked before any work, with one answer for every verb. It leaves nothing there."""
+"""Checks before any work whether a target can be written, shared by all commands; they leave no files behind."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..errors import OutputError
 from ..untrusted import one_line
 
 
-PARTIAL = ".partial"  # how the names of folders end that are still being made, beside what they will be
-ROOM = "x" * 100 + os.sep + "x" * 100  # the longest path that will be made in a folder, with some to spare
+PARTIAL = ".partial"  # suffixes of folders under construction, next to their final names
+ROOM = "x" * 100 + os.sep + "x" * 100  # the longest path that will be created in a folder, with a margin
 MOUNTS = Path("/proc/self/mountinfo")  # of Linux
 MOUNT_POINT = 4  # the field of its lines that holds a path
 
 
 @contextlib.contextmanager
 def as_output_error(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system says of a file that cannot be written into an [`OutputError`]."""
+    """Convert the system's error about a file that cannot be written to an [`OutputError`]."""
     try:
         yield
     except OSError as error:
@@ -29,9 +29,9 @@ def as_output_error(target: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
-    """The absolute path of a folder that may be made, or replaced with `overwrite=True`.
+    """The absolute path of a folder that may be created, or replaced with `overwrite=True`.
 
-    Of a link to a folder, what it points to is made or replaced, and the link stays.
+    If it is a link to a folder, the folder is created or replaced, and the link stays.
 
     Args:
         target (`str` or `os.PathLike`):
@@ -62,8 +62,8 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
 
 
 def _refuse_full(place: Path, target: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless it may be replaced."""
-    with as_output_error(target):  # what is replaced has to be a folder that can be read, too
+    """Refuse a folder that is not empty, unless it may be replaced."""
+    with as_output_error(target):  # a folder that is replaced has to be readable as well
         is_full = any(place.iterdir())
     if is_full and not overwrite:
         raise OutputError(
@@ -72,7 +72,7 @@ def _refuse_full(place: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def refuse_folder(target: str | os.PathLike[str]) -> Path:
-    """The absolute path of a folder that files may be added to; it is made where it is missing.
+    """The absolute path of a folder to which files may be added; it is created if it is missing.
 
     Raises:
         [`OutputError`]: if it is a file, below a file, or not writable.
@@ -84,7 +84,7 @@ def refuse_folder(target: str | os.PathLike[str]) -> Path:
 
 
 def refuse_file(target: str | os.PathLike[str]) -> Path:
-    """The absolute path of a file that may be written, or replaced.
+    """The absolute path of a file that may be written or replaced.
 
     Raises:
         [`OutputError`]: if it is a folder, below a file, or not writable.
@@ -98,7 +98,7 @@ def refuse_file(target: str | os.PathLike[str]) -> Path:
 
 
 def absolute(target: str | os.PathLike[str]) -> Path:
-    """The absolute path of a target; links in it are not followed.
+    """The absolute path of a target, without following links.
 
     Raises:
         [`OutputError`]: if it is no path, or relative to a current folder that is gone.
@@ -110,19 +110,19 @@ def absolute(target: str | os.PathLike[str]) -> Path:
         return Path(os.path.abspath(Path(target).expanduser()))
     except FileNotFoundError:
         raise OutputError(f"{one_line(target)} is relative to the current folder, which is gone.") from None
-    except (RuntimeError, ValueError) as error:  # `~nobody`, NUL, half of a surrogate
+    except (RuntimeError, ValueError) as error:  # an unknown user (`~name`), NUL, a lone surrogate
         raise OutputError(f"{one_line(target)} is not the path of a folder: {one_line(error)}.") from None
 
 
 def is_mount(folder: Path) -> bool:
-    """Whether another disk, or another folder of the same one, is mounted there."""
+    """Whether a folder is a mount point."""
     if os.path.ismount(folder):
         return True
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return False
-    # `ismount` does not see a folder that is mounted from the same disk (a bind mount).
+    # `ismount` does not detect a bind mount from the same disk.
     for line in lines:
         mount_point = line.split(" ")[MOUNT_POINT]
         if _unescaped(mount_point) == str(folder):
@@ -131,17 +131,17 @@ def is_mount(folder: Path) -> bool:
 
 
 def _unescaped(path: str) -> str:
-    """A path of the list of mounts, which has spaces, line breaks and backslashes as octal numbers."""
+    """A path from the list of mounts, which has spaces, line breaks and backslashes as octal escapes."""
     return re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), path)
 
 
 def _place_of(target: Path) -> Path:
-    """Where a target is once links are followed; what is above it are folders, or nothing yet."""
+    """The location of a target after links are followed; its parents are folders or do not exist yet."""
     place = Path(os.path.realpath(target))
     if os.path.islink(place):
         raise OutputError(f"{target} is a link that leads to itself.")
     with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(place / ROOM)  # the system says at once if the path is too long
+        os.lstat(place / ROOM)  # the system reports at once if the path is too long
     above = _nearest(place.parent)
     if not os.path.isdir(above):
         raise OutputError(f"{target} is below {above}, which is a file; name another place.")
@@ -149,7 +149,7 @@ def _place_of(target: Path) -> Path:
 
 
 def _folder_of(target: Path) -> Path:
-    """Where a folder is, or will be, once links are followed."""
+    """The location of an existing or future folder after links are followed."""
     place = _place_of(target)
     if os.path.lexists(place) and not os.path.isdir(place):
         raise OutputError(f"{target} is a file; name a folder.")
@@ -162,19 +162,19 @@ def _nearest(place: Path) -> Path:
 
 
 def _try_to_write(folder: Path, name: str, target: Path) -> None:
-    """Make what will be made first, and remove it: permissions alone do not tell of `/proc`, quotas or long names."""
+    """Create and remove the first file or folder to be written; permissions do not cover `/proc` or quotas."""
     existing = _nearest(folder)
     missing_names = folder.relative_to(existing).parts
     longest_name = max((name, *missing_names), key=lambda missing: len(os.fsencode(missing)))
     with as_output_error(target):
         trial = tempfile.mkdtemp(prefix=f".{longest_name}.", suffix=PARTIAL, dir=existing)
-        with contextlib.suppress(FileNotFoundError):  # another process has just taken it for litter and deleted it
+        with contextlib.suppress(FileNotFoundError):  # another process has just deleted it as a leftover
             os.rmdir(trial)
 
 
 def _current_folder() -> list[Path]:
-    """The current folder; nothing where it has been deleted."""
+    """The current folder; empty if it has been deleted."""
     try:
         return [Path.cwd()]
-    except FileNotFoundError:  # it is gone, and cannot be lost
+    except FileNotFoundError:  # it has been deleted, and cannot be lost
         return []

@@ -1,5 +1,7 @@
-"""Which tensors of ingredients do not go together: absent, additional or of another shape, held against the model that
-`config.json` names where that is known, else against what most ingredients have. It reads no weights.
+"""Tensors that ingredients lack, have in addition, or have in another shape.
+
+They are compared with the model that `config.json` names, if it is known, or else with what most ingredients have. No
+weights are read.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from .subfolders import subfolder_prefix
 
 
 SHOWN = 3  # names in one line
-# Of one model whose embeddings are tied; loading it as an untied one would draw the weight anew.
+# The weight is tied in one model; loading it as an untied model would initialise it randomly.
 UNTIE = (
     "Untie every tied one and save it again: `model.config.tie_word_embeddings = False`, "
     "`model.get_output_embeddings().weight = torch.nn.Parameter(model.get_input_embeddings().weight.clone())`, "
     "`model.save_pretrained(...)`"
 )
-Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
 
 def tensor_problems(item: Checkpoint, usual_shapes: Shapes, *, may_lack: bool = False) -> list[str]:
-    """What is wrong with the tensors of one ingredient, by name and shape.
+    """The problems with the names and shapes of one ingredient's tensors.
 
     Args:
         item (`Checkpoint`):
@@ -43,7 +45,7 @@ def tensor_problems(item: Checkpoint, usual_shapes: Shapes, *, may_lack: bool = 
     if not may_lack:
         problems += _absent(item, needed, usual_shapes)
     problems += _additional(item, needed, usual_shapes)
-    if not problems and not may_lack:  # what is absent or additional was reported, and need not be twice
+    if not problems and not may_lack:  # absent and additional tensors have been reported already
         problems += _other_layout(item, usual_shapes)
     return problems + shape_problems(item, needed, usual_shapes)
 
@@ -70,14 +72,14 @@ def _additional(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> list[
 
 
 def _split(names: Sequence[str], usual_shapes: Shapes) -> tuple[list[str], list[str]]:
-    """Those of some names that most ingredients have, and those that they lack."""
+    """Split names into those that most ingredients have and those that they lack."""
     in_others = [name for name in names if name in usual_shapes]
     in_none = [name for name in names if name not in usual_shapes]
     return in_others, in_none
 
 
 def _other_layout(item: Checkpoint, usual_shapes: Shapes) -> list[str]:
-    """Differences from the other ingredients, where each model by itself would load."""
+    """Differences from the other ingredients, although each model could be loaded by itself."""
     absent = [name for name in usual_shapes if name not in item.specs]
     additional = [name for name in item.specs if name not in usual_shapes]
     if not absent and not additional:
@@ -87,7 +89,7 @@ def _other_layout(item: Checkpoint, usual_shapes: Shapes) -> list[str]:
 
 
 def _advice_on_layouts(item: Checkpoint, absent: Sequence[str], additional: Sequence[str]) -> str:
-    """What to do about tensors that one ingredient alone lacks or has."""
+    """Advice about tensors that only one ingredient lacks or has."""
     is_tied = _ties_embeddings(item)
     if absent and not additional and is_tied:
         return f", its tied embeddings: those of the others are untied. {UNTIE}"
@@ -97,13 +99,13 @@ def _advice_on_layouts(item: Checkpoint, absent: Sequence[str], additional: Sequ
 
 
 def _ties_embeddings(item: Checkpoint) -> bool:
-    """Whether the output embeddings of a model are its input embeddings, as transformers reads its configuration."""
+    """Whether a model ties its output embeddings to its input embeddings, according to its configuration."""
     settings = read_settings({item.name: item.config})[item.name].values
     return bool(settings.get("tie_word_embeddings"))
 
 
 def _could_be_tied(item: Checkpoint, names: Sequence[str]) -> bool:
-    """Whether each of some tensors has the shape of another one, as weights that other models tie have."""
+    """Whether each of these tensors has the shape of another one, as tied weights have."""
     for name in names:
         shape = item.specs[name].shape
         others = [other for other, spec in item.specs.items() if other not in names and spec.shape == shape]
@@ -113,7 +115,7 @@ def _could_be_tied(item: Checkpoint, names: Sequence[str]) -> bool:
 
 
 def _needed(item: Checkpoint, usual_shapes: Shapes) -> Shapes:
-    """Names and shapes that an ingredient should have: its model's; of subfolders without a model the usual ones."""
+    """The expected names and shapes of an ingredient: its model's, or the usual ones in subfolders without a model."""
     fitted = item.fitted
     if fitted is None or fitted.expected is None:
         return usual_shapes
@@ -136,7 +138,7 @@ def _line(item: Checkpoint, verb: str, names: Sequence[str], advice: str = "") -
 
 
 def shape_problems(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> list[str]:
-    """Tensors of another shape than they should have.
+    """Tensors whose shape differs from the expected one.
 
     Args:
         item (`Checkpoint`):
@@ -149,7 +151,7 @@ def shape_problems(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> li
     problems = []
     for name, shape in needed.items():
         spec = item.specs.get(name)
-        if spec is None:  # absent, which is another problem
+        if spec is None:  # absent tensors are a separate problem
             continue
         if spec.shape == shape == usual_shapes.get(name, shape):
             continue

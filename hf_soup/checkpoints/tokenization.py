@@ -1,7 +1,7 @@
-"""What tokenizers do with a text, compared between ingredients: normalisation, splitting, special tokens.
+"""Comparison of how the tokenizers of ingredients process a text: normalisation, splitting, special tokens.
 
-Which id is which token is in `vocabulary.py`. Equal files are not read; only where files differ and their settings
-too, transformers builds the tokenizers and tells how they act, in `tokenizer_settings.py`.
+`vocabulary.py` compares tokens and their ids. Equal files are not read. Only if both the files and their settings
+differ does transformers build the tokenizers, to compare their behaviour, in `tokenizer_settings.py`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-# Settings that leave the ids of a short text as they are.
+# Settings that do not change the ids of a short text.
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
 # Steps that change the ids of a text.
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
-CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
-SHOWN = 3  # differences that a sentence names
+CAUSAL = ("CausalLM", "LMHeadModel")  # generative architectures, which need no padding
+SHOWN = 3  # differences that a sentence lists
 
 
 class OtherTokenizer(NamedTuple):
-    """A tokenizer that acts otherwise than that of most ingredients.
+    """A tokenizer that behaves differently from that of most ingredients.
 
     Args:
         sentence (`str`):
@@ -44,7 +44,7 @@ class OtherTokenizer(NamedTuple):
 
 
 class TokenizerComparison(NamedTuple):
-    """How the tokenizers of ingredients differ.
+    """The differences between the tokenizers of ingredients.
 
     Args:
         others (`list[OtherTokenizer]`):
@@ -61,10 +61,10 @@ class TokenizerComparison(NamedTuple):
 
 
 def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary]:
-    """Ingredient -> the vocabulary of its tokenizer, without those that have none.
+    """Ingredient -> the vocabulary of its tokenizer, for those that have one.
 
-    Files that differ in their layout (`vocab.txt` or `tokenizer.json`) are read by transformers where their own ids
-    are not the same at once.
+    Vocabularies in different file formats (`vocab.txt` or `tokenizer.json`) are read by transformers if their own ids
+    differ.
     """
     if have_equal_files(checkpoints):
         vocabulary = checkpoints[0].vocabulary
@@ -82,7 +82,7 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
 
 
 def _in_one_layout(vocabularies: dict[Companions, Vocabulary]) -> dict[Companions, Vocabulary]:
-    """The same vocabularies, read by transformers where they differ and lie in files of different layouts."""
+    """The same vocabularies, read by transformers if they differ and are in files of different formats."""
     digests = {vocabulary.digest for vocabulary in vocabularies.values()}
     layouts = {_has_tokenizer_json(files) for files in vocabularies}
     if len(digests) < 2 or len(layouts) < 2:
@@ -94,7 +94,7 @@ def _in_one_layout(vocabularies: dict[Companions, Vocabulary]) -> dict[Companion
 
 
 def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison:
-    """Compare how the tokenizers of ingredients act.
+    """Compare the behaviour of the ingredients' tokenizers.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -110,17 +110,17 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison
     if not find_differences(written):
         return TokenizerComparison([], [], [])
     built = build_tokenizers(files.values())
-    if built is None:  # what the files say is all that is known
+    if built is None:  # only the contents of the files are known
         decisive, noted = _decisive_and_noted(written, checkpoints)
         return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, [])
     acting = {name: built[own_files].settings for name, own_files in files.items()}
     decisive, noted = _decisive_and_noted(acting, checkpoints)
-    only_written = [] if decisive else _onlywritten_settings(written, files)
+    only_written = [] if decisive else _only_written_settings(written, files)
     return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
 
 
 def _written_by_ingredient(files: Mapping[str, Companions]) -> dict[str, dict[str, Any]]:
-    """Ingredient -> what the files of its tokenizer say."""
+    """Ingredient -> the settings in its tokenizer files."""
     written = {}
     for name, own_files in files.items():
         with own_files.reading():
@@ -143,31 +143,31 @@ def _decisive_and_noted(
 
 
 def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]:
-    """Ingredient -> the files of its tokenizer, of which some may have none."""
+    """Ingredient -> its tokenizer files; the list may be empty."""
     return {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
 
 
 def _has_tokenizer_json(files: Companions) -> bool:
-    """Whether the whole pipeline of a tokenizer is written down in one file, as fast tokenizers have it."""
+    """Whether one file describes the complete pipeline of a tokenizer, as for fast tokenizers."""
     return "tokenizer.json" in files.names
 
 
 def _needs_no_padding(item: Checkpoint) -> bool:
-    """Whether a model continues one text at a time, so that its token for padding is of no effect."""
+    """Whether a model continues one text at a time, so that its padding token has no effect."""
     architectures = item.config.get("architectures") or ("",)
     return all(name.endswith(CAUSAL) for name in architectures)
 
 
-def _onlywritten_settings(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
-    """A sentence about the first step of a pipeline that differs in the files, and not in what transformers builds.
+def _only_written_settings(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
+    """A sentence about the first step of the pipeline that differs in the files but not in the built tokenizers.
 
-    Only ingredients with a `tokenizer.json` count, since other layouts do not write the pipeline down.
+    Only ingredients with a `tokenizer.json` are considered, since other formats do not describe the pipeline.
     """
     settings = {name: own for name, own in written.items() if _has_tokenizer_json(files[name])}
     for difference in find_differences(settings):
         if PIPELINE.search(difference.name):
             what = str(difference)
-            if difference.name == POST_PROCESSOR:  # it is kept whole, which is too long to show
+            if difference.name == POST_PROCESSOR:  # it is stored as one value, which is too long to show
                 what = "the post-processor differs"
             consequence = "from which transformers builds the same tokenizer, and other programs may not"
             return [f"tokenizer.json: {what}, {consequence}"]
@@ -175,8 +175,8 @@ def _onlywritten_settings(written: Mapping[str, Mapping[str, Any]], files: Mappi
 
 
 def _is_noted(difference: Difference, pads_nothing: bool) -> bool:
-    """Whether short texts stay as they are: also with another token for padding where nothing is padded, and with a
-    token for padding where others have none.
+    """Whether the difference leaves short texts unchanged; without padding, this includes another padding token, and a
+    padding token that others do not have.
     """
     if difference.name == "pad_token":
         return pads_nothing or None in difference.values.values()
@@ -184,15 +184,15 @@ def _is_noted(difference: Difference, pads_nothing: bool) -> bool:
 
 
 def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -> list[OtherTokenizer]:
-    """For each other tokenizer which ingredients have it, and what it does otherwise than the usual one."""
+    """For each unusual tokenizer, the ingredients that have it, and how it differs from the usual one."""
     if not differences:
         return []
     differences = _foremost_first(differences)
-    groups: dict[str, list[str]] = {}  # all that differs, as text -> ingredients
+    groups: dict[str, list[str]] = {}  # all differences, as text -> ingredients
     for name in names:
         values = json.dumps([difference.values[name] for difference in differences], default=str)
         groups.setdefault(values, []).append(name)
-    usual = max(groups, key=lambda values: len(groups[values]))  # of equally large groups the first
+    usual = max(groups, key=lambda values: len(groups[values]))  # the first among equally large groups
     reference = groups.pop(usual)[0]
     others = []
     for group in groups.values():
@@ -206,7 +206,7 @@ def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -
 
 
 def _clauses(differences: Sequence[Difference], group: Sequence[str], reference: str) -> list[str]:
-    """What the tokenizer of a group does otherwise than that of the reference, in words."""
+    """How the tokenizer of a group differs from the reference, in words."""
     added = _added_tokens(differences, group[0])
     pronoun = "it" if len(group) == 1 else "they"
     clauses = []
@@ -214,11 +214,11 @@ def _clauses(differences: Sequence[Difference], group: Sequence[str], reference:
         value, usual_value = difference.values[group[0]], difference.values[reference]
         if value != usual_value:
             clauses.append(_clause(difference.name, value, usual_value, added, f"{pronoun} {has(group)}"))
-    return list(dict.fromkeys(clauses))  # flags of one added token give one clause
+    return list(dict.fromkeys(clauses))  # the flags of one added token are combined into one clause
 
 
 def _added_tokens(differences: Sequence[Difference], name: str) -> frozenset[str]:
-    """The added tokens that an ingredient has, of those that differ."""
+    """The added tokens of an ingredient among the differences."""
     added = set()
     for difference in differences:
         if difference.name.startswith(ADDED) and difference.values[name] is not None:
@@ -257,8 +257,8 @@ def _clause(name: str, value: Any, usual_value: Any, added: frozenset[str], it_h
 def _tokens_of(post_processor: Any) -> str:
     """The special tokens that a post-processor adds, as a list in words.
 
-    A `TemplateProcessing` has a mapping of them, `BertProcessing` and `RobertaProcessing` have one for each role, and
-    a `Sequence` has further post-processors.
+    `TemplateProcessing` has a mapping of them, `BertProcessing` and `RobertaProcessing` have one field per role, and a
+    `Sequence` contains further post-processors.
     """
     steps, tokens = [post_processor], []
     while steps:
@@ -275,9 +275,9 @@ def _tokens_of(post_processor: Any) -> str:
 
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
-    """Special tokens, then steps of another type instead of all their settings, other settings, flags of tokens."""
+    """Sort: special tokens, then steps of another type without their settings, other settings, and token flags."""
     types = [difference.name for difference in differences if _is_type_of_step(difference)]
-    other_steps = tuple(name.removesuffix("type") for name in types)  # how the names of all their settings begin
+    other_steps = tuple(name.removesuffix("type") for name in types)  # the prefixes of all of their settings
     worth_telling = []
     for difference in differences:
         if _is_type_of_step(difference) or not difference.name.startswith(other_steps):
@@ -286,7 +286,7 @@ def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def _rank(difference: Difference) -> int:
-    """Where a difference stands among others: small numbers come first."""
+    """The rank of a difference; smaller numbers come first."""
     if ROLE.search(difference.name):
         return 0
     if _is_type_of_step(difference):

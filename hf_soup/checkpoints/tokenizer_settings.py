@@ -1,6 +1,6 @@
-"""The settings of a tokenizer: what its files say, and what the tokenizer has that transformers builds from them.
+"""The settings of a tokenizer: those in its files, and those of the tokenizer that transformers builds from them.
 
-It compares nothing; `tokenization.py` does.
+The comparison is in `tokenization.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .staging import temporary_folder
 from .vocabulary import Vocabulary, vocabulary_of
 
 
-# Fields that say where a tokenizer was, how it was last called, or how ids become text again.
+# Fields about a tokenizer's origin, its last call, or decoding.
 IGNORED = re.compile(
     r"""
     ^( name_or_path | [a-z_]+_file | processor_class | tokenizer_class | auto_map | chat_template | is_local | backend
@@ -29,7 +29,7 @@ IGNORED = re.compile(
 )
 # Special tokens, by their roles.
 ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
-# Attributes of a built tokenizer that its pipeline does not have.
+# Attributes of a built tokenizer that are not part of its pipeline.
 TOKENIZER_SETTINGS = (
     "model_max_length",
     "padding_side",
@@ -37,9 +37,9 @@ TOKENIZER_SETTINGS = (
     "model_input_names",
     "split_special_tokens",
 )
-ONLY_WORDS = ("vocab.json", "added_tokens.json", "tekken.json")  # files of which equality is all that is compared
+ONLY_WORDS = ("vocab.json", "added_tokens.json", "tekken.json")  # files that are compared only for equality
 POST_PROCESSOR = "post_processor"
-ADDED = "added token "  # how the names of the flags of an added token begin
+ADDED = "added token "  # the prefix of the names of an added token's flags
 
 
 class BuiltTokenizer(NamedTuple):
@@ -58,7 +58,7 @@ class BuiltTokenizer(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def written_settings(files: Companions) -> dict[str, Any]:
-    """What the files say of a tokenizer, but for what decides nothing: settings by dotted names."""
+    """The settings in a tokenizer's files that matter, by dotted names."""
     contents = files.contents()
     settings = _pipeline(mapping_of(contents, "tokenizer.json"))
     special_tokens = mapping_of(contents, "special_tokens_map.json")
@@ -70,7 +70,7 @@ def written_settings(files: Companions) -> dict[str, Any]:
             settings[key] = _texts_of(value)
         else:
             settings |= flatten({key: value})
-    # Files in other formats (SentencePiece, `merges.txt`) are not parsed: they are equal or not.
+    # Files in other formats (SentencePiece, `merges.txt`) are not parsed, only compared for equality.
     for name, digest in files.digests:
         if not name.endswith(".json") or name in ONLY_WORDS:
             settings[name] = digest
@@ -78,7 +78,7 @@ def written_settings(files: Companions) -> dict[str, Any]:
 
 
 def build_tokenizers(files: Iterable[Companions]) -> dict[Companions, BuiltTokenizer] | None:
-    """The tokenizers of these files; `None` where transformers cannot build one of them."""
+    """The tokenizers of these files; `None` if transformers cannot build one of them."""
     built = {}
     for own_files in files:
         tokenizer = _build(own_files)
@@ -90,11 +90,11 @@ def build_tokenizers(files: Iterable[Companions]) -> dict[Companions, BuiltToken
 
 @functools.lru_cache(maxsize=16)
 def _build(files: Companions) -> BuiltTokenizer | None:
-    """How transformers' tokenizer of these files acts, and its vocabulary; `None` where it builds none."""
+    """The settings and vocabulary of transformers' tokenizer for these files; `None` if it cannot be built."""
     from .memory import quiet_transformers
 
     config = {}
-    if files.model_type:  # by which transformers chooses the class where `tokenizer_config.json` names none
+    if files.model_type:  # determines the class if `tokenizer_config.json` names none
         config["model_type"] = files.model_type
     try:
         from transformers import AutoTokenizer
@@ -107,7 +107,7 @@ def _build(files: Companions) -> BuiltTokenizer | None:
             backend = json.loads(tokenizer.backend_tokenizer.to_str())
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # whatever files make transformers trip over; its Rust parts raise no `Exception`
+    except BaseException:  # Rust panics of tokenizers are not subclasses of `Exception`
         return None
     settings = _pipeline(backend)
     for role, value in tokenizer.special_tokens_map.items():
@@ -119,26 +119,26 @@ def _build(files: Companions) -> BuiltTokenizer | None:
 
 
 def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The steps of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
+    """The steps of a `tokenizer.json` by dotted names, without token ids, truncation and padding."""
     model = dict(data.get("model") or {})
     model.pop("vocab", None)
     merges = []
     for merge in model.pop("merges", None) or ():
-        # Older versions of tokenizers write a merge as one text, newer ones as a pair.
+        # Older versions of tokenizers store a merge as one text, newer ones as a pair.
         text = merge if isinstance(merge, str) else " ".join(merge)
         merges.append(text)
     steps = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
     settings = flatten({**steps, "model": model, "merges": merges or None})
     settings[POST_PROCESSOR] = data.get("post_processor")
     for token in data.get("added_tokens") or ():
-        # The vocabulary has the ids; the flags decide where in a text a token is recognised.
+        # The ids are in the vocabulary; the flags determine where in a text a token is recognised.
         flags = {key: value for key, value in token.items() if key not in ("id", "content")}
         settings |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
     return settings
 
 
 def _texts_of(value: Any) -> Any:
-    """A special token, or several, by their texts; files have a token as a text, or as a mapping with its flags."""
+    """The texts of one or several special tokens; files store a token as a text, or as a mapping with its flags."""
     if isinstance(value, Mapping):
         if "content" in value:
             return value["content"]

@@ -1,6 +1,6 @@
-"""The vocabulary of a checkpoint, from its tokenizer's files alone: which id is which token, and which are special.
+"""The vocabulary of a checkpoint, read from its tokenizer's files: the tokens with their ids, and the special tokens.
 
-It builds no tokenizer. Ingredients whose ids mean different words average to nonsense although every shape fits.
+No tokenizer is built. Averaging ingredients whose ids mean different tokens gives nonsense although every shape fits.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FILES = (
     "vocab.json",
     "vocab.txt",
 )
-SHOWN = 3  # tokens that differ
+SHOWN = 3  # differing tokens that are listed
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 
 
 class Vocabulary(NamedTuple):
-    """What a tokenizer knows.
+    """The tokens of a tokenizer.
 
     Args:
         tokens (`dict[int, str]`):
@@ -64,15 +64,15 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
         return _parse(tuple((name, files[name]) for name in names))
 
 
-@functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
+@functools.lru_cache(maxsize=4)  # most ingredients have the same files, which are read and stored only once
 def _parse(contents: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
-    """The vocabulary in files, given as pairs of name and content, which can be looked up in a cache."""
+    """The vocabulary in files, given as pairs of name and content so that it can be cached."""
     files = dict(contents)
     tokens = _tokens_in(files)
     if tokens is None:
         return None
     config = _json(files, "tokenizer_config.json")
-    if "tokenizer.json" not in files:  # which has the added tokens as well
+    if "tokenizer.json" not in files:  # it includes the added tokens
         for token, index in _json(files, "added_tokens.json").items():
             tokens[int(index)] = token
         decoder = config.get("added_tokens_decoder") or {}
@@ -83,7 +83,7 @@ def _parse(contents: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
 
 
 def _special_tokens(roles: Mapping[str, Any]) -> dict[str, str]:
-    """Role -> token, of the settings of a tokenizer that name one (`"pad_token"`)."""
+    """Role -> token, from tokenizer settings (`"pad_token"`)."""
     special = {}
     for role, token in roles.items():
         text = _text_of(token)
@@ -93,7 +93,7 @@ def _special_tokens(roles: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tokens_in(files: Mapping[str, bytes]) -> dict[int, str] | None:
-    """Id -> token, from the first file that says it; without tokens that other files add."""
+    """Id -> token, from the first file that contains them; without tokens that other files add."""
     if "tokenizer.json" in files:
         data = _json(files, "tokenizer.json")
         tokens = _of_model(data["model"].get("vocab", {}))
@@ -108,13 +108,13 @@ def _tokens_in(files: Mapping[str, bytes]) -> dict[int, str] | None:
         if name in files:
             import xxhash
 
-            # The file is not opened; a single made-up token makes vocabularies equal just where the files are.
+            # The file is not parsed; a single artificial token makes vocabularies equal exactly if the files are.
             return {0: f"{name} {xxhash.xxh3_128_hexdigest(files[name])}"}
     return None
 
 
 def _lines_of(content: bytes) -> dict[int, str]:
-    """A token a line, as `vocab.txt` lists them."""
+    """Id -> token, from a file with one token per line, such as `vocab.txt`."""
     if content.count(b"\n") > VALUES_OF_WORDS:
         raise IngredientError(f"vocab.txt has more than {VALUES_OF_WORDS:,} lines, which no model has words for.")
     lines = content.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -122,7 +122,7 @@ def _lines_of(content: bytes) -> dict[int, str]:
 
 
 def _json(files: Mapping[str, bytes], name: str) -> Any:
-    """What a file holds; a file that is not there holds nothing."""
+    """The content of a JSON file; empty if the file is missing."""
     return parse_bounded(files.get(name, b"{}"), name, most=VALUES_OF_WORDS)
 
 
@@ -135,13 +135,13 @@ def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary
 
 
 def in_both(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> Vocabulary:
-    """A vocabulary with the ids alone that another has as well."""
+    """A vocabulary restricted to the ids that another one has as well."""
     common = {index: token for index, token in vocabulary.tokens.items() if index in other_vocabulary.tokens}
     return vocabulary_of(common, vocabulary.special)
 
 
 def difference(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> str | None:
-    """The first ids that are other tokens in two vocabularies, in words, or `None` if there is none."""
+    """The first ids that are different tokens in two vocabularies, in words, or `None` if there are none."""
     if vocabulary.digest == other_vocabulary.digest:
         return None
     tokens, other_tokens = vocabulary.tokens, other_vocabulary.tokens
@@ -154,7 +154,7 @@ def difference(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> str | No
 
 
 def _of_model(vocab: Any) -> dict[int, str]:
-    """Id -> token, of a model of the tokenizers library: BPE, WordPiece and WordLevel map tokens to ids."""
+    """Id -> token, for a model of the tokenizers library: BPE, WordPiece and WordLevel map tokens to ids."""
     if isinstance(vocab, dict):
         return {index: token for token, index in vocab.items()}
     tokens = {}
@@ -164,5 +164,5 @@ def _of_model(vocab: Any) -> dict[int, str]:
 
 
 def _text_of(value: Any) -> Any:
-    """The text of a token, which may be written with its flags."""
+    """The text of a token, which may be stored with its flags."""
     return value.get("content") if isinstance(value, dict) else value

@@ -1,6 +1,6 @@
-"""What wrappers of a module leave in the names of its tensors: torch.compile, DDP, FSDP, a module around the model.
+"""Traces of wrappers in tensor names: torch.compile, DDP, FSDP, or a module around the model.
 
-It decides by names alone, and takes off only what makes a name one of the model's.
+Only names are examined, and a prefix is removed only if the result is a name of the model.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import NamedTuple
 from .loading_rules import Loader
 
 
-# What wrappers put into the names of tensors: torch.compile, FSDP, activation checkpointing, Lightning.
+# Components that wrappers insert into tensor names: torch.compile, FSDP, activation checkpointing, Lightning.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-PARALLEL = "module"  # of DataParallel and DDP; a model may have a module of that name itself
-DEEPEST = 3  # components that stand in front of all names of a file and are tried as a prefix
+PARALLEL = "module"  # of DataParallel and DDP; a model may have a module with this name itself
+DEEPEST = 3  # leading components of all names of a file that are tried as a prefix
 
 
 class Recognised(NamedTuple):
@@ -33,7 +33,7 @@ class Recognised(NamedTuple):
 
 
 def recognise(key: str, prefix: str, loader: Loader) -> Recognised:
-    """Find the tensor of a model that a name in a file stands for; where there is none, the name stays as it is.
+    """Find the tensor of a model that a name in a file refers to; an unknown name is kept.
 
     Args:
         key (`str`):
@@ -51,7 +51,7 @@ def recognise(key: str, prefix: str, loader: Loader) -> Recognised:
 
 
 def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
-    """What a name may have been before it was wrapped, the least changed first."""
+    """The names that a tensor may have had before it was wrapped, the least changed first."""
     yield key
     components = key.split(".")
     inner = _without(components, WRAPPERS)
@@ -63,7 +63,7 @@ def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
     for index, component in enumerate(components):
         if component in (*WRAPPERS, PARALLEL):
             last_wrapper = index
-    if last_wrapper >= 0:  # without what stands in front of the wrapper as well
+    if last_wrapper >= 0:  # also without the components before the wrapper
         yield ".".join(components[last_wrapper + 1 :])
     if prefix:
         yield key.removeprefix(prefix)
@@ -71,12 +71,12 @@ def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
 
 
 def _without(components: Iterable[str], wrappers: Collection[str]) -> list[str]:
-    """The components of a name that are none of these wrappers."""
+    """The components of a name other than these wrappers."""
     return [component for component in components if component not in wrappers]
 
 
 def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
-    """What stands in front of most names and is none of the model's own, such as `net.`."""
+    """The leading components of most names that are not part of the model, such as `net.`."""
     names = list(names)
     if any(loader.in_memory(name) for name in names):
         return ""
@@ -84,20 +84,20 @@ def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
         beginnings = Counter(_beginning(name, count) for name in names)
         prefix, _ = beginnings.most_common(1)[0]
         recognised = [name for name in names if loader.in_memory(name.removeprefix(prefix))]
-        if len(recognised) * 2 > len(names):  # the others may be of a loss or a head beside the model
+        if len(recognised) * 2 > len(names):  # the others may belong to a loss or a head outside the model
             return prefix
     return ""
 
 
 def _beginning(name: str, count: int) -> str:
-    """The first components of a name, with the dot behind them."""
+    """The first components of a name, with the dot after them."""
     return ".".join(name.split(".")[:count]) + "."
 
 
 def without_plain_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Names of a module whose class is not looked at, without what wrappers put there: name -> what it was before."""
+    """Names of a module whose class is not examined, without components of wrappers: name -> original name."""
     names = list(names)
-    # DDP puts it in front of all names; where some have it, it is a module of the model.
+    # DDP puts it in front of all names; if only some have it, it is a module of the model.
     all_parallel = all(name.startswith(f"{PARALLEL}.") for name in names)
     plain = {}
     for name in names:
@@ -109,7 +109,7 @@ def without_plain_wrappers(names: Iterable[str]) -> dict[str, str]:
 
 
 def prefix_notes(stripped: Mapping[str, str]) -> tuple[str, ...]:
-    """What was taken off, and of how many names.
+    """Notes about the prefixes that were removed, and from how many names.
 
     Args:
         stripped (`Mapping[str, str]`):
@@ -123,7 +123,7 @@ def prefix_notes(stripped: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _taken_off(key: str, name: str) -> str:
-    """The beginning of a name that was taken off, or else the wrappers that stood in it."""
+    """The prefix that was removed from a name, or else the wrappers in it."""
     if key.endswith(name):
         return key.removesuffix(name)
     wrappers = set(key.split(".")) & set(WRAPPERS)

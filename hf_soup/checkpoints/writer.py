@@ -1,6 +1,6 @@
-"""The sink on disk: safetensors files, sharded where asked, written in parts as they come.
+"""The output on disk: safetensors files, sharded on request, written in parts as they arrive.
 
-It does not know where the tensors come from. Files are byte for byte what `safetensors` itself would write.
+The origin of the tensors is unknown here. Files are byte for byte what `safetensors` itself would write.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .subfolders import subfolder_prefix
 if TYPE_CHECKING:
     import torch
 
-ALIGNMENT = 8  # bytes: safetensors lets the data begin at a multiple of it
+ALIGNMENT = 8  # bytes: safetensors aligns the data to a multiple of it
 _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the highest first
 
 
@@ -32,7 +32,7 @@ _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the
 def weight_files(
     folder: Path, specs: Sequence[TensorSpec], *, max_shard_size: int | str = "50GB"
 ) -> Iterator[WeightFiles]:
-    """Safetensors files whose layout is planned in advance, so that parts of tensors can be written as they come.
+    """Safetensors files whose layout is planned in advance, so that parts of tensors can be written as they arrive.
 
     Args:
         folder (`Path`):
@@ -61,28 +61,28 @@ def weight_files(
         sink = WeightFiles(folder, placed, files)
         yield sink
     sink.refuse_gaps()
-    # Readers take a folder with an index for a whole one, so indexes come last.
+    # Readers consider a folder with an index complete, so indexes are written last.
     for path, index in indexes.items():
         path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class _SubfolderLayout(NamedTuple):
-    """Where the tensors of a subfolder go, each with its file and its start there, and the index of shards."""
+    """The location of each tensor of a subfolder (its file and offset) and the index of shards."""
 
     placed: dict[str, TensorSpec]
     shard_index: dict[str, Any] | None
 
 
 def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shard_size: int | str) -> _SubfolderLayout:
-    """The files of a subfolder, with their headers: where each tensor goes, and the index if there are shards.
+    """The files of a subfolder with their headers: the location of each tensor, and the index if there are shards.
 
-    In a subfolder's own files tensors are named without its name.
+    In a subfolder's own files, tensor names do not include the subfolder.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
     prefix = subfolder_prefix(subfolder)
     by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
-    # The function behind transformers' own splitting; it needs sizes alone, so specs go in place of tensors.
+    # The function behind transformers' own splitting; it needs only sizes, so specs take the place of tensors.
     split = split_state_dict_into_shards_factory(
         by_key,
         get_storage_size=lambda spec: spec.nbytes,
@@ -104,7 +104,7 @@ def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shar
 
 
 class WeightFiles:
-    """What takes the parts of tensors to their places in files. [`weight_files`] makes it.
+    """Writes the parts of tensors to their locations in files. Created by [`weight_files`].
 
     Args:
         folder (`Path`):
@@ -124,7 +124,7 @@ class WeightFiles:
             self._digests.expect(spec.name, spec.numel)
 
     def write(self, name: str, start: int, elements: torch.Tensor) -> None:
-        """Write elements of one tensor, from a whole piece's first to a piece's last; threads may write at once."""
+        """Write elements of one tensor, covering complete pieces; threads may write at once."""
         spec, data = self._specs[name], bytes_of(elements)
         path = f"{self._folder}{os.sep}{spec.file}"
         self._files.write(path, spec.start + start * spec.itemsize, data)
@@ -137,14 +137,14 @@ class WeightFiles:
         return self._digests.result()
 
     def refuse_gaps(self) -> None:
-        """See that every planned byte has come, once."""
+        """Check that every planned byte has been written exactly once."""
         incomplete = [name for name, count in self._to_come.items() if count]
         if incomplete:
             raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")
 
 
 def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
-    """Lay the tensors out as safetensors does (widest type first, then by name) and say where each begins."""
+    """Lay the tensors out as safetensors does (widest type first, then by name) and return their offsets."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offsets: dict[str, int] = {}
     end = 0
@@ -156,7 +156,7 @@ def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
             "shape": list(spec.shape),
             "data_offsets": [offsets[spec.name], end],
         }
-    # Without spaces and escapes, as serde_json writes it: the bytes are those of `safetensors`.
+    # Without spaces and escapes, like serde_json, so that the bytes are those of `safetensors`.
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     data_start = LENGTH + len(text)
@@ -167,7 +167,7 @@ def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take the room on the disk, so that a full one shows before any work and several threads write at full speed."""
+    """Reserve space, so that a full disk is noticed before any work and several threads write at full speed."""
     file.flush()
     if not hasattr(os, "posix_fallocate"):  # macOS and Windows
         file.truncate(size)
@@ -175,6 +175,6 @@ def _reserve(file: BinaryIO, size: int) -> None:
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # those come of file systems that cannot reserve
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system cannot reserve space
             raise
         file.truncate(size)

@@ -55,7 +55,7 @@ class Interruption:
         try:
             sys.stderr.write(f"{SIGNALS[signal.Signals(self.number).name]}: {ADVICE}\n")
             sys.stderr.flush()
-        except (OSError, ValueError, AttributeError):  # closed, full, or not there
+        except (OSError, ValueError, AttributeError):  # closed, full or missing
             pass
 
     def finish(self) -> int:
@@ -123,7 +123,7 @@ def _tick_off() -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether an import is on the stack: libraries mistake an interrupt there for a package that is not installed."""
+    """Whether an import is on the stack, where libraries mistake an interrupt for a package that is not installed."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -28,7 +28,7 @@ Picture = Literal["scores", "shifts", "reliability"]
 COMPARISON_FILE = "comparison.json"
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"  # names of data sets
 SINGLE: tuple[Role, ...] = ("ingredient", "chosen")  # single fine-tuned models
-SUMMARIES: tuple[Role, ...] = ("mean", "oracle")  # summaries of the ingredients' scores, which are no models
+SUMMARIES: tuple[Role, ...] = ("mean", "oracle")  # summaries of the ingredients' scores, not models
 PICTURES: dict[Picture, str] = {  # picture -> file in a saved comparison
     "scores": "comparison.png",
     "shifts": "shifts.png",
@@ -303,7 +303,7 @@ class Comparison(Result):
         from ..checkpoints.staging import staged_files
 
         with staged_files(folder) as stage:
-            # Rendered as Markdown, names chosen by others could be links or HTML.
+            # Names are untrusted, and could be rendered as links or HTML in Markdown.
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / COMPARISON_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             drawn = self.pictures() if plots else ()

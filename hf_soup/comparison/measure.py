@@ -156,7 +156,7 @@ def _names_of(entries: Sequence[Entry], role: Literal["ingredient", "uniform", "
 
 
 def _calibrations_on_test(models: Sequence[ModelScores]) -> dict[str, Calibrated]:
-    """Model -> its calibration on the test set, of those that have one."""
+    """Model -> its calibration on the test set, for models that have one."""
     calibrations = {}
     for model in models:
         if TEST in model.calibration:
@@ -165,7 +165,7 @@ def _calibrations_on_test(models: Sequence[ModelScores]) -> dict[str, Calibrated
 
 
 def _twins(outputs: Mapping[str, Measured], soups: Sequence[str]) -> dict[str, str]:
-    """Soup -> the first soup with the same outputs on every example, of those that have one."""
+    """Soup -> the first soup with the same outputs on every example, for soups that have one."""
     twins = {}
     for place, soup in enumerate(soups):
         for earlier in soups[:place]:
@@ -175,7 +175,7 @@ def _twins(outputs: Mapping[str, Measured], soups: Sequence[str]) -> dict[str, s
 
 
 def _identity(entry: Entry) -> str:
-    """A digest of what decides an average: linear ones depend on no order and no scale of their weights."""
+    """A digest of everything that determines an average; for linear ones, order and scale do not matter."""
     recipe = entry.maker.setup.recipe(entry.mixture)
     if recipe.method == "linear":
         recipe = _in_one_order(recipe)
@@ -183,13 +183,13 @@ def _identity(entry: Entry) -> str:
 
 
 def _in_one_order(recipe: Recipe) -> Recipe:
-    """The same average with its ingredients by name, their weights with the sum 1, and without those of weight 0."""
+    """The same average with its ingredients sorted by name, weights that sum to 1, and no weights of 0."""
     used = sorted(recipe.mixture.used)
     places = [recipe.names.index(name) for name in used]
     weights = {}
     for module, row in recipe.weights_by_module.items():
         total = math.fsum(row)
-        # 12 digits: 1/3 of three and 2/6 of six are one weight, whatever the last bit of the quotient is
+        # 12 digits, so that 1/3 and 2/6 are equal despite differences in the last bit
         weights[module] = tuple(round(row[place] / total, 12) for place in places)
     ingredients = tuple(recipe.ingredients[place] for place in places)
     alignments = {name: order for name, order in recipe.alignments.items() if name in used}
@@ -238,11 +238,11 @@ def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict
     """Predictions and function scores of every model, with one model in memory at a time."""
     outputs: dict[str, Measured] = {}
     previous: ModelMaker | None = None
-    averages: dict[str, str] = {}  # what decides an average -> the first soup that is it
+    averages: dict[str, str] = {}  # the key of an average -> the first soup that has it
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
         if entry.role != "ingredient":
             first = averages.setdefault(_identity(entry), entry.name)
-            if first != entry.name:  # a soup that has all ingredients is the uniform one, which has been run
+            if first != entry.name:  # a soup of all ingredients is the uniform soup, which has been run
                 outputs[entry.name] = outputs[first]
                 continue
         # Entries of one maker share a model in memory, which is filled for each of them in turn.
@@ -303,7 +303,7 @@ def _with_estimates(
     sets: Mapping[str, ScoredSet],
     directions: Mapping[str, bool | None],
 ) -> dict[str, Measured]:
-    """The models with scores in the order of the table; the two summaries of the ingredients come below these."""
+    """The models with scores in the order of the table; the two summaries of the ingredients come below them."""
     measured = estimate_scores(outputs, sets)
     shifted = shifted_sets(sets)
     if len(shifted) > 1:
@@ -347,7 +347,7 @@ def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry
     if test is not None:
         latency = 1000 * test.seconds / max(test.examples, 1)
     calibration = {}
-    if name != ENSEMBLES["vote"]:  # shares of votes are no probabilities
+    if name != ENSEMBLES["vote"]:  # shares of votes are not probabilities
         calibration = calibrations(model.predictions)
     return ModelScores(
         name,

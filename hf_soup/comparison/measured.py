@@ -150,7 +150,7 @@ def _models_with_metric(metric: Metric, predictions: Mapping[str, Predictions]) 
         if outputs.texts or not reads_texts:
             fitting[name] = outputs
     if built_in is not None and built_in.takes in ("probabilities", "losses"):
-        fitting.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
+        fitting.pop(ENSEMBLES["vote"], None)  # shares of votes are not probabilities
     return fitting
 
 

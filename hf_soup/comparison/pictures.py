@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def draw_scores(comparison: Comparison) -> Figure:
-    """Every set that reports: differences from the single model that is best on validation, else the scores."""
+    """Draw each reported set: differences from the single model that is best on validation, or else scores."""
     single = next((model for model in comparison.models if model.role == "chosen"), None)
     models = [model for model in comparison.models if model.role not in SUMMARIES]
     points: list[Point] = []
     headings: dict[str, str] = {}
     for set_name, examples in comparison.sizes.items():
         level = None if single is None else single.score(set_name, comparison.metric)
-        # a function may score a set by another metric, by which the single model has no score
+        # a function may score a set by another metric, for which the single model has no score
         if set_name == VALIDATION or (single is not None and level is None):
             continue
         headings[set_name] = f"{set_name} (n={examples})" if examples else set_name
@@ -41,7 +41,7 @@ def draw_scores(comparison: Comparison) -> Figure:
 
 
 def _axis_label(comparison: Comparison, single: ModelScores | None) -> str:
-    """What the axes show, and what the numbers above the panels are."""
+    """The label of the axes, and the meaning of the numbers above the panels."""
     metric = comparison.metric
     lower = " (lower is better)" if comparison.metrics[metric] is False else ""
     if single is None:
@@ -59,12 +59,12 @@ def _with_unit(metric: str, value: float) -> str:
 
 
 def _scale(metric: str) -> int:
-    """By what scores are multiplied: shares are drawn in percent."""
+    """The factor for scores: shares are drawn in percent."""
     return 100 if metric in SHARES else 1
 
 
 def _points(comparison: Comparison, model: ModelScores, set_name: str, level: float) -> list[Point]:
-    """One model on one set: the chosen ingredient is drawn twice, among the ingredients and as itself."""
+    """The points of a model on one set; the chosen ingredient is also drawn as an ingredient."""
     score = model.score(set_name, comparison.metric)
     if score is None:
         return []
@@ -84,7 +84,7 @@ def _points(comparison: Comparison, model: ModelScores, set_name: str, level: fl
 
 
 def _ends(comparison: Comparison, model: ModelScores, set_name: str) -> tuple[float | None, float | None]:
-    """The interval of a model's difference from the single model; of its score where there is no single model."""
+    """The interval of a model's difference from the single model, or of its score if there is no single model."""
     has_single = any(other.role == "chosen" for other in comparison.models)
     if not has_single:
         score = model.score(set_name, comparison.metric)

@@ -52,7 +52,7 @@ def first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
             Metric that ranks the models.
     """
     for model in models:
-        # A metric of texts has no scores of ensembles, and a metric of probabilities none of a vote.
+        # Metrics of texts have no scores of ensembles, and metrics of probabilities have no score of a vote.
         if model.role == "ensemble" and model.score(TEST, metric) is not None:
             return model.name
     return None

@@ -10,7 +10,8 @@ from ..types import gain
 from .comparison import TEST, VALIDATION, Calibrated, Comparison, Difference, Rival
 
 
-# From where on a calibration error or a loss is called worse: docs/comparison.md says why a soup's often is.
+# The increase from which a calibration error or loss is called worse: docs/comparison.md explains why a soup's often
+# is.
 ECE_FACTOR, ECE_POINTS = 2.0, 0.05
 NLL_FACTOR, NLL_ABOVE = 1.5, 0.1
 
@@ -28,7 +29,7 @@ def summarise(
     calibrations: Mapping[str, Calibrated] | None = None,
     twins: Mapping[str, str] | None = None,
 ) -> str:
-    """A sentence for each soup on the test set, and one on the shifted test sets; once for soups that are one model.
+    """One sentence per soup for the test set, and one for the shifted test sets; identical soups share a sentence.
 
     Args:
         differences (`Mapping`):
@@ -78,14 +79,14 @@ def _as_sentence(line: str) -> str:
 
 
 def _is_worse(difference: Difference, higher_is_better: bool) -> bool:
-    """Whether the whole interval of a difference lies on the worse side of 0."""
+    """Whether the complete interval of a difference is on the worse side of 0."""
     if difference.low is None or difference.high is None:
         return False
     return gain(difference.low, 0.0, higher_is_better) < 0 and gain(difference.high, 0.0, higher_is_better) < 0
 
 
 def doubts_of_confidence(soup: Calibrated | None, single: Calibrated | None) -> str:
-    """A sentence on a calibration error or a loss that is much worse than the single model's; empty where none is.
+    """A sentence about a calibration error or loss that is much worse than the single model's; empty if none is.
 
     Args:
         soup ([`Calibrated`], *optional*), single ([`Calibrated`], *optional*):
@@ -104,7 +105,7 @@ def doubts_of_confidence(soup: Calibrated | None, single: Calibrated | None) -> 
 
 
 def _remedy(soup: Calibrated) -> str:
-    """What to do about a calibration that is worse."""
+    """The remedy for a worse calibration."""
     if soup.temperature is None or soup.ece_scaled is None or soup.nll_scaled is None:
         return "give validation data, on which a temperature for its logits is fitted"
     scaled = f"ECE {100 * soup.ece_scaled:.1f} %, NLL {soup.nll_scaled:.3f}"
@@ -173,7 +174,7 @@ def _numbers(difference: Difference, metric: str) -> str:
 
 
 def headline(comparison: Comparison, *, most: int) -> str:
-    """What the test set says of the first soup in one line, as the title of a picture.
+    """The result of the first soup on the test set in one line, as the title of a figure.
 
     Args:
         comparison ([`Comparison`]):
@@ -193,7 +194,7 @@ def headline(comparison: Comparison, *, most: int) -> str:
 
 
 def _found(difference: Difference, metric: str, higher_is_better: bool | None) -> str:
-    """A difference in a few words."""
+    """The result of a difference in a few words."""
     unit = f"points of {metric}" if metric in SHARES else f"in {metric}"
     value, low, high = difference.value, difference.low, difference.high
     if low is None or high is None:

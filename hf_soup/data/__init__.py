@@ -1,4 +1,4 @@
-"""From what a user calls data to examples: loading it, its columns and labels, its splits, the hash of its rows."""
+"""Loading of data: its columns and labels, its splits, and the hashes of its rows."""
 
 from .splits import load_training
 

@@ -1,6 +1,6 @@
-"""Parquet files, and folders that `save_to_disk` of datasets wrote, as data sets.
+"""Parquet files, and folders written by `save_to_disk` of datasets, as data sets.
 
-Their bytes are a stranger's: what they hold is checked before it is looked at, and nothing beside them is opened.
+The files are not trusted: their contents are checked before use, and no other files next to them are opened.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-LARGE = 2_000_000_000  # bytes of files that are not held in memory; datasets keeps them on the disk instead
+LARGE = 2_000_000_000  # bytes of files, above which datasets keeps the rows on the disk instead of in memory
 SAVED, SAVED_INFO, SAVED_SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 
 def read_parquet(path: Path) -> pa.Table:
-    """A Parquet file as a table.
+    """Read a Parquet file as a table.
 
     Raises:
         [`DataError`]: if it is none, is damaged, or holds two columns of one name.
@@ -42,7 +42,7 @@ def read_parquet(path: Path) -> pa.Table:
     if repeated:
         raise DataError(f'{one_line(path)} has several columns with the name "{one_line(repeated[0])}".')
     for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # what pandas calls categories
+        if pa.types.is_dictionary(field.type):  # pandas' categoricals
             words = pa.field(field.name, field.type.value_type, metadata=field.metadata)
             table = table.set_column(place, words, table.column(place).cast(field.type.value_type))
     return table
@@ -50,7 +50,7 @@ def read_parquet(path: Path) -> pa.Table:
 
 @library_bars("datasets")
 def read_large_parquet(paths: Sequence[Path]) -> Dataset:
-    """Parquet files that memory should not hold, through datasets' cache, under a name that their content decides."""
+    """Read large Parquet files through datasets' cache, under a name derived from their content."""
     import datasets
 
     digest = f"content-{digest_of(paths)}"
@@ -59,9 +59,9 @@ def read_large_parquet(paths: Sequence[Path]) -> Dataset:
 
 
 def read_saved(folder: Path) -> Dataset:
-    """What `Dataset.save_to_disk` wrote into a folder.
+    """Read a folder that `Dataset.save_to_disk` wrote.
 
-    Its files stay where they are and are read when rows are. Formats and caches that lie beside them are not used.
+    The files stay in place, and rows are read on demand. Stored formats and caches next to them are not used.
 
     Raises:
         [`DataError`]: if it is damaged, or names files that are not in it.
@@ -81,7 +81,7 @@ def read_saved(folder: Path) -> Dataset:
     paths = [_file_of(folder, name) for name in names]
     with as_error(DataError, problem):
         table = pa.concat_tables([_mapped(path) for path in paths])
-        table.validate(full=True)  # reading values of a damaged file could end the process
+        table.validate(full=True)  # reading values of a damaged file could crash the process
         dataset = datasets.Dataset(InMemoryTable(table), fingerprint=digest_of(paths))
         if features is not None and features != dataset.features:
             dataset = dataset.cast(features)
@@ -101,7 +101,7 @@ def digest_of(paths: Sequence[Path]) -> str:
 
 
 def _file_of(folder: Path, name: str) -> Path:
-    """A file that `state.json` names, which has to lie in the folder itself."""
+    """A file that `state.json` names, which has to be in the folder itself."""
     path = folder / name
     if Path(name).name != name or not path.is_file() or path.resolve().parent != folder.resolve():
         raise DataError(f'{one_line(folder / SAVED)} names "{one_line(name)}", which is not a file of its folder.')
@@ -109,9 +109,9 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 def _mapped(path: Path) -> Any:
-    """A file of Arrow's stream format as a table, whose rows stay on the disk."""
+    """A file in Arrow's stream format as a memory-mapped table."""
     import pyarrow as pa
 
-    open_file(path, error_class=DataError).close()  # no pipe and no device
+    open_file(path, error_class=DataError).close()  # neither a pipe nor a device
     with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
         return stream.read_all()

@@ -1,6 +1,7 @@
-"""Which classes a set of examples lacks, and whether that can be chance: the first rows of sorted data do.
+"""Detection of classes that a set of examples lacks for other reasons than chance, as in the first rows of sorted
+data.
 
-It changes no data and knows nothing of models but the names of their classes.
+The data is not changed, and of a model only the class names are known here.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from .notes import note_once
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CHANCE = 0.01  # probability that rows taken at random lack as many classes; above it nothing is said
-FEW = 10  # rows, below which nothing is said unless it is known what they were cut from
-HIDDEN = (None, -1, UNSCORED)  # stand where a row has no label
-_WHOLE: WeakKeyDictionary[Dataset, Dataset] = WeakKeyDictionary()  # a slice -> what it was cut from
+CHANCE = 0.01  # probability that randomly chosen rows lack as many classes, above which there is no warning
+FEW = 10  # rows, below which there is no warning unless the source of the slice is known
+HIDDEN = (None, -1, UNSCORED)  # values of rows without a label
+_WHOLE: WeakKeyDictionary[Dataset, Dataset] = WeakKeyDictionary()  # a slice -> the data set from which it was cut
 
 
 class MissingClasses(NamedTuple):
-    """What a set of examples lacks.
+    """The classes that a set of examples lacks.
 
     Args:
         names (`tuple[str, ...]`):
@@ -44,7 +45,7 @@ class MissingClasses(NamedTuple):
     rows: int
 
     def numbers(self) -> str:
-        """How many are missing, and among how many rows."""
+        """The number of missing classes, and the number of rows."""
         return f"{len(self.names)} of {self.classes} classes have none of {self.rows} examples"
 
     def message(self, examples: str) -> str:
@@ -64,7 +65,7 @@ class MissingClasses(NamedTuple):
 
 
 def subset_of(subset: Dataset, whole: Dataset) -> Dataset:
-    """The subset, of which is known from now on what it was cut from.
+    """Return the subset, after recording the data set from which it was cut.
 
     Args:
         subset (`datasets.Dataset`):
@@ -78,10 +79,11 @@ def subset_of(subset: Dataset, whole: Dataset) -> Dataset:
 
 
 def missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str]) -> MissingClasses | None:
-    """The classes that a set of examples has none of, where that is no accident.
+    """The classes without examples in a data set, unless that is plausible by chance.
 
-    Classes are those of the data that it was cut from where that is known, else those of the model, which are taken to
-    be equally frequent. In the second case rows have to be sorted by class as well: others were chosen on purpose.
+    The expected classes are those of the data set from which it was cut, if it is known, or else those of the model,
+    which are assumed to be equally frequent. In the second case the rows also have to be sorted by class, since other
+    rows were selected on purpose.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -111,7 +113,7 @@ def missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str]) -
 
 
 def improbably_missing(names: tuple[str, ...], classes: int, rows: int) -> MissingClasses | None:
-    """What is missing where only numbers are known: of classes that are equally frequent, among rows without end.
+    """The missing classes where only counts are known, for equally frequent classes in an infinite population.
 
     Args:
         names (`tuple[str, ...]`):
@@ -127,7 +129,8 @@ def improbably_missing(names: tuple[str, ...], classes: int, rows: int) -> Missi
     if rows < FEW or not names:
         return None
     share = len(names) / classes
-    # Of rows without end each is of another class with the probability 1 - share, whatever was drawn before.
+    # In an infinite population each row belongs to another class with probability 1 - share, independently of the
+    # others.
     log_none_drawn = -math.inf
     if share < 1:
         log_none_drawn = rows * math.log1p(-share)
@@ -138,7 +141,7 @@ def improbably_missing(names: tuple[str, ...], classes: int, rows: int) -> Missi
 
 
 def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str], examples: str) -> None:
-    """Say which classes a set of examples lacks, once.
+    """Warn once about the classes that a set of examples lacks.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -156,7 +159,7 @@ def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int,
 
 
 def _missing_of_whole(dataset: Dataset, whole: Dataset, label: str) -> MissingClasses | None:
-    """The classes that a slice lacks of its whole, unless rows at random could well lack as many."""
+    """The classes that a slice lacks of its source, unless randomly chosen rows could well lack as many."""
     counts = _class_counts(dataset, label)
     whole_counts = _class_counts(whole, label)
     absent = sorted(whole_counts.keys() - counts.keys(), key=str)
@@ -180,9 +183,9 @@ def _missing_of_whole(dataset: Dataset, whole: Dataset, label: str) -> MissingCl
 
 
 def _is_improbable(missing: MissingClasses, log_none_drawn: float) -> bool:
-    """Whether rows at random would hardly lack as many classes.
+    """Whether randomly chosen rows are unlikely to lack as many classes.
 
-    The probability is at most the number of sets of so many classes, times the probability that none of one set is
+    The probability is at most the number of sets of that many classes, times the probability that none of one set is
     drawn.
 
     Args:
@@ -196,22 +199,22 @@ def _is_improbable(missing: MissingClasses, log_none_drawn: float) -> bool:
 
 
 def _is_sorted(ids: Sequence[int]) -> bool:
-    """Whether the class changes from row to row far less often than it would in a random order."""
+    """Whether the class changes from row to row far less often than in a random order."""
     if not ids:
         return True
     counts = Counter(ids)
     changes = sum(previous != following for previous, following in itertools.pairwise(ids))
-    same = sum((count / len(ids)) ** 2 for count in counts.values())  # probability that two rows have one class
-    # In a random order len(ids) * (1 - same) changes are expected, of which a quarter is far less; in a sorted one
-    # there is one change between two classes, also where rows are few.
+    same = sum((count / len(ids)) ** 2 for count in counts.values())  # probability that two rows have the same class
+    # A random order has about len(ids) * (1 - same) changes, and a quarter of that is far less; sorted rows have one
+    # change between two classes, also if there are few rows.
     return changes <= max(len(counts) - 1, len(ids) * (1 - same) / 4)
 
 
 def _log_choices(n: int, k: int) -> float:
-    """Logarithm of the number of ways to choose k of n, which itself would overflow."""
+    """The logarithm of the number of ways to choose k of n; the number itself would overflow."""
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _class_counts(dataset: Dataset, label: str) -> Counter[Any]:
-    """How many rows have each label; those without one are not counted."""
+    """How many rows have each label; rows without one are not counted."""
     return Counter(value for value in dataset[label][:] if value not in HIDDEN)

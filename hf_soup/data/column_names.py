@@ -1,4 +1,4 @@
-"""What names of columns say: which are those of texts, of pairs of them, of labels, of ids. It sees no data.
+"""Classification of columns by name: texts, pairs of texts, labels, ids. No data is read.
 
 Names are compared without case, blanks, `_` and `-`: `sentence_A` is `sentencea`.
 """
@@ -55,9 +55,9 @@ SINGLES = (
     "abstract",
     "dialogue",
 )
-SECOND = ("2", "b", "pair")  # end of the second name where the first has none: text, text2
+SECOND = ("2", "b", "pair")  # suffixes of the second name if the first has none: text, text2
 TELLS_LABEL, IS_ID = "it tells the label", "an id"
-# Names of labels and of ids are told by one of their words, in snake case; what is about a text by its whole name.
+# Names of labels and ids are recognised by one of their words, in snake case; properties of a text by the full name.
 _LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
 _ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
 _ABOUT = re.compile(
@@ -69,12 +69,12 @@ _PAIR_ENDS = ("12", "01", "ab", "xy")  # the last letters of two names that are 
 
 
 def compared(name: str) -> str:
-    """A name as it is compared with known ones."""
+    """A name in the form that is compared with known ones."""
     return re.sub(r"[\s_\-]+", "", name).lower()
 
 
 def why_no_input(name: str) -> str | None:
-    """Why a column of this name is no input: it is called like a label or like an id; otherwise `None`."""
+    """The reason why a column with this name is not an input: it is named like a label or an id; otherwise `None`."""
     snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())  # labelName -> label_Name
     words = re.sub(r"[\s\-.]+", "_", snake_case).lower()
     if _LABEL.search(words):
@@ -85,7 +85,7 @@ def why_no_input(name: str) -> str | None:
 
 
 def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """The columns, or pairs of them, whose names are those of texts; more than one group is not plain.
+    """The columns, or pairs of columns, with names of texts; more than one group is ambiguous.
 
     Args:
         names (`Sequence[str]`):
@@ -96,12 +96,12 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
             Further names of single texts, as they are compared.
     """
     columns: dict[str, str] = {}  # compared name -> column
-    for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
+    for name in sorted(names, key=lambda name: name != compared(name)):  # `text` takes precedence over `Text`
         columns.setdefault(compared(name), name)
     compared_groups: list[tuple[str, ...]] = []
     if pairs:
         compared_groups += _known_pairs(columns)
-    in_pairs = set().union(*compared_groups)  # a name that is in a pair is no single text besides
+    in_pairs = set().union(*compared_groups)  # a name in a pair is not also a single text
     compared_groups += [(name,) for name in _known_singles(set(columns) - in_pairs, usual)]
     groups = []
     for compared_names in compared_groups:
@@ -110,16 +110,16 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
 
 
 def _known_pairs(names: Collection[str]) -> list[tuple[str, str]]:
-    """The known pairs of which both names are there."""
-    numbered = []  # a name and the same with an ending: text and text2, sentence and sentenceb
+    """The known pairs of which both names are present."""
+    numbered = []  # a name and the same name with a suffix: text and text2, sentence and sentenceb
     for name in (*FIRST, *SINGLES):
         numbered += [(name, f"{name}{end}") for end in SECOND]
-    pairs = dict.fromkeys([*PAIRS, *numbered])  # some are in both
+    pairs = dict.fromkeys([*PAIRS, *numbered])  # some pairs are in both
     return [pair for pair in pairs if set(pair) <= set(names)]
 
 
 def _known_singles(names: Collection[str], usual: Sequence[str]) -> list[str]:
-    """The known names of single texts that are there; of those that take precedence the first, and nothing else."""
+    """The known names of single texts that are present; if any of them take precedence, only the first of these."""
     first = [name for name in FIRST if name in names]
     if first:
         return first[:1]
@@ -127,11 +127,11 @@ def _known_singles(names: Collection[str], usual: Sequence[str]) -> list[str]:
 
 
 def is_about_texts(name: str) -> bool:
-    """Whether a name is one of what is often told about a text in a column beside it."""
+    """Whether a name is that of a common property of texts, stored in another column."""
     return _ABOUT.fullmatch(compared(name)) is not None
 
 
 def is_pair(first: str, second: str) -> bool:
-    """Whether two names differ in their last letter alone, which is 1 and 2, or a and b."""
+    """Whether two names differ only in their last letter, which is 1 and 2, or a and b."""
     first, second = compared(first), compared(second)
     return first[:-1] == second[:-1] and first[-1:] + second[-1:] in _PAIR_ENDS

@@ -1,6 +1,6 @@
-"""The columns of a data set: which one holds the labels, and labels as a model counts them.
+"""The columns of a dataset: the label column, and labels in the numbering of a model.
 
-It knows nothing of where data comes from, nor which columns hold the texts (`text_columns.py`).
+The origin of the data is unknown here; `text_columns.py` chooses the text columns.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LABEL_COLUMNS = ("label", "labels")
-UNSCORED = -100  # the label that transformers' losses leave out
-STRINGS = ("string", "large_string")  # types of text in Arrow
+UNSCORED = -100  # the label that transformers' losses ignore
+STRINGS = ("string", "large_string")  # Arrow's text types
 WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
 def find_column(dataset: Dataset, named: str | None, usual: Sequence[str] = LABEL_COLUMNS, role: str = "label") -> str:
-    """The column that was named, else the first of the usual ones that is there.
+    """The column that was named, or else the first of the usual ones that exists.
 
     Raises:
         [`DataError`]: if it is not there.
@@ -37,7 +37,7 @@ def find_column(dataset: Dataset, named: str | None, usual: Sequence[str] = LABE
 
 
 def label_names(dataset: Dataset, column: str) -> list[str] | None:
-    """The names of the classes in order: those of a `ClassLabel`, sorted strings, or `None` for numbers without names.
+    """The class names in order: those of a `ClassLabel`, sorted strings, or `None` for numbers without names.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -52,7 +52,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
 
     feature, values = _element_feature(dataset, column), _flat_values(dataset, column)
     class_names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    # The Hub hides the labels of test sets as -1, which is an ordinary number where there are no class names.
+    # The Hub hides the labels of test sets as -1, which is an ordinary number if there are no class names.
     hidden = (None, "") if class_names is None else (None, -1)
     missing = sum(value in hidden for value in values)
     if missing:
@@ -62,7 +62,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     dtype = str(getattr(feature, "dtype", ""))
     if dtype in STRINGS:
         return sorted(set(values))
-    # pandas writes a column of whole numbers as floats where one was missing at some time
+    # pandas turns a column of integers into floats when a value is missing
     whole_floats = dtype.startswith("float") and all(float(value).is_integer() for value in values)
     if not whole_floats and not dtype.startswith(("int", "uint", "bool")):
         raise DataError(f'the label column "{column}" holds {feature}, but classes are whole numbers or names.')
@@ -70,7 +70,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
 
 
 def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.ndarray:
-    """The class of each label as the model counts them, matched by name where both have names.
+    """The class of each label in the model's numbering, matched by name if both have names.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -90,7 +90,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
 
     data_names, values = label_names(dataset, column), _flat_values(dataset, column)
     model_names = [id2label[index] for index in sorted(id2label)]
-    # transformers calls the classes of a model without names so
+    # transformers' generated names of a model's classes
     model_is_named = model_names != [f"LABEL_{index}" for index in range(len(model_names))]
     labels: Sequence[Any] = values
     if data_names is None:
@@ -111,7 +111,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
 
 
 def _match_names(values: Sequence[Any], data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
-    """Where the model counts the class that each label names.
+    """The model's number of the class that each label names.
 
     Args:
         values (`Sequence[Any]`):
@@ -140,7 +140,7 @@ def _match_names(values: Sequence[Any], data_names: Sequence[str], model_names: 
 
 
 def _refuse_unnamed_model(column: str, values: Sequence[Any], data_names: Sequence[str], classes: int) -> None:
-    """Refuse class names of the data where a model without names leaves open which is which."""
+    """Refuse class names in the data if a model without names does not show which is which."""
     if values and isinstance(values[0], str):
         raise DataError(
             f'the column "{column}" has names such as "{values[0]}", and the model has none for its classes.'
@@ -153,14 +153,14 @@ def _refuse_unnamed_model(column: str, values: Sequence[Any], data_names: Sequen
 
 
 def _numbers_by_name(values: Sequence[Any], model_names: Sequence[str], column: str) -> Sequence[Any]:
-    """Numbers as classes of a model that calls its classes by numbers, such as stars from 1 to 5.
+    """Numeric labels for a model whose class names are numbers, such as stars from 1 to 5.
 
     Raises:
         [`DataError`]: if they may be names of classes as well as their places.
     """
     if not all(WHOLE_NUMBER.fullmatch(name) for name in model_names):
         return values
-    # Either the labels are the names, 1 to 5, or where the model counts these, 0 to 4.
+    # The labels are either the names, 1 to 5, or the model's numbers, 0 to 4.
     position = {int(name): place for place, name in enumerate(model_names)}
     places = set(range(len(model_names)))
     labels = set(values) - {UNSCORED}
@@ -177,7 +177,7 @@ def _numbers_by_name(values: Sequence[Any], model_names: Sequence[str], column: 
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
-    """A column of numbers as float64; lists of them are flattened.
+    """A column of numbers as float64; lists are flattened.
 
     Raises:
         [`DataError`]: if it holds something else, or a number is missing or not finite.
@@ -196,7 +196,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
 
 
 def split_like(ids: np.ndarray, lists: Sequence[Sequence[Any] | None]) -> list[np.ndarray]:
-    """Cut a flattened column into parts as long as `lists`; a missing list is an empty one."""
+    """Split a flattened column into parts as long as `lists`; a missing list gives an empty part."""
     import numpy as np
 
     sizes = []
@@ -211,7 +211,7 @@ def is_list(dataset: Dataset, column: str) -> bool:
 
 
 def is_text(dataset: Dataset, column: str, *, listed: bool = False) -> bool:
-    """Whether a column holds strings, or with `listed=True` lists of them."""
+    """Whether a column holds strings, or with `listed=True`, lists of strings."""
     holds_strings = getattr(_element_feature(dataset, column), "dtype", "") in STRINGS
     return holds_strings and listed == is_list(dataset, column)
 
@@ -223,7 +223,7 @@ def _element_feature(dataset: Dataset, column: str) -> Any:
 
 
 def _flat_values(dataset: Dataset, column: str) -> list[Any]:
-    """The values of a column; lists of them are put one behind the other."""
+    """The values of a column; lists are concatenated."""
     values = dataset[column][:]
     if not is_list(dataset, column):
         return values

@@ -1,4 +1,4 @@
-"""The content of a data set as hashes, which tell one set of examples from another whatever its file is called."""
+"""Hashes of the content of a data set, which identify a set of examples independently of its file name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..untrusted import open_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SETTLED = 2.0  # seconds without change, before which a file could change once more and have the same times
+SETTLED = 2.0  # seconds without change, within which a file could change again without a change of its times
 
 
 class ContentHashes(NamedTuple):
-    """The content of a data set as hashes.
+    """Hashes of the content of a dataset.
 
     Args:
         fingerprint (`str`):
@@ -36,21 +36,21 @@ class ContentHashes(NamedTuple):
     ordered: str
 
 
-State = tuple[int, ...]  # of a file: device, inode, size and times; empty where there is none
+State = tuple[int, ...]  # of a file: device, inode, size and times; empty if it does not exist
 
 
 class _Hashed(NamedTuple):
-    """What was hashed: the result, and the image files outside of the data set with their states."""
+    """The result of hashing, and the external image files with their states."""
 
     hashes: ContentHashes
     files: tuple[tuple[str, State], ...]
 
 
-_HASHED: WeakKeyDictionary[Dataset, _Hashed] = WeakKeyDictionary()  # data sets do not change; image files may
+_HASHED: WeakKeyDictionary[Dataset, _Hashed] = WeakKeyDictionary()  # data sets do not change, but image files may
 
 
 def hash_content(dataset: Dataset) -> ContentHashes:
-    """Hash the content, row by row: images by their encoded bytes, everything else as JSON.
+    """Hash the content row by row: images by their encoded bytes, everything else as JSON.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -74,7 +74,7 @@ def hash_content(dataset: Dataset) -> ContentHashes:
         if image["bytes"]:
             return image["bytes"]
         path = image["path"] or ""
-        files.append((path, _state(path)))  # before it is read, so that a change meanwhile shows
+        files.append((path, _state(path)))  # before reading, so that a change during it is detected
         return _bytes_of(path)
 
     def content(row: dict[str, Any]) -> bytes:
@@ -91,25 +91,25 @@ def hash_content(dataset: Dataset) -> ContentHashes:
 
 
 def _are_unchanged(files: Sequence[tuple[str, State]]) -> bool:
-    """Whether files are what they were when they were hashed."""
+    """Whether files have not changed since they were hashed."""
     return all(_state(path) == state for path, state in files)
 
 
 def _are_settled(files: Sequence[tuple[str, State]], now: float) -> bool:
-    """Whether files were last changed so long ago that another change would show in their times."""
+    """Whether the last changes of files are so old that another change would show in their times."""
     change_times = [state[-1] for _, state in files if state]  # in nanoseconds
     return max(change_times, default=0) < (now - SETTLED) * 1e9
 
 
 def _digest(hashes: Sequence[str]) -> str:
-    """One hash of several, in their order."""
+    """One hash of several, in order."""
     import xxhash
 
     return xxhash.xxh3_128_hexdigest("\n".join(hashes).encode())
 
 
 def _state(path: str) -> State:
-    """What tells that a file was changed; nothing where there is none."""
+    """The state by which a change of a file is detected; empty if it does not exist."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):
@@ -118,14 +118,14 @@ def _state(path: str) -> State:
 
 
 def _bytes_of(path: str) -> bytes:
-    """The content of an image file, or its name where it cannot be read."""
+    """The content of an image file, or its name if it cannot be read."""
     try:
         with open_file(path, error_class=DataError) as file:
             return file.read()
-    except (OSError, DataError):  # it will be told as an image that does not decode
+    except (OSError, DataError):  # it will be reported as an image that cannot be decoded
         return path.encode("utf-8", "surrogatepass")
 
 
 def _printable(value: Any) -> str:
-    """What stands in JSON for a value that JSON has no form for, such as bytes and dates."""
+    """A substitute for values that JSON cannot represent, such as bytes and dates."""
     return value.hex() if isinstance(value, bytes) else str(value)

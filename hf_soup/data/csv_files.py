@@ -1,7 +1,7 @@
-"""CSV and TSV files as tables: each line that holds a row is one, and each word stays what is written.
+"""CSV and TSV files as tables, in which every non-empty line is a row and words are kept as they are written.
 
-A column is of numbers if every value in it is one. Any other is text, in which `NA`, `null` and `True` are words. A
-value that is not there is an empty text, or in a column of numbers a missing one.
+A column is numeric if all of its values are. All other columns are text, in which `NA`, `null` and `True` are ordinary
+words. An empty field is an empty text, or a missing value in a numeric column.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-LONGEST_VALUE = 50_000_000  # characters; a quote that nothing closes would take the rest of the file
+LONGEST_VALUE = 50_000_000  # characters; an unclosed quote would take the rest of the file
 ROWS = 50_000  # number of rows that are text objects at a time
-WHOLE = r"^\s*[+-]?(0|[1-9][0-9]*)\s*$"  # 007 and 01 are words: a number would lose their zeros
+WHOLE = r"^\s*[+-]?(0|[1-9][0-9]*)\s*$"  # 007 and 01 are words, since a number would lose the zeros
 REAL = r"^\s*[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
-TESTED = 100  # values that are looked at before a whole column is converted
+TESTED = 100  # values that are examined before a complete column is converted
 SEPARATORS = {",": "comma", "\t": "tab"}
-# characters that other programs separate values by -> their name
+# other separators -> their names
 FOREIGN_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class _Form(NamedTuple):
-    """How the values of a line are told apart: what separates them, and whether quotes may enclose them."""
+    """How a line is split into values: the separator, and whether quotes may enclose values."""
 
     delimiter: str
     quoted: bool
 
     def reader(self, lines: Iterator[str]) -> CsvReader:
-        """What splits lines into values."""
+        """A reader that splits lines into values."""
         if self.quoted:
             return csv.reader(lines, delimiter=self.delimiter, strict=True)
         return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
 
 
 class _Row(NamedTuple):
-    """The values of a row, and the line on which it begins."""
+    """The values of a row, and the line at which it begins."""
 
     line: int
     values: list[str]
 
 
 def read_words(path: Path) -> pa.Table:
-    """A CSV or TSV file as a table of texts; [`as_numbers`] makes numbers of it.
+    """Read a CSV or TSV file as a table of texts; [`as_numbers`] converts the numeric columns.
 
     Args:
         path (`Path`):
@@ -71,7 +71,7 @@ def read_words(path: Path) -> pa.Table:
 
 
 def _read_words(path: Path, form: _Form) -> pa.Table:
-    """As [`read_words`], where how values are told apart is known."""
+    """The same as [`read_words`] for a known form."""
     import pyarrow as pa
 
     rows = _rows(path, form)
@@ -85,7 +85,7 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
             if len(row.values) != len(names):
                 raise wrong(path, row.line, _wrong_count(len(row.values), names, form))
         columns = zip(*(row.values for row in chunk), strict=True)
-        # large: the texts of a chunk may have more than the 2 GB that 32-bit offsets reach
+        # large: the texts of a chunk may exceed the 2 GB that 32-bit offsets can address
         chunks.append([pa.array(column, pa.large_string()) for column in columns])
     if not chunks:
         raise DataError(f"{one_line(path)} has a header ({listed(names)}) but no rows.")
@@ -93,18 +93,18 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
 
 
 def as_numbers(words: pa.Table) -> pa.Table:
-    """The same table with int64 where each value is a whole number of 64 bits, and float64 where each is a number."""
+    """Convert columns to int64 if all values are 64-bit integers, and to float64 if all are numbers."""
     import pyarrow as pa
 
     return pa.table([_as_numbers(words[name]) for name in words.column_names], names=words.column_names)
 
 
 def _as_numbers(words: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as numbers if each of its values is one, else as it is."""
+    """A column as numbers if all of its values are, or else unchanged."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Most columns of texts are told by their first values, which is cheaper than all of them twice.
+    # Most text columns are recognised by their first values, which is cheaper than a second pass over all of them.
     tested = [word for word in words[:TESTED].to_pylist() if word]
     if not all(re.match(REAL, word) for word in tested):
         return words
@@ -119,10 +119,10 @@ def _as_numbers(words: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parsed(words: pa.ChunkedArray, parse: Callable[[str], int | float], dtype: pa.DataType) -> pa.ChunkedArray:
-    """Words that are all numbers as these; as they are if one does not fit into 64 bits."""
+    """Words that are all numbers, converted; unchanged if one of them does not fit into 64 bits."""
     import pyarrow as pa
 
-    # by Python, whose `int` and `float` take all that the patterns do, such as blanks and a plus sign
+    # by Python, whose `int` and `float` accept everything that the patterns match, such as blanks and a plus sign
     chunks = []
     try:
         for chunk in words.chunks:
@@ -131,17 +131,17 @@ def _parsed(words: pa.ChunkedArray, parse: Callable[[str], int | float], dtype: 
                 numbers.append(parse(word) if word else None)
             chunks.append(pa.array(numbers, dtype))
     except (OverflowError, ValueError):
-        return words  # more than 64 bits, or more digits than Python's `int` takes
+        return words  # more than 64 bits, or more digits than Python's `int` accepts
     return pa.chunked_array(chunks)
 
 
 def _rows(path: Path, form: _Form) -> Iterator[_Row]:
-    """The header and the rows. Blank lines between them are no rows; a warning counts them."""
-    # newline="" because a quoted value may hold line breaks of any kind, which the csv module has to see
+    """The header and the rows. Blank lines between rows are skipped, and a warning counts them."""
+    # newline="" because quoted values may contain line breaks of any kind, which the csv module has to see
     reader = form.reader(text_lines(path, newline=""))
-    blank: list[int] = []  # numbers of the blank lines since the last row
+    blank: list[int] = []  # line numbers of the blank lines since the last row
     blank_between: list[int] = []
-    width = 0  # number of columns, known from the header on
+    width = 0  # number of columns, known after the header
     while True:
         start = reader.line_num + 1
         try:
@@ -153,7 +153,7 @@ def _rows(path: Path, form: _Form) -> Iterator[_Row]:
         if _is_blank(row, width):
             blank.append(start)
             continue
-        if width:  # blank lines before the header are common, and so are those at the end, which never come here
+        if width:  # blank lines before the header are common, and so are those at the end, which are not counted here
             blank_between += blank
         blank = []
         width = width or len(row)
@@ -166,13 +166,13 @@ def _rows(path: Path, form: _Form) -> Iterator[_Row]:
 
 
 def _is_blank(row: Sequence[str], width: int) -> bool:
-    """Whether the values of a line are none; in a table of one column a line of blanks is a text."""
+    """Whether a line has no values; in a table with one column, a line of blanks is a text."""
     return not row or (width > 1 and len(row) == 1 and not row[0].strip())
 
 
 @contextlib.contextmanager
 def _long_values() -> Iterator[None]:
-    """Texts of more than 128 KB, the csv module's limit, which belongs to the whole process."""
+    """Raise the csv module's limit of 128 KB per value, which is global to the process."""
     before = csv.field_size_limit(LONGEST_VALUE)
     try:
         yield
@@ -181,7 +181,7 @@ def _long_values() -> Iterator[None]:
 
 
 def _csv_problem(error: csv.Error) -> str:
-    """What is wrong, for a message; the csv module has one class of errors, whose texts tell them apart."""
+    """The message of a csv error, which is recognised by its text since the csv module has only one error class."""
     if "unexpected end of data" in str(error):
         return 'a quote (") that is not closed until the end of the file'
     if "expected after" in str(error):
@@ -192,7 +192,7 @@ def _csv_problem(error: csv.Error) -> str:
 
 
 def _column_names(path: Path, header: _Row, form: _Form) -> list[str]:
-    """The names of the columns; one without a name, as pandas writes for row numbers, is named by its place."""
+    """The names of the columns; an unnamed one, as pandas writes for row numbers, is named by its position."""
     names = [name or f"Unnamed: {place}" for place, name in enumerate(header.values)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -212,7 +212,7 @@ def _column_names(path: Path, header: _Row, form: _Form) -> list[str]:
 
 
 def _wrong_count(count: int, names: list[str], form: _Form) -> str:
-    """What is wrong with a row that has more or fewer fields than the header."""
+    """The message about a row that has more or fewer fields than the header."""
     if form.quoted:
         remedy = f'A text that contains a {SEPARATORS[form.delimiter]} has to be in quotes ("...")'
     else:
@@ -222,7 +222,7 @@ def _wrong_count(count: int, names: list[str], form: _Form) -> str:
 
 
 def _form(path: Path) -> _Form:
-    """How the values of a file are told apart, by its ending."""
+    """The form of a file, according to its extension."""
     if path.suffix.lower() != ".tsv":
         return _Form(",", quoted=True)
     return _Form("\t", quoted=_is_quoted(path))
@@ -231,8 +231,8 @@ def _form(path: Path) -> _Form:
 def _is_quoted(path: Path) -> bool:
     """Whether quotes of a TSV file enclose values. By default they are part of the text.
 
-    They do if each name of the header is in quotes, or if each line with quotes is what a program writes that encloses
-    only values with a tab, a line break or a quote: read and written again, it is the same.
+    They do if all names of the header are quoted, or if each line with quotes is unchanged when it is parsed and
+    written again with quotes only around values that contain a tab, a line break or a quote.
     """
     lines: list[str] = []  # that the reader has taken for the row at hand
 

@@ -1,6 +1,6 @@
-"""Data that a function returns: `package.module:function` -> a `datasets.Dataset`. It reads no files.
+"""Data returned by a function: `package.module:function` -> a `datasets.Dataset`. No files are read here.
 
-Whatever such a function does, even ending the process, is one [`DataError`].
+Any failure of such a function, even an attempt to exit the process, becomes a [`DataError`].
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-# What scikit-learn brings along and returns without a download: a file may name these without being allowed code.
+# Functions of scikit-learn that need no download: a file may name these without permission to run code.
 BUNDLED = frozenset(
     f"sklearn.datasets:load_{name}" for name in ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 )
 
 
 def is_function(path: str) -> bool:
-    """Whether data is called `package.module:function`; a file or folder of that name goes before."""
+    """Whether a data source has the form `package.module:function`; an existing file or folder takes precedence."""
     return FUNCTION.fullmatch(path) is not None
 
 
 def call_function(path: str) -> Any:
-    """What a data function returns.
+    """The return value of a data function.
 
     Args:
         path (`str`):
@@ -49,13 +49,13 @@ def call_function(path: str) -> Any:
     with as_error(DataError, f"{path} failed instead of returning examples"):
         try:
             return function()
-        except (SystemExit, GeneratorExit) as error:  # which are no `Exception`
+        except (SystemExit, GeneratorExit) as error:  # these are not subclasses of `Exception`
             why = one_line(repr(error))
             raise DataError(f"{path} ends the process ({why}) instead of returning examples.") from error
 
 
 def from_function(path: str, split: str) -> Dataset:
-    """One split of what a data function returns.
+    """One split of the data that a function returns.
 
     Args:
         path (`str`):
@@ -100,14 +100,14 @@ def split_of(splits: DatasetDict, split: str, source: str) -> Dataset:
 
 
 def _from_bunch(bunch: Mapping[str, Any], path: str) -> Dataset:
-    """scikit-learn's data sets: images (n, height, width), or a list of texts, with targets and their names."""
+    """A data set of scikit-learn: images (n, height, width), or a list of texts, with targets and their names."""
     import datasets
     import numpy as np
     from PIL import Image
 
     if "target" not in bunch or not ("images" in bunch or isinstance(bunch.get("data"), list)):
         raise DataError(f"{path} returned {type(bunch).__name__} without images or texts and a target.")
-    # without names the classes are called by their numbers
+    # without names, the class numbers become the names
     names = [str(name) for name in bunch.get("target_names", sorted(set(bunch["target"])))]
     labels = datasets.ClassLabel(names=names)
     targets = np.asarray(bunch["target"]).tolist()

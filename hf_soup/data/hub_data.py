@@ -1,4 +1,4 @@
-"""Data sets of the Hub, through datasets. Their files are on the Hub: what a card names elsewhere is refused."""
+"""Data sets of the Hub, loaded by datasets. Files that a card names outside the Hub are refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .layouts import find_split
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
 
-_FILES = "hf://datasets/"  # the start of the address of a file, after those of archives that it is in
+_FILES = "hf://datasets/"  # the beginning of a file's address, after those of the archives that contain it
 
 
 @library_bars("datasets", "huggingface_hub.utils")
 def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
-    """One split of a data set of the Hub.
+    """Load one split of a data set of the Hub.
 
     Args:
         path (`str`):
@@ -38,17 +38,17 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     from huggingface_hub import constants
 
     problem = f"{one_line(path)} is not a folder here, and it could not be loaded as a data set of the Hub"
-    caches = (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE)  # where images that were fetched may be
+    caches = (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE)  # the possible folders of downloaded images
     with read_errors(DataError, problem):
         builder = patiently(lambda: _builder(path, name))
         patiently(builder.download_and_prepare)
         known_split = find_split(builder.info.splits or (), split)
-        dataset = builder.as_dataset(split=known_split or split)  # an unknown one is an error of datasets
+        dataset = builder.as_dataset(split=known_split or split)  # datasets raises an error for an unknown split
         return refuse_images_elsewhere(dataset, path, caches)
 
 
 def splits_on_hub(path: str, name: str | None) -> list[str]:
-    """The splits of a data set of the Hub.
+    """The names of the splits of a data set of the Hub.
 
     Raises:
         [`DataError`]: if the Hub does not tell.
@@ -56,12 +56,12 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     import datasets
 
     with read_errors(DataError, f"{one_line(path)} is not a folder here, and the Hub does not list its splits"):
-        patiently(lambda: _builder(path, name))  # which refuses files that are elsewhere
+        patiently(lambda: _builder(path, name))  # refuses files outside the Hub
         return datasets.get_dataset_split_names(path, name)
 
 
 def _builder(path: str, name: str | None) -> DatasetBuilder:
-    """What reads a data set of the Hub; words of its CSV files such as `NA` stay words."""
+    """The builder of a data set of the Hub; words of its CSV files such as `NA` are kept."""
     import datasets
     from datasets.packaged_modules.csv.csv import CsvConfig
 
@@ -73,9 +73,9 @@ def _builder(path: str, name: str | None) -> DatasetBuilder:
 
 
 def _refuse_files_elsewhere(data_files: Mapping[str, Sequence[str]] | None, path: str) -> None:
-    """A card may name files of this machine, or of any server."""
+    """Refuse files that are not on the Hub, since a card may name files of this machine or of any server."""
     for files in (data_files or {}).values():
         for file in files:
-            # a file in an archive is addressed as zip://FILE::hf://datasets/..., where the archive comes last
+            # a file in an archive has an address like zip://FILE::hf://datasets/..., in which the archive comes last
             if not file.split("::")[-1].startswith(_FILES):
                 raise DataError(f"the card of {one_line(path)} names {one_line(file)}, which is not on the Hub.")

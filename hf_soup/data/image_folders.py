@@ -1,6 +1,6 @@
-"""Folders of images as data sets: a folder for each class, or a `metadata` file with a row for each image.
+"""Folders of images as data sets, with a subfolder per class or a `metadata` file with a row per image.
 
-Images are named here, not opened.
+The images are listed, not opened.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METADATA, FILE_NAME = "metadata", "file_name"
 
 
 def images_of(folder: Path) -> list[Path]:
-    """The image files below a folder, in the order of their paths; hidden ones are left out.
+    """The image files in a folder and its subfolders, sorted by path, without hidden files.
 
     Raises:
         [`DataError`]: if a link leads out of the folder.
@@ -35,7 +35,7 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset:
-    """The images of a folder in the column `image`, with `label`, the folder of each, where these are its classes.
+    """The images of a folder in the column `image`, and their folders in `label` if these are classes.
 
     Args:
         folder (`Path`):
@@ -46,7 +46,7 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
     Raises:
         [`DataError`]: if there are none, or a metadata file names one that is not there.
     """
-    # Absolute, because the data set names the images, which are opened later and perhaps elsewhere.
+    # Absolute, because the data set stores the paths, and the images are opened later and perhaps elsewhere.
     folder = Path(os.path.abspath(folder))
     if images is None:
         images = images_of(folder)
@@ -61,14 +61,14 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
 
 
 def _with_folders_as_classes(images: list[Path]) -> Dataset:
-    """Images with the name of the folder of each as its label, where there are several folders of one depth."""
+    """Images labelled with the names of their folders, if there are several folders at the same depth."""
     import datasets
 
     columns: dict[str, Any] = {"image": [str(path) for path in images]}
     features: dict[str, Any] = {"image": datasets.Image()}
     classes = sorted({path.parent.name for path in images})
     depths = {len(path.parts) for path in images}
-    if len(classes) > 1 and len(depths) == 1:  # folders of several depths are no classes
+    if len(classes) > 1 and len(depths) == 1:  # folders at different depths are not classes
         index_of = {name: index for index, name in enumerate(classes)}
         columns["label"] = [index_of[path.parent.name] for path in images]
         features["label"] = datasets.ClassLabel(names=classes)
@@ -76,7 +76,7 @@ def _with_folders_as_classes(images: list[Path]) -> Dataset:
 
 
 def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Dataset:
-    """Rows as the metadata files have them, the image in place of its file's name."""
+    """The rows of the metadata files, with the images in place of their file names."""
     import datasets
 
     loaded: list[Dataset] = []
@@ -99,7 +99,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
 
 
 def _with_images(rows: Dataset, paths: list[Path]) -> Dataset:
-    """Rows of a metadata file with the column `image` in place of the names of files."""
+    """The rows of a metadata file with the column `image` in place of the file names."""
     import datasets
 
     columns: dict[str, list[Any]] = {}
@@ -108,14 +108,14 @@ def _with_images(rows: Dataset, paths: list[Path]) -> Dataset:
         if name == FILE_NAME:
             columns["image"] = [str(path) for path in paths]
             features["image"] = datasets.Image()
-        elif name != "image":  # a column of this name would take the place of the images
+        elif name != "image":  # such a column would replace the images
             columns[name] = rows[name][:]
             features[name] = feature
     return datasets.Dataset.from_dict(columns, datasets.Features(features))
 
 
 def _image_of_row(table: Path, row: int, name: Any) -> Path:
-    """The image that a row of a metadata file names, which is beside it or below."""
+    """The image that a row of a metadata file names, which is in the folder of that file or below."""
     pure = PurePosixPath(str(name).replace(os.sep, "/"))
     if not name or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
         raise DataError(f'{one_line(table)}, row {row}: "{one_line(name)}" is not a path below its folder.')
@@ -126,7 +126,7 @@ def _image_of_row(table: Path, row: int, name: Any) -> Path:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    """Regular files below a folder, without hidden ones. A link has to stay within; one to a folder adds nothing."""
+    """Regular files below a folder, without hidden ones. Links have to stay inside; folder links are skipped."""
     pending = [folder]
     while pending:
         with as_error(DataError, f"{one_line(folder)} cannot be read"):

@@ -1,4 +1,4 @@
-"""Images of a data set that are not in it but named by a path, which its author chose."""
+"""Images that a data set refers to by path instead of containing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def refuse_images_elsewhere(dataset: Dataset, source: str, folders: Sequence[str | os.PathLike[str]] = ()) -> Dataset:
-    """The same data set, whose images are in it, or in one of these folders.
+    """Refuse images outside the data set and the given folders, and return the data set.
 
     Args:
         dataset (`datasets.Dataset`):

@@ -1,6 +1,6 @@
-"""From an encoded image to what a person sees of it: 8 bits, upright, on white. One place for evaluation and training.
+"""Decoding of an image to what a viewer shows: 8 bits, upright, on white. Evaluation and training both use it.
 
-It draws nothing at random and changes no size but by turning.
+Nothing is random, and the size changes only by rotation.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SHOWN = 255  # the largest value of 8 bits
 
 
 def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
-    """An image as a viewer shows it.
+    """Decode an image as a viewer shows it.
 
-    - It is turned as its EXIF orientation says.
-    - What is transparent, in palettes as well, lies on white.
-    - Greys of 16 bits are divided by 257. For those of 32 bits and of floating point the largest value says what white
-      is: 1 (of floating point), 255 or 65535. Where values are larger or negative, the smallest is black and the
+    - It is rotated according to its EXIF orientation.
+    - Transparency, including that of palettes, is composited on white.
+    - 16-bit greys are divided by 257. For 32-bit and floating-point greys the largest value determines what white
+      is: 1 (only floating point), 255 or 65535. Where values are larger or negative, the smallest is black and the
       largest white.
-    - CMYK and other colours become RGB; of several frames the first is taken. Colour profiles are not applied.
+    - CMYK and other colour spaces become RGB; the first of several frames is taken. Colour profiles are not applied.
 
     Args:
         encoded (`Mapping[str, Any]` or `PIL.Image.Image`):
@@ -46,7 +46,7 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
     """
     from PIL import Image
 
-    Image.init()  # registers all formats, so that those that run programs can be left out
+    Image.init()  # registers all formats, so that those that run programs can be excluded
     formats = [name for name in Image.OPEN if name not in RUN_PROGRAMS]
     with as_error(DataError, "the image does not decode"):
         if isinstance(encoded, Image.Image):
@@ -54,25 +54,25 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
         if encoded is None:
             raise DataError("there is no image.")
         content, path = encoded["bytes"], encoded["path"]
-        # Inside the block, because PIL reads the pixels only when they are asked for.
+        # Inside the block, because PIL reads the pixels lazily.
         with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:
             return _as_seen(_upright(Image.open(file, formats=formats)))
 
 
 def _upright(image: Image) -> Image:
-    """An image with its pixels read, turned as its EXIF orientation says."""
+    """Read the pixels of an image, and rotate it according to its EXIF orientation."""
     from PIL import ImageOps
     from PIL.ExifTags import Base
 
     image.load()
-    with contextlib.suppress(Exception):  # a viewer shows an image whose EXIF data are broken
+    with contextlib.suppress(Exception):  # viewers show images with broken EXIF data
         if image.getexif().get(Base.Orientation) is not None:
             return ImageOps.exif_transpose(image)
     return image
 
 
 def _as_seen(image: Image) -> Image:
-    """An image of any mode in 8 bits, on white."""
+    """Convert an image of any mode to 8 bits, on white."""
     import numpy as np
     from PIL import Image as Pil
 
@@ -84,21 +84,21 @@ def _as_seen(image: Image) -> Image:
         return image.convert("L")
     if image.mode == "L":
         return image
-    return image.convert("RGB")  # which leaves RGB alone
+    return image.convert("RGB")  # leaves RGB unchanged
 
 
 def _on_white(image: Image) -> Image:
-    """An image that may be transparent, on a white background."""
+    """Composite an image that may be transparent on a white background."""
     from PIL import Image as Pil
 
-    if image.mode == "La":  # greys multiplied with their opacity, which PIL converts to this alone
+    if image.mode == "La":  # greyscale with premultiplied alpha, which PIL converts only to this mode
         image = image.convert("LA")
     image = image.convert("RGBA")
     return Pil.alpha_composite(Pil.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _grey(values: np.ndarray, *, deep: bool) -> np.ndarray:
-    """Greys of any range as 8 bits; `deep` are those of a file that says that it has 16."""
+    """Scale greyscale values of any range to 8 bits; `deep` marks those of a 16-bit file."""
     import numpy as np
 
     fractions = values.dtype.kind == "f"
@@ -112,5 +112,5 @@ def _grey(values: np.ndarray, *, deep: bool) -> np.ndarray:
             white = 1.0
         elif largest <= SHOWN:
             white = float(SHOWN)
-    whole_range = (white - black) or 1.0  # an image of one value is black
+    whole_range = (white - black) or 1.0  # a constant image is black
     return ((values - black) / whole_range * SHOWN).round().astype(np.uint8)

@@ -1,6 +1,6 @@
-"""JSON files as tables: an object for each row, one a line, or in one list.
+"""JSON files as tables, with one object per row, either one per line or all in one list.
 
-They are parsed by Python, since pyarrow's reader makes dates of texts and stops the process for some files.
+Python parses them, since pyarrow's reader converts texts to dates and crashes on some files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 20_000  # number of rows that are Python objects at a time
-DEPTH = 50  # of lists and objects within one another
+DEPTH = 50  # of nested lists and objects
 KIND_NAMES = {
     dict: "an object",
     list: "a list",
@@ -33,14 +33,15 @@ KIND_NAMES = {
 
 
 class _Row(NamedTuple):
-    """An object, and where it is: its line, or which entry of the list it is."""
+    """An object and its location: its line, or its index in the list."""
 
     place: int | str
     values: dict[str, Any]
 
 
 def read_json_rows(path: Path) -> pa.Table:
-    """A file of JSON lines, of one list of objects, or as `.json` of one object whose only list is one of objects.
+    """Read a file of JSON lines, or of one list of objects, or a `.json` file of one object with a single list of
+    objects.
 
     Args:
         path (`Path`):
@@ -60,7 +61,7 @@ def read_json_rows(path: Path) -> pa.Table:
             whole = table
             continue
         try:
-            # permissive: a column may be whole numbers in one chunk and fractions in the next, or missing from one
+            # permissive: a column may be integers in one chunk and floats in the next, or missing from one
             whole = pa.concat_tables([whole, table], promote_options="permissive")
         except pa.ArrowException as error:
             problem = f"values of another kind than in the rows before, there or soon after: {one_line(error)}"
@@ -71,8 +72,8 @@ def read_json_rows(path: Path) -> pa.Table:
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    """The rows of a file, which is one value if its first line is no value by itself, or the only one."""
-    # One stream of lines with two views: `filled` skips blank lines, and what it has taken is gone from `numbered`.
+    """The rows of a file, which is a single value if its first line is not complete JSON or is the only line."""
+    # One stream of lines with two views: `filled` skips blank lines, and lines it consumes are gone from `numbered`.
     numbered = enumerate(text_lines(path, newline="\n"), 1)
     filled = ((number, line) for number, line in numbered if line.strip())
     first = next(filled, None)
@@ -82,9 +83,9 @@ def _rows(path: Path) -> Iterator[_Row]:
     try:
         value = _parse(path, line, number)
     except DataError:
-        if line.rstrip().endswith("}"):  # a row, and the error is in it
+        if line.rstrip().endswith("}"):  # the line is a row, and the error is in it
             raise
-        # the first line of a value that is written over several lines, such as "["
+        # the first line of a value that spans several lines, such as "["
         rest = "".join(following for _, following in numbered)
         return _entries(path, _parse(path, line + rest, number))
     second = next(filled, None)
@@ -95,7 +96,7 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _parse(path: Path, text: str, line: int) -> Any:
-    """The value that a text is, which begins on this line of the file."""
+    """Parse a text that begins on this line of the file."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -105,14 +106,14 @@ def _parse(path: Path, text: str, line: int) -> Any:
         raise wrong(path, line, f'an object with two fields "{one_line(error)}"') from None
     except RecursionError:
         raise wrong(path, line, "JSON that is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise wrong(path, line, one_line(error)) from None
 
 
 def _entries(path: Path, value: Any) -> Iterator[_Row]:
-    """The rows of a file that is one value."""
+    """The rows of a file that consists of one value."""
     if isinstance(value, dict):
-        if path.suffix.lower() == ".jsonl":  # a file of one line, whatever its fields hold
+        if path.suffix.lower() == ".jsonl":  # a file of one line is a row, whatever its fields hold
             return iter([_Row(1, value)])
         columns = _columns_of(value)
         if columns is not None:
@@ -127,7 +128,7 @@ def _entries(path: Path, value: Any) -> Iterator[_Row]:
 
 
 def _only_list_of_objects(value: dict[str, Any]) -> list[Any] | None:
-    """The rows of an object that has plain fields beside them, such as a version; `None` if it is none."""
+    """The rows of an object that also has plain fields, such as a version; `None` if it is not such an object."""
     lists = [field for field in value.values() if isinstance(field, list)]
     has_objects = any(isinstance(field, dict) for field in value.values())
     if len(lists) != 1 or has_objects or not lists[0]:
@@ -139,13 +140,13 @@ def _only_list_of_objects(value: dict[str, Any]) -> list[Any] | None:
 
 
 def _columns_of(value: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """The columns of an object that has a list, or an object of numbered values, for each, as pandas writes it.
+    """The columns of an object that has a list, or an object of numbered values, for each column, as pandas writes it.
 
-    `DataFrame.to_json` writes `{"text": {"0": "a", "1": "b"}, ...}`, and `DataFrame.to_dict("list")` gives
-    `{"text": ["a", "b"], ...}`.
+    `DataFrame.to_json` writes `{"text": {"0": "a", "1": "b"}, ...}`, and `DataFrame.to_dict("list")` gives `{"text":
+    ["a", "b"], ...}`.
     """
     fields = list(value.values())
-    if len(fields) < 2:  # a single list is one of rows, or a field of the only row
+    if len(fields) < 2:  # a single list holds rows, or is a field of the only row
         return None
     if all(isinstance(field, dict) for field in fields):
         if not _are_numbered_alike(fields):
@@ -157,7 +158,7 @@ def _columns_of(value: dict[str, Any]) -> dict[str, list[Any]] | None:
 
 
 def _are_columns(fields: Sequence[Any]) -> bool:
-    """Whether fields are lists of one length without objects, which would be rows."""
+    """Whether fields are lists of equal length without objects, which would be rows."""
     if not all(isinstance(field, list) for field in fields):
         return False
     if len({len(field) for field in fields}) > 1:
@@ -166,7 +167,7 @@ def _are_columns(fields: Sequence[Any]) -> bool:
 
 
 def _are_numbered_alike(fields: Sequence[dict[str, Any]]) -> bool:
-    """Whether the names in all objects are the same numbers, which are those of rows."""
+    """Whether all objects have the same integer keys, which are row numbers."""
     row_numbers = list(fields[0])
     if not row_numbers or any(list(field) != row_numbers for field in fields):
         return False
@@ -174,7 +175,7 @@ def _are_numbered_alike(fields: Sequence[dict[str, Any]]) -> bool:
 
 
 def _rows_of_columns(columns: dict[str, list[Any]]) -> Iterator[_Row]:
-    """The rows of columns of one length."""
+    """The rows of columns of equal length."""
     for number, values in enumerate(zip(*columns.values(), strict=True), 1):
         yield _Row(number, dict(zip(columns, values, strict=True)))
 
@@ -187,14 +188,14 @@ def _row(path: Path, place: int | str, value: Any) -> _Row:
 
 
 def _table(path: Path, rows: list[_Row]) -> pa.Table:
-    """Rows as a table; a field that some rows lack is missing there.
+    """Rows as a table; a field that some rows lack is missing in them.
 
     Raises:
         [`DataError`]: naming the first row whose value does not go with those before.
     """
     import pyarrow as pa
 
-    names: dict[str, None] = {}  # in the order in which they come first
+    names: dict[str, None] = {}  # in order of first occurrence
     for row in rows:
         names |= dict.fromkeys(row.values)
     if not names:
@@ -204,7 +205,7 @@ def _table(path: Path, rows: list[_Row]) -> pa.Table:
         values = [row.values.get(name) for row in rows]
         try:
             columns[name] = pa.array(values)
-        except Exception as error:  # pyarrow's own errors, of overflows, of text that is no Unicode, of recursion
+        except Exception as error:  # pyarrow's errors about overflows, invalid Unicode and recursion
             place = rows[_first_failing(values)].place
             raise wrong(path, place, f'the field "{one_line(name)}": {one_line(error)}') from None
         if _depth(columns[name].type) > DEPTH:
@@ -213,11 +214,11 @@ def _table(path: Path, rows: list[_Row]) -> pa.Table:
 
 
 def _first_failing(values: list[Any]) -> int:
-    """The index of the first value with which Arrow cannot make an array of a list any more."""
+    """The index of the first value that makes it impossible to convert the list to an Arrow array."""
     import pyarrow as pa
 
-    # By bisection, because Arrow's errors do not say which value it was.
-    low, high = 0, len(values)  # so many values can be converted, so many cannot
+    # By bisection, because Arrow's errors do not name the value.
+    low, high = 0, len(values)  # numbers of leading values that can and cannot be converted
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -229,17 +230,17 @@ def _first_failing(values: list[Any]) -> int:
 
 
 def _depth(dtype: pa.DataType) -> int:
-    """How many lists and objects a type has within one another, the values themselves included."""
+    """The nesting depth of a type, including the values themselves."""
     inner = [_depth(dtype.field(place).type) for place in range(dtype.num_fields)]
     return 1 + max(inner, default=0)
 
 
 class _NamedTwiceError(Exception):
-    """The name of a field that an object has twice; Python's parser would drop the first."""
+    """The name of a duplicate field of an object; Python's parser would keep only the last one."""
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields of an object, each named once."""
+    """The fields of an object, without duplicates."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         counts = Counter(name for name, _ in pairs)
@@ -249,5 +250,5 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    """What a message calls a value."""
+    """The word for the type of a value in a message."""
     return KIND_NAMES.get(type(value), "nothing")

@@ -1,11 +1,12 @@
-"""How data lies in a folder: which files are which split, in every layout that is understood. It reads no rows.
+"""The supported layouts of data folders: which files belong to which split. No rows are read.
 
 - `train.csv` (or `.tsv`, `.json`, `.jsonl`, `.parquet`), several `train-00000-of-00002.parquet`, or a folder `train/`
   with such files or with images; the same in a folder `data/`, as on the Hub;
-- what `save_to_disk` wrote, of one data set or of several splits;
-- a folder for each configuration, which `name` chooses.
+- the output of `save_to_disk`, for one data set or for several splits;
+- a folder for each configuration, which `name` selects.
 
-`README.md` and scripts of the folder are not read. Files are those of the folder: links that leave it are refused.
+`README.md` and scripts in the folder are not read. All files have to be in the folder: links that leave it are
+refused.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ ABOUT = ("dataset_info", "dataset_infos", "dataset_dict", "state", "config", "me
 ALIASES = {"train": ("training",), "validation": ("valid", "val", "dev"), "test": ("testing",)}
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
 
-Sources = dict[str, list[tuple[Path, ...]]]  # split -> its sources: files, or one folder; more than one is an error
+Sources = dict[str, list[tuple[Path, ...]]]  # split -> its files or folder; several are an error
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote one data set into a folder."""
+    """Whether a folder holds a single data set written by `save_to_disk`."""
     return (folder / SAVED).is_file()
 
 
 def splits_of(folder: Path) -> Sources:
-    """The splits of a folder, each with the files or the folder that hold it.
+    """The splits of a folder, with the files or the folder of each.
 
     Raises:
         [`DataError`]: if the folder cannot be read.
@@ -46,12 +47,12 @@ def splits_of(folder: Path) -> Sources:
     data = folder / "data"
     if data.is_dir():
         refuse_leaving(data, folder)
-        splits = _listed_splits(data) | splits  # those of the folder itself take precedence
+        splits = _listed_splits(data) | splits  # those of the top folder take precedence
     return splits
 
 
 def find_split(names: Iterable[str], split: str) -> str | None:
-    """Which of the names of splits stands for one: itself, else the one that is a usual name for the same.
+    """The name of a split among the given names: itself, or else a usual synonym of it.
 
     Args:
         names (`Iterable[str]`):
@@ -101,7 +102,7 @@ def source_of(folder: Path, split: str) -> tuple[Path, ...]:
 
 
 def configuration(folder: Path, name: str | None) -> Path:
-    """The folder of a configuration; the folder itself where none is named.
+    """The folder of a configuration; the top folder if none is named.
 
     Raises:
         [`DataError`]: if there is no such folder.
@@ -118,7 +119,7 @@ def configuration(folder: Path, name: str | None) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, without hidden files, in the order of names.
+    """The contents of a folder, sorted by name, without hidden files.
 
     Raises:
         [`DataError`]: if it cannot be read.
@@ -130,12 +131,12 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether the ending of a name is that of a file of rows."""
+    """Whether a file name has the extension of a table."""
     return path.suffix.lower() in TABLES
 
 
 def refuse_leaving(path: Path, folder: Path) -> None:
-    """Refuse a link that leads out of a folder; those of the Hub's cache, into its own files, are as they should be.
+    """Refuse a link that leads out of a folder; links of the Hub's cache to its own blobs are accepted.
 
     Raises:
         [`DataError`]: if it does.
@@ -151,7 +152,7 @@ def refuse_leaving(path: Path, folder: Path) -> None:
 
 
 def _blobs(root: Path) -> Path:
-    """Where files of a snapshot in the Hub's cache are; the folder itself where it is none."""
+    """The folder with the files of a snapshot in the Hub's cache; the folder itself if it is not a snapshot."""
     from huggingface_hub import constants
 
     # CACHE/datasets--OWNER--NAME/snapshots/COMMIT/FILE is a link into CACHE/datasets--OWNER--NAME/blobs.
@@ -162,9 +163,9 @@ def _blobs(root: Path) -> Path:
 
 
 def _listed_splits(folder: Path) -> Sources:
-    """The splits of folders and files that lie in one folder itself."""
+    """The splits of the folders and files directly in one folder."""
     splits: Sources = {}
-    shards: dict[tuple[str, str, str], list[Path]] = {}  # (split, ending, number of files) -> its files
+    shards: dict[tuple[str, str, str], list[Path]] = {}  # (split, extension, number of files) -> its files
     for path in entries(folder):
         if path.is_dir():
             splits.setdefault(path.name, []).append((path,))
@@ -183,7 +184,7 @@ def _listed_splits(folder: Path) -> Sources:
 
 
 def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
-    """Refuse `train-00000-of-00002.parquet` without the other one."""
+    """Refuse an incomplete set of shards, such as only `train-00000-of-00002.parquet`."""
     shard = _SHARD.fullmatch(paths[0].stem)
     if shard is not None and len(paths) != int(shard["count"]):
         raise DataError(
@@ -193,7 +194,7 @@ def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
 
 
 def _saved_splits(folder: Path) -> Sources:
-    """The splits of what `DatasetDict.save_to_disk` wrote, each in a folder of its name."""
+    """The splits that `DatasetDict.save_to_disk` wrote, each in a folder named after it."""
     content = read_json(folder / SAVED_SPLITS, error_class=DataError)
     names = None
     if isinstance(content, dict):
@@ -209,7 +210,7 @@ def _saved_splits(folder: Path) -> Sources:
 
 
 def _hint(folder: Path, splits: Mapping[str, object]) -> str:
-    """What else a folder without the split holds that a user may have meant."""
+    """What else a folder without the split contains that may have been meant."""
     packed = [path.name for path in entries(folder) if path.suffix.lower() in PACKED]
     if packed:
         return f". {listed(packed, 3)}: compressed files are not read; unpack them"

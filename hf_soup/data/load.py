@@ -1,8 +1,8 @@
-"""From what a user calls data to a `datasets.Dataset`: loading, and slices of splits.
+"""Loading of a `datasets.Dataset` from the name of a source, and slices of splits.
 
-It knows nothing of models, and nothing of formats. Data is a Hub id, a file, a folder in one of the layouts of
-[`hf_soup.data.layouts`], a `package.module:function` that returns a data set (or a scikit-learn Bunch), or a `Dataset`
-that is there already.
+Models and file formats are unknown here. Data is a Hub id, a file, a folder in one of the layouts of
+[`hf_soup.data.layouts`], a `package.module:function` that returns a data set (or a scikit-learn Bunch), or an existing
+`Dataset`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .tables import READERS, read_tables
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-ON_HUB = "hf://datasets/"  # before a Hub id, where a folder here has nearly its name
+ON_HUB = "hf://datasets/"  # goes before a Hub id if a local folder has almost the same name
 
 
 def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None = None) -> Dataset:
@@ -66,13 +66,13 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
 
 
 def without_slice(split: str) -> str:
-    """The name of a split: `train` of `train[:80%]`."""
+    """The name of a split without its slice: `train` of `train[:80%]`."""
     return split.partition("[")[0].strip()
 
 
 def _from_place(path: str, name: str | None, split: str) -> Dataset:
-    """One split of what a path or a name stands for."""
-    # What is here goes before functions and the Hub, unless the address of the Hub is written out.
+    """One split of the data at a path or with a name."""
+    # Local files take precedence over functions and the Hub, unless the Hub's address is given explicitly.
     if os.path.isdir(path):
         return _from_folder(Path(path), name, split)
     if os.path.isfile(path):
@@ -86,7 +86,7 @@ def _from_place(path: str, name: str | None, split: str) -> Dataset:
 
 
 def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
-    """What the command line calls data: `PATH#SPLIT`, where a Hub id may have its configuration: `nyu-mll/glue/sst2`.
+    """Split the command line's `PATH#SPLIT`; a Hub id may include its configuration: `nyu-mll/glue/sst2`.
 
     Args:
         source (`str`):
@@ -99,7 +99,7 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
     """
     path, _, named_split = source.partition("#")
     path = place_of(path)
-    # OWNER/NAME/CONFIGURATION; a colon is one of hf://datasets/... or of package.module:function
+    # OWNER/NAME/CONFIGURATION; a colon indicates hf://datasets/... or package.module:function
     has_configuration = path.count("/") == 2 and ":" not in path and not os.path.exists(path)
     if not has_configuration:
         return path, None, named_split or split
@@ -108,9 +108,9 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
 
 
 def _from_folder(folder: Path, name: str | None, split: str) -> Dataset:
-    """`train.csv` is the split `train`; files of other names (`other_test.csv`) do not flow into it."""
+    """One split of a folder: `train.csv` is the split `train`; other names (`other_test.csv`) are not part of it."""
     folder = configuration(folder, name)
-    if is_saved(folder):  # one data set by itself
+    if is_saved(folder):  # a single data set
         return read_saved(folder)
     paths = source_of(folder, split)
     if paths[0].is_dir():
@@ -132,7 +132,7 @@ def _from_split_folder(folder: Path) -> Dataset:
 
 
 def _from_file(path: Path) -> Dataset:
-    """A file by itself, which has no split."""
+    """A single file, which has no splits."""
     if path.suffix.lower() not in READERS:
         raise DataError(f"{one_line(path)} is not a file of examples that can be read: {', '.join(sorted(TABLES))}.")
     return _from_tables([path])
@@ -144,7 +144,7 @@ def _from_tables(paths: Sequence[Path]) -> Dataset:
 
 
 def _slice(dataset: Dataset, split: str) -> Dataset:
-    """Hugging Face's split syntax, such as `train[100:200]` or `train[:20%]`, on rows that are in memory."""
+    """Hugging Face's split syntax, such as `train[100:200]` or `train[:20%]`, on rows in memory."""
     from datasets import ReadInstruction
 
     try:
@@ -154,5 +154,5 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     stop = len(dataset) if instruction.to is None else instruction.to
     rows = range(instruction.from_ or 0, stop)
     if not rows:
-        rows = range(0)  # one that begins beyond the end is an IndexError of datasets
+        rows = range(0)  # datasets raises an IndexError for a slice that begins beyond the end
     return subset_of(dataset.select(rows), dataset)

@@ -1,4 +1,4 @@
-"""Texts that are not there: counted and told before a model reads them as empty ones."""
+"""Warnings about missing texts, before a model reads them as empty ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tell_missing_texts(dataset: Dataset, columns: Sequence[str]) -> None:
-    """Warn of rows whose text is missing, empty or blank; a model sees nothing of them.
+    """Warn about rows whose text is missing, empty or blank, which a model would see as empty.
 
     Args:
         dataset (`datasets.Dataset`):

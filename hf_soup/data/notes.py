@@ -1,4 +1,4 @@
-"""Notes about a data set, each said once, however often its examples are looked at. It decides nothing."""
+"""Warnings about a data set that are given only once, however often its examples are used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..errors import warn
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_NOTES: WeakKeyDictionary[Dataset, set[str]] = WeakKeyDictionary()  # data set -> what was said about it
+_NOTES: WeakKeyDictionary[Dataset, set[str]] = WeakKeyDictionary()  # data set -> the warnings given about it
 
 
 def note_once(dataset: Dataset, message: str) -> None:
-    """Warn about a data set, unless the same was said about it before.
+    """Warn about a data set, unless the same warning was given before.
 
     Args:
         dataset (`datasets.Dataset`):

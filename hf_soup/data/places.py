@@ -1,4 +1,4 @@
-"""Whether what a user calls data is a place on this machine, and which one was meant where there is none."""
+"""Whether the name of a data source is a local path, and which path was probably meant if it does not exist."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..untrusted import one_line
 from .layouts import PACKED, is_table
 
 
-MOST = 10_000  # entries of a folder that are looked at
-NEAR = 0.8  # likeness of a bare name to a folder here from which on it is a slip, not a data set of the Hub
+MOST = 10_000  # entries of a folder that are examined
+NEAR = 0.8  # similarity of a bare name to a local folder that makes it a typo
 
 
 def place_of(path: Any) -> str:
@@ -31,14 +31,14 @@ def place_of(path: Any) -> str:
 
 
 def refuse_missing_path(path: str) -> None:
-    """Refuse at once what is a path of this machine and leads nowhere, or is nearly the name of something here.
+    """Refuse a local path that does not exist, or a name that is almost that of a local folder.
 
     Args:
         path (`str`):
             Neither a file nor a folder.
 
     Raises:
-        [`DataError`]: with the nearest name that is there.
+        [`DataError`]: with the nearest existing name.
     """
     if os.path.lexists(path):
         raise DataError(f"{one_line(path)} is neither a file nor a folder.")
@@ -48,7 +48,7 @@ def refuse_missing_path(path: str) -> None:
     if _is_written_as_path(path):
         raise DataError(f'there is no "{one_line(word)}"{above} ({one_line(path)}){did_you_mean(word, names)}')
     is_bare = "/" not in path
-    if not is_bare and parent == Path():  # OWNER/NAME, and there is no folder OWNER here
+    if not is_bare and parent == Path():  # OWNER/NAME without a local folder OWNER
         return
     by_lower_case = {name.lower(): name for name in names if is_near(word, name)}
     cutoff = NEAR if is_bare else ALIKE
@@ -63,7 +63,7 @@ def refuse_missing_path(path: str) -> None:
 
 
 def _is_written_as_path(path: str) -> bool:
-    """Whether a name cannot be one of the Hub, which are `OWNER/NAME`, or `NAME` of old ones."""
+    """Whether a name cannot be a data set of the Hub, which is `OWNER/NAME`, or `NAME` for old ones."""
     pure = Path(path)
     if path.startswith((".", "~", os.sep)) or path.endswith(os.sep) or pure.is_absolute() or "\\" in path:
         return True
@@ -71,7 +71,7 @@ def _is_written_as_path(path: str) -> bool:
 
 
 def _where_it_ends(path: str) -> tuple[Path, str]:
-    """The folder up to which a path exists, and the first part of it that does not."""
+    """The folder up to which a path exists, and its first missing component."""
     folder, names = Path(), Path(path).parts
     if not names:
         return folder, path
@@ -83,7 +83,7 @@ def _where_it_ends(path: str) -> tuple[Path, str]:
 
 
 def _names_of_data(folder: Path) -> list[str]:
-    """What in a folder may hold data: folders, and files of rows."""
+    """The contents of a folder that may hold data: folders and tables."""
     try:
         with os.scandir(folder) as entries:
             looked_at = islice(entries, MOST)

@@ -1,6 +1,6 @@
-"""Which splits data has, and which examples a sweep trains and validates on: the one place that decides it.
+"""The splits of data, and the choice of the examples that a sweep trains and validates on.
 
-Where data has no validation split, part of the training data is kept apart for it.
+If there is no validation split, part of the training data is held out for it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 CARVED = 0.1  # of the training data
 TRAIN, VALIDATION = "train", "validation"
-FEWEST_OF_A_CLASS = 5  # training examples for each value of a label, on average, below which values are no classes
+FEWEST_OF_A_CLASS = 5  # fewest training examples per class, on average
 
 
 class Source(NamedTuple):
-    """Where examples are.
+    """Where examples come from.
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
@@ -48,7 +48,7 @@ class Source(NamedTuple):
     split: str = TRAIN
 
     def load(self) -> Dataset:
-        """The examples.
+        """Load the examples.
 
         Raises:
             [`DataError`]: if there are none.
@@ -75,7 +75,7 @@ class TrainingData:
 
 
 def split_names(path: Any, name: str | None = None) -> list[str]:
-    """The splits that data has; none where it is one set by itself.
+    """The names of the splits of the data; empty if it is a single dataset.
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
@@ -119,7 +119,7 @@ def load_training(
     label_column: str | None = None,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset]:
-    """Training and validation examples; where there is no validation split, a tenth of the others is kept for it.
+    """Load training and validation examples; without a validation split, a tenth of the training data is held out.
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
@@ -129,7 +129,7 @@ def load_training(
         train (`str`, *optional*, defaults to `"train"`):
             A split, which may be a slice.
         validation (`str`, *optional*, defaults to `"validation"`):
-            Likewise.
+            The split for validation, which may be a slice.
         label_column (`str`, *optional*):
             Column to stratify by; by default `label` or `labels`, where there is one.
         seed (`int`, *optional*, defaults to 0):
@@ -156,7 +156,7 @@ def load_training_data(
     label_column: str | None = None,
     seed: int = 0,
 ) -> TrainingData:
-    """The examples of a sweep, however it is called: from Python, by a cook file, or on the command line.
+    """Load the examples of a sweep; used by Python, cook files and the command line.
 
     Args:
         source ([`Source`]):
@@ -185,7 +185,7 @@ def load_training_data(
 
 
 def _has_split(source: Source, split: str) -> bool:
-    """Whether data has another split, or a split is a slice of the one that is meant already."""
+    """Whether the data has a split, or the source itself is that split or a slice of it."""
     wanted = split.split("[")[0].strip()
     if wanted == source.split.split("[")[0].strip():
         return True
@@ -193,7 +193,7 @@ def _has_split(source: Source, split: str) -> bool:
 
 
 def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Keep a tenth of the training data apart, of each class alike where there are classes, and say so.
+    """Hold out a tenth of the training data, stratified by class if there are classes, and report it.
 
     Args:
         train (`datasets.Dataset`):
@@ -226,20 +226,20 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     rows, rows_apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how})"
     warn(f"the data has no validation split: {kept_apart}.")
-    # Rows stay in their order. What they were cut from is noted, so that classes which one lacks are noticed.
+    # Rows keep their order. The source of each part is recorded, so that missing classes are detected.
     rest = subset_of(train.select(sorted(rows)), train)
     validation = subset_of(train.select(sorted(rows_apart)), train)
     return rest, validation
 
 
 def _classes(train: Dataset, column: str | None) -> list[Any] | None:
-    """The class of each row; `None` where a column holds no classes that could be divided alike."""
+    """The class of each row; `None` if the column holds no classes that can be stratified."""
     if column is None or is_list(train, column) or str(train.features[column].dtype).startswith("float"):
         return None
     classes = train[column][:]
     counts = Counter(classes)
     too_many = len(counts) * FEWEST_OF_A_CLASS > len(train)
-    # to stratify, scikit-learn needs two examples of each class at least
+    # scikit-learn needs at least two examples of each class to stratify
     if too_many or None in counts or min(counts.values()) < 2:
         return None
     return list(classes)

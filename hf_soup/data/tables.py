@@ -1,6 +1,6 @@
-"""Files of examples as one data set: CSV, TSV, JSON and Parquet.
+"""CSV, TSV, JSON and Parquet files of examples as one dataset.
 
-Nothing is kept between calls, so what comes out is what the files hold now. Each file is read by a module of its own.
+Nothing is cached between calls, so the result is always the current content. A separate module reads each format.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READERS = {
 
 
 def read_tables(paths: Sequence[Path]) -> Dataset:
-    """The rows of files, one file after the other.
+    """Read the rows of files, one file after the other.
 
     Args:
         paths (`Sequence[Path]`):
@@ -58,7 +58,7 @@ def read_tables(paths: Sequence[Path]) -> Dataset:
             joined = first_table
         else:  # a column may have a wider type in one file than in another
             joined = pa.concat_tables(tables, promote_options="permissive")
-        if reader is read_words:  # of all files together: a column may be whole numbers in the first one only
+        if reader is read_words:  # of all files together: a column may contain only integers in the first file
             joined = as_numbers(joined)
         dataset = datasets.Dataset(datasets.table.InMemoryTable(joined))
         return refuse_images_elsewhere(dataset, str(paths[0]))

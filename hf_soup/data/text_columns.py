@@ -1,6 +1,6 @@
-"""Which columns of a data set a model reads: those that the user named, or those that can be meant by texts.
+"""The choice of the text columns of a dataset: those that the user named, or those that are probably texts.
 
-Names are judged by `column_names.py`; here they are put together with what the columns hold.
+`column_names.py` classifies the names; here they are combined with the content of the columns.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .notes import note_once
 if TYPE_CHECKING:
     from datasets import Dataset
 
-REPEATED = 10  # rows for each value, on average, of a column with finer classes than the label's
-ACCIDENT = 0.05  # probability that a column which says nothing of the label seems to tell it
-# Codes that number rows: 17, doc-17, train_3_1, the digits of a hash, a UUID.
+REPEATED = 10  # rows per distinct value, on average, of a column with finer classes than the label's
+ACCIDENT = 0.05  # probability that a column unrelated to the label appears to determine it
+# Codes that identify rows: 17, doc-17, train_3_1, the digits of a hash, a UUID.
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CODE = re.compile(r"[a-z]{0,12}[-_#:/]?\d+([-_]\d+)*|[0-9a-f]{8,}|" + _UUID, re.IGNORECASE)
 
@@ -37,10 +37,10 @@ def choose_columns(
     classes: bool = True,
     usual: Sequence[str] = (),
 ) -> list[str]:
-    """The text columns: those that were named, else those with well-known names, else the only ones that can be meant.
+    """The text columns: those that were named, else those with well-known names, else the only plausible ones.
 
-    Names such as `text`, or `premise` and `hypothesis`, go before others, in the order of the pair and not of the
-    file. Columns that tell the label and ids are left out. A note says what was chosen where there were others.
+    Names such as `text`, or `premise` and `hypothesis`, take precedence, in the order of the pair and not of the file.
+    Columns that reveal the label and ids are excluded. If other columns exist, a notice names the chosen ones.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -70,8 +70,8 @@ def choose_columns(
     candidates = _without(readable, excluded)
     groups = known_groups(candidates, pairs=takes_pairs, usual=usual)
     if classes and label is not None and not is_list(dataset, label):
-        # Which columns are suspected depends on the groups. A pair without the one that tells the label is none any
-        # more, so that the groups are looked for again.
+        # Which columns are suspicious depends on the groups. A pair that loses a column which reveals the label is no
+        # longer a pair, so the groups are determined again.
         telling = _label_telling_columns(dataset, groups, candidates, label)
         excluded |= dict.fromkeys(telling, TELLS_LABEL)
         candidates = _without(candidates, telling)
@@ -84,10 +84,10 @@ def choose_columns(
 
 
 def tells_label(dataset: Dataset, column: str, label: str, *, finer: bool = True) -> bool:
-    """Whether a column is the label in other words: it has few values, and each has one label.
+    """Whether a column is the label in another form: it has few values, each of which has a single label.
 
-    Texts that are all different have one label each as well, and that says nothing. Values have to come again, and
-    with the same label so often that it is no accident.
+    Texts that are all different have a single label each as well, which means nothing. Values have to be repeated, and
+    their labels have to agree so often that it is unlikely to be chance.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -105,24 +105,24 @@ def tells_label(dataset: Dataset, column: str, label: str, *, finer: bool = True
         return False
     rows = [row for row in zip(dataset[column][:], dataset[label][:], strict=True) if None not in row]
     label_counts = Counter(label_value for _, label_value in rows)
-    if len(label_counts) < 2:  # where all rows have one label, every column would tell it
+    if len(label_counts) < 2:  # if all rows have one label, every column would determine it
         return False
     most_values = len(label_counts)
     if finer:
         most_values = max(most_values, len(rows) // REPEATED)
-    label_of: dict[str, Any] = {}  # value of the column -> the label of the rows that have it
+    label_of: dict[str, Any] = {}  # value of the column -> the label of its rows
     for text, label_value in rows:
         if label_of.setdefault(text, label_value) != label_value or len(label_of) > most_values:
             return False
-    # Two labels drawn at random are equal with the probability `same`. Each row whose value came before is one chance
-    # to contradict it, so that by accident all of them agree with the probability same ** repetitions.
+    # Two labels drawn at random are equal with probability `same`. Each row with a repeated value could contradict the
+    # previous one, so by chance all of them agree with probability same ** repetitions.
     same = sum((count / len(rows)) ** 2 for count in label_counts.values())
     repetitions = len(rows) - len(label_of)
     return same**repetitions < ACCIDENT
 
 
 def _readable_columns(dataset: Dataset, label: str | None, of_words: bool) -> list[str]:
-    """The columns that hold texts, or lists of words, besides the label."""
+    """The columns, except the label, that hold texts or lists of words."""
     return [name for name in dataset.column_names if name != label and is_text(dataset, name, listed=of_words)]
 
 
@@ -131,7 +131,7 @@ def _without(names: Sequence[str], left_out: Container[str]) -> list[str]:
 
 
 def _excluded_by_name(columns: Sequence[str]) -> dict[str, str]:
-    """Column -> why its name says that it is no input."""
+    """Column -> why it is not an input, according to its name."""
     reasons = {name: why_no_input(name) for name in columns}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -139,13 +139,13 @@ def _excluded_by_name(columns: Sequence[str]) -> dict[str, str]:
 def _label_telling_columns(
     dataset: Dataset, groups: Sequence[tuple[str, ...]], candidates: Sequence[str], label: str
 ) -> list[str]:
-    """Columns that tell the label: of a pair at most one, and of a column with a known name its name says enough."""
+    """The columns that reveal the label: at most one of a pair, and no single column with a well-known name."""
     if not groups:
         finer = len(candidates) > 1
         return [name for name in candidates if tells_label(dataset, name, label, finer=finer)]
     columns: list[str] = []
     for group in groups:
-        if len(group) != 2:  # a single column with a known name is a text, whatever it tells
+        if len(group) != 2:  # a single column with a well-known name is a text in any case
             continue
         telling = [name for name in group if tells_label(dataset, name, label)]
         if len(telling) == 1:
@@ -156,7 +156,7 @@ def _label_telling_columns(
 def _unambiguous_choice(
     dataset: Dataset, groups: Sequence[tuple[str, ...]], candidates: Sequence[str], most: int
 ) -> list[str]:
-    """The only group of known names; without any, the only columns that can be meant; empty if several can be."""
+    """The only group of known names, or else the only plausible columns; empty if several are plausible."""
     if len(groups) > 1:
         return []
     if groups:
@@ -165,10 +165,10 @@ def _unambiguous_choice(
 
 
 def _only_columns(dataset: Dataset, candidates: Sequence[str], most: int) -> list[str]:
-    """Of columns with unknown names the only one, or two whose names are a pair; without what is told about texts."""
+    """The only column, or the only pair by name, among columns with unknown names, without properties of texts."""
     if len(candidates) > 1:
         candidates = [name for name in candidates if not is_about_texts(name)]
-    if len(candidates) > 1:  # names are judged first, because values have to be read
+    if len(candidates) > 1:  # names are checked first, because the other check reads values
         candidates = [name for name in candidates if not _holds_codes(dataset, name)]
     chosen = sorted(candidates, key=compared)  # the first of a pair before the second
     if len(chosen) == 1:
@@ -179,7 +179,7 @@ def _only_columns(dataset: Dataset, candidates: Sequence[str], most: int) -> lis
 
 
 def _holds_codes(dataset: Dataset, column: str) -> bool:
-    """Whether a column of strings numbers the rows, each with another code, or has the same value in all."""
+    """Whether a column of strings identifies rows by distinct codes, or has the same value in all rows."""
     values = dataset[column][:]
     if len(values) < 2 or is_list(dataset, column):
         return False
@@ -192,7 +192,7 @@ def _holds_codes(dataset: Dataset, column: str) -> bool:
 
 
 def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, most: int, of_words: bool) -> list[str]:
-    """The columns that the user named, which may be one by itself.
+    """The columns that the user named; a single one may be given as a string.
 
     Raises:
         [`DataError`]: if they cannot be read, or are more than the task takes.
@@ -216,7 +216,7 @@ def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, mo
 def _ambiguity(
     dataset: Dataset, candidates: Sequence[str], excluded: Mapping[str, str], most: int, of_words: bool
 ) -> str:
-    """The error that names what can be chosen."""
+    """The error that lists the possible columns."""
     content = "columns of lists of words" if of_words else "text columns"
     names = one_line(listed(candidates)) or "none"
     message = f"the data has {len(candidates)} {content} ({names}): name them in `text_columns`"
@@ -233,7 +233,7 @@ def _ambiguity(
 
 
 def _note_choice(dataset: Dataset, chosen: Sequence[str], others: Sequence[str], excluded: Mapping[str, str]) -> None:
-    """Say which columns were chosen, where there were others, and why some of these cannot be meant."""
+    """Report which columns were chosen, if there were others, and why some of those were excluded."""
     if not others:
         return
     unread = []

@@ -1,4 +1,4 @@
-"""Text files of examples line by line: their encoding, and where in them something is wrong. It knows no format."""
+"""Reading of text files line by line, with their encoding and the location of errors, for any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..untrusted import one_line, open_file
 
 
 def text_lines(path: Path, newline: str) -> Iterator[str]:
-    """The lines of a file with their ends. A byte-order mark is dropped, and says whether the file is UTF-16.
+    """The lines of a file with their line ends. A byte-order mark is removed; it tells whether the file is UTF-16.
 
     Args:
         path (`Path`):
@@ -64,7 +64,7 @@ def wrong(path: Path, line: int | str, problem: str) -> DataError:
 
 
 def _first_undecodable(path: Path) -> tuple[int, int]:
-    """The number of the first line that is not UTF-8, and its first such byte."""
+    """The number of the first line that is not UTF-8, and its first invalid byte."""
     with open_file(path, error_class=DataError) as file:
         for number, line in enumerate(file, 1):
             try:

@@ -1,1 +1,1 @@
-"""Tables and pictures of plain numbers. Nothing here knows a soup."""
+"""Tables and figures of plain numbers. Soups are unknown here."""

@@ -1,4 +1,4 @@
-"""The text of a result, taken apart again: tables of our own, and paragraphs between them."""
+"""Parsing of a result's text into the package's own tables and the paragraphs between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .tables import cells_of_table
 
 
 class TableBlock(NamedTuple):
-    """A table of our own, taken apart.
+    """A parsed table.
 
     Args:
         cells (`list[list[str]]`):
@@ -36,7 +36,7 @@ class TextBlock(NamedTuple):
 
 
 def blocks(markdown: str) -> list[TableBlock | TextBlock]:
-    """Our own tables and paragraphs, taken apart.
+    """Split a text into the package's own tables and paragraphs.
 
     Args:
         markdown (`str`):
@@ -45,7 +45,7 @@ def blocks(markdown: str) -> list[TableBlock | TextBlock]:
     result: list[TableBlock | TextBlock] = []
     for block in markdown.strip().split("\n\n"):
         lines = block.split("\n")
-        # A table has a rule below its head: dashes, with a colon where a column is flush right.
+        # A table has a rule below its head: dashes, with a colon if a column is right-aligned.
         if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
             rule = lines[1].strip("|").split("|")
             result.append(TableBlock(cells_of_table(block), right=[cell.endswith(":") for cell in rule]))

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: scores with intervals, shifted sets, calibration."""
+"""The figures of a comparison: scores with intervals, shifted sets, calibration."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST_FOR_A_LINE = 5  # single models: a line through fewer says nothing of a trend
-FAR = 4  # ingredients farther from the other models than so many times their range would crush them: arrows
-BESIDE = 2  # panels beside each other, so that their text can be read on a phone
-TOGETHER = "each ingredient"  # the row or the entry of a legend that all ingredients share
+LEAST_FOR_A_LINE = 5  # single models: a line through fewer shows no trend
+FAR = 4  # multiple of the other models' range beyond which ingredients would compress it and become arrows
+BESIDE = 2  # panels side by side, so that their text is readable on a phone
+TOGETHER = "each ingredient"  # the row or legend entry that all ingredients share
 
 
 class Point(NamedTuple):
@@ -104,7 +104,7 @@ def plot_scores(
     headings: Mapping[str, str] | None = None,
     from_zero: bool = False,
 ) -> Figure:
-    """A panel for each set with an axis of its own; models are rows, in the same order in every panel.
+    """Draw a panel with its own axis for each set; models are rows, in the same order in every panel.
 
     Args:
         points (`Sequence[Point]`):
@@ -125,7 +125,7 @@ def plot_scores(
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     groups: dict[str, list[Point]] = {}
-    rows: dict[str, int] = {}  # label -> its place from the top, in the order of the points
+    rows: dict[str, int] = {}  # label -> its row from the top, in the order of the points
     for point in points:
         groups.setdefault(point.group, []).append(point)
         rows.setdefault(_row_of(point), len(rows))
@@ -151,17 +151,17 @@ def plot_scores(
 
 
 def _signed_tick(value: float, place: float) -> str:
-    """A difference beside an axis, 0 without a sign; matplotlib gives its place among the ticks, too."""
+    """The label of a difference on an axis, with 0 unsigned; matplotlib also passes the tick position."""
     return f"{value:+g}" if round(value, 9) else "0"
 
 
 def _row_of(point: Point) -> str:
-    """The label of the row that a model is drawn in."""
+    """The label of a model's row."""
     return TOGETHER if point.role == "ingredient" else point.name
 
 
 def _draw_rows(axes: Axes, points: Sequence[Point], rows: Mapping[str, int]) -> None:
-    """One panel: ingredients as faint dots, the other models with their intervals."""
+    """Draw one panel: ingredients as faint dots, the other models with their intervals."""
     from matplotlib.ticker import MaxNLocator
 
     for point in points:
@@ -176,7 +176,7 @@ def _draw_rows(axes: Axes, points: Sequence[Point], rows: Mapping[str, int]) -> 
 
 
 def _leave_out_far_ingredients(axes: Axes, points: Sequence[Point], rows: Mapping[str, int]) -> None:
-    """End the axis near the other models; an arrow at its end stands for the ingredients beyond."""
+    """End the axis near the other models; an arrow at its end represents the ingredients beyond."""
     ends = []
     for point in points:
         if point.role != "ingredient":
@@ -195,8 +195,8 @@ def _leave_out_far_ingredients(axes: Axes, points: Sequence[Point], rows: Mappin
 
 
 def _draw_interval(axes: Axes, point: Point, row: int) -> None:
-    """A model with its interval, where it has one."""
-    # A bootstrap interval may leave out the score itself; matplotlib refuses bars of negative length.
+    """Draw a model with its interval, if it has one."""
+    # A bootstrap interval may exclude the score itself; matplotlib refuses bars of negative length.
     below, above = max(point.value - point.low, 0), max(point.high - point.value, 0)
     axes.errorbar(
         point.value,
@@ -211,7 +211,7 @@ def _draw_interval(axes: Axes, point: Point, row: int) -> None:
 
 
 def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """All ingredients alike, with one entry in the legend: which of them is which is not what the figure shows."""
+    """Draw all ingredients alike, with one legend entry, since the figure does not distinguish them."""
     axes.plot(
         x,
         y,
@@ -224,7 +224,7 @@ def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float]) -> Non
 
 @in_style
 def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) -> Figure:
-    """Scores on the test set against those under shift, with a line through the single models where there are many.
+    """Draw scores on the test set against those under shift, with a line through the single models if there are many.
 
     Args:
         dots (`Sequence[Dot]`):
@@ -278,12 +278,12 @@ def _coordinates(dots: Sequence[Dot]) -> tuple[list[float], list[float]]:
 
 
 def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
-    """The line through the single models, as wide as all models; none through a few of them."""
+    """Draw the line through the single models across the range of all models, unless there are only a few."""
     import numpy as np
 
-    # Soups and ensembles are left out: what they gain over the line is what the figure shows.
+    # Soups and ensembles are excluded: the figure shows what they gain over the line.
     x, y = _coordinates([dot for dot in dots if dot.role in ("ingredient", "chosen")])
-    has_slope = len(x) >= LEAST_FOR_A_LINE and np.ptp(x) > 0  # a line through equal scores on the test set has none
+    has_slope = len(x) >= LEAST_FOR_A_LINE and np.ptp(x) > 0  # with equal scores on the test set there is no line
     if not has_slope:
         return
     slope, intercept = np.polyfit(x, y, 1)
@@ -301,7 +301,7 @@ def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
 
 @in_style
 def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
-    """Accuracy by confidence; on the diagonal a model is as often right as it says. Below: where its examples lie.
+    """Draw accuracy by confidence, on the diagonal for a calibrated model, above the distribution of the confidences.
 
     Args:
         curves (`Sequence[Curve]`):
@@ -327,7 +327,7 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
         below.plot(curve.confidence, shares, linewidth=1, color=color, marker=marker, markersize=5)
         lowest_confidences.append(min(curve.confidence))
         lowest_accuracies.append(min(curve.accuracy))
-    # Classifiers of two classes are never less sure than half: the panels show no empty left half.
+    # Binary classifiers are at least 50% confident, so the panels omit the empty left half.
     lowest_confidence = min(lowest_confidences, default=0)
     lowest_accuracy = min(lowest_accuracies, default=0)
     for panel in (above, below):

@@ -1,4 +1,4 @@
-"""What pictures have in common: colours, fonts, names, an empty figure. matplotlib is an extra, imported at use."""
+"""What figures share: colours, fonts, labels, an empty figure. matplotlib is an optional extra, imported on use."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart. The keys are roles of models in a comparison.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. The keys are roles of models in a comparison.
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
-# Models of one role have one colour, and these markers in turn.
+# Models with the same role share a colour and use these markers in turn.
 MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}
-# The same authors' colours for things that have no role; green is left to what stands out.
+# The same authors' colours for elements without a role; green is reserved for highlights.
 CYCLE = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 NOMINAL = "#0072B2"  # lines that models are compared with
 GRID = "#e6e6e6"
-LONGEST = 60  # characters of a name in a picture
-LABEL = 24  # characters of a name on an axis beside the panels
-WIDTH = 6.4  # inches: the text of a picture this wide can still be read on a phone
+LONGEST = 60  # characters of a name in a figure
+LABEL = 24  # characters of a name on the axis next to the panels
+WIDTH = 6.4  # inches: the text of a figure with this width is readable on a phone
 SMALL = 8  # points: text inside a panel, where there is much of it
-# The look of every picture, whatever a user has set for pictures of their own.
-STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
+# The style of every figure, independent of the user's matplotlib settings.
+STYLE: dict[Any, Any] = {  # matplotlib lists every key in its types
     "text.usetex": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.axisbelow": True,  # the grid lies behind what is drawn
+    "axes.axisbelow": True,  # the grid is behind the data
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "savefig.dpi": "figure",
@@ -55,9 +55,9 @@ Arguments = ParamSpec("Arguments")
 
 
 def shown(name: str, most: int = LONGEST) -> str:
-    """A name as a picture shows it: cut in the middle, and as it stands, since dollar signs would make it a formula.
+    """A name as shown in a figure: shortened in the middle, with dollar signs escaped so that they start no formula.
 
-    Names of runs often differ at their ends alone, which is why more is kept of the end than of the beginning.
+    Names of runs often differ only at their ends, so more is kept of the end than of the beginning.
 
     Args:
         name (`str`):
@@ -73,7 +73,7 @@ def shown(name: str, most: int = LONGEST) -> str:
 
 
 def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Have a function draw its figure with the fonts and sizes of `STYLE`.
+    """Decorate a function so that it draws its figure in the fonts and sizes of `STYLE`.
 
     Args:
         draw (`Callable`):
@@ -82,7 +82,7 @@ def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
-        figure_class()  # which says what to install where matplotlib is missing
+        figure_class()  # its error explains what to install if matplotlib is missing
         import matplotlib
 
         with matplotlib.rc_context(STYLE):
@@ -92,14 +92,14 @@ def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def wrapped(title: str, width: int) -> str:
-    """A title in lines of so many characters, as it stands."""
+    """A title wrapped to lines of `width` characters, with dollar signs escaped."""
     lines = textwrap.wrap(one_line(title), width)
-    return "\n".join(lines).replace("$", r"\$")  # a formula would begin at a dollar sign
+    return "\n".join(lines).replace("$", r"\$")  # a dollar sign would start a formula
 
 
 @functools.cache
 def figure_class() -> type[Figure]:
-    """matplotlib's figure, which needs no screen, and which a notebook shows as a picture.
+    """A matplotlib figure class that needs no display and that notebooks render as an image.
 
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
@@ -111,10 +111,10 @@ def figure_class() -> type[Figure]:
         raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
 
     class Picture(Figure):
-        """A figure that shows itself: Jupyter knows matplotlib's own as pictures only once pyplot was imported."""
+        """A figure that renders itself; Jupyter renders matplotlib's own only after pyplot was imported."""
 
         def draw(self, renderer: Any) -> None:
-            # Which font a family is, such as sans-serif, is looked up when text is drawn.
+            # The font of a family, such as sans-serif, is looked up when text is drawn.
             with matplotlib.rc_context(STYLE):
                 super().draw(renderer)
 
@@ -152,7 +152,7 @@ def new_panels(
     share_x: bool = True,
     share_y: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with several panels, below or beside each other.
+    """An empty figure with several panels in a grid.
 
     Args:
         width (`float`), height (`float`):
@@ -195,12 +195,12 @@ def new_canvas(width: float, height: float, title: str) -> Figure:
 
 
 def letters(width: float) -> int:
-    """How many characters of a title fit into so many inches."""
+    """How many characters of a title fit into a width in inches."""
     return int(width * 11)
 
 
 def markers_of(named: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """A marker for each model, of those of its role in turn.
+    """A marker for each model; models with the same role get different ones.
 
     Args:
         named (`Sequence[tuple[str, str]]`):

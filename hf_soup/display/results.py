@@ -1,6 +1,6 @@
-"""What the verbs return, as a person sees it: a short repr, a table when printed, table and picture in a notebook.
+"""How results are displayed: a short repr, a table when printed, and a table and figure in notebooks.
 
-The mixin of all results. It knows no numbers: a result says its `table`, and what draws its picture if it has one.
+This is the mixin of all results. A result provides its `table`, and a function that draws its figure if it has one.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ NOTEBOOK_DPI = 110
 
 
 class Result:
-    """A result of a verb: `print` shows its table, and a notebook its table and picture."""
+    """Base class of results: `print` shows the table, and a notebook shows the table and the figure."""
 
     def table(self) -> str:
         """The result as text."""
         raise NotImplementedError
 
     def _about(self) -> str:
-        """What its repr says of it, in a few words."""
+        """A short description for the repr."""
         first_line = self.table().strip().split("\n")[0]
         return first_line if len(first_line) <= LONGEST else f"{first_line[:LONGEST]}..."
 
     def _picture(self) -> Figure | None:
-        """The picture that a notebook shows below the table: that of `plot`, if the result has one."""
+        """The figure that a notebook shows below the table: that of `plot`, if the result has it."""
         plot: Callable[[], Figure] | None = getattr(self, "plot", None)
         return None if plot is None else plot()
 
@@ -47,9 +47,9 @@ class Result:
         return self.table()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: Jupyter asks for it by this name."""
+        """The representation in notebooks; Jupyter calls this method."""
         parts = [_as_html(block) for block in blocks(self.table())]
-        # without matplotlib, or where there is nothing to draw, the table is all there is
+        # without matplotlib, or without anything to draw, only the table is shown
         with contextlib.suppress(MissingExtraError, SoupError):
             figure = self._picture()
             if figure is not None:
@@ -58,7 +58,7 @@ class Result:
 
 
 def _as_html(block: object) -> str:
-    """A table or a paragraph in HTML, with names that others gave as plain text."""
+    """A table or a paragraph in HTML, with external names as plain text."""
     if not isinstance(block, TableBlock):
         text = html.escape(getattr(block, "text", ""))
         return f"<pre>{text}</pre>" if getattr(block, "code", False) else f"<p>{text.replace(chr(10), '<br>')}</p>"
@@ -77,7 +77,7 @@ def _html_line(tag: str, cells: list[str], right: list[bool]) -> str:
 
 
 def data_uri(figure: Figure, dpi: float | Literal["figure"] = "figure") -> str:
-    """A picture as an address that holds it, by default in the figure's own resolution."""
+    """A figure as a data URI, by default in the figure's own resolution."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""The picture of a search: the score of each trial, and what it is compared with."""
+"""The figure of a search: the score of each trial, and the scores with which it is compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMED = 40  # trials whose names stand beside the axis; of more the numbers do
+NAMED = 40  # trials whose names are shown next to the axis; beyond that, numbers are shown
 
 
 class TrialStyle(NamedTuple):
-    """How a trial is drawn: its words in the legend, and its marker."""
+    """How a trial is drawn: its legend entry and its marker."""
 
     label: str
     marker: str
@@ -60,9 +60,9 @@ class Tried(NamedTuple):
 
 @in_style
 def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mapping[str, float], title: str) -> Figure:
-    """A search: the score of each trial, whether it was kept, and what it is to be compared with as lines.
+    """Draw a search: the score of each trial, whether it was accepted, and reference scores as lines.
 
-    Trials with names lie below each other, the first at the top; others above their places on a scale.
+    Trials with names are rows, the first at the top; others are placed along a numeric axis.
 
     Args:
         tried (`Sequence[Tried]`):
@@ -109,7 +109,7 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
 
 
 def _name_rows(axes: Axes, tried: Sequence[Tried]) -> None:
-    """The names of trials beside their rows, the first at the top."""
+    """Label the rows of trials with their names, the first at the top."""
     places = [trial.x for trial in tried]
     axes.set_yticks(places, [shown(trial.name, LABEL) for trial in tried])
     axes.set_ylim(max(places) + 0.6, min(places) - 0.6)
@@ -117,7 +117,7 @@ def _name_rows(axes: Axes, tried: Sequence[Tried]) -> None:
 
 
 def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle, *, below_each_other: bool) -> None:
-    """Trials of one state, with the intervals of those that have one."""
+    """Draw the trials of one state, with intervals if they have them."""
     positions, scores = [], []
     places, lows, highs = [], [], []
     for trial in trials:
@@ -136,7 +136,7 @@ def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle, *, belo
         color=style.color,
         markerfacecolor=style.color if style.filled else "white",
         label=style.label,
-        zorder=3,  # above the lines to compare with and the intervals
+        zorder=3,  # above the reference lines and the intervals
     )
     draw_intervals = axes.hlines if below_each_other else axes.vlines
     draw_intervals(places, lows, highs, color=style.color, linewidth=1.2)

@@ -1,4 +1,4 @@
-"""The picture of a sweep: scores against settings, and the curves of all runs. It reads no run."""
+"""The figure of a sweep: scores against settings, and the curves of all runs. No runs are read here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 4  # panels of settings
-NAMED = 12  # runs whose curves have a look and a name of their own; of more the curves are shaded by score
+NAMED = 12  # runs whose curves have their own style and name; beyond that, curves are shaded by score
 DASHES = ("-", "--", ":")  # of curves that share a colour
-FEW = 6  # different numbers that stand side by side; more are places on an axis
-LONGEST = 14  # characters of a value, so that neighbours do not overlap
+FEW = 6  # distinct numbers placed side by side; more are placed on a numeric axis
+LONGEST = 14  # characters of a value, so that adjacent ones do not overlap
 
 
 class Setting(NamedTuple):
-    """Runs by one of their settings.
+    """Runs grouped by one of their settings.
 
     Args:
         name (`str`):
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
 
 
 class Look(NamedTuple):
-    """How the curve of one run is drawn.
+    """The style of the curve of one run.
 
     Args:
         color (`Any`):
@@ -84,7 +84,7 @@ def plot_sweep(
     title: str,
     higher_is_better: bool = True,
 ) -> Figure:
-    """Above the validation score against each setting that varies, below the curves of training and validation.
+    """Draw the validation score against each varied setting, above the curves of training and validation.
 
     Args:
         settings (`Sequence[Setting]`):
@@ -111,7 +111,7 @@ def plot_sweep(
     entries = sum(bool(look.label) for look in looks.values())
     height = (5.4 if settings else 2.9) + 0.2 * math.ceil(entries / 3)  # inches, with the lines of the legend
     figure = new_canvas(WIDTH, height, title)
-    # The rows have different numbers of panels, which is why they are figures of their own.
+    # The rows have different numbers of panels, so each is a subfigure.
     if settings:
         upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
         panels = upper.subplots(1, len(settings), sharey=True, squeeze=False)[0]
@@ -123,7 +123,7 @@ def plot_sweep(
     losses, scores = lower.subplots(1, 2)
     _curves(losses, _of_measure(lines, "loss"), looks, best)
     losses.set_ylabel("loss in training")
-    _curves(scores, _of_measure(lines, f"eval_{metric}"), looks, best)  # the name that transformers gives it
+    _curves(scores, _of_measure(lines, f"eval_{metric}"), looks, best)  # transformers' name for it
     scores.set_ylabel(f"{shown(metric)} on validation")
     _add_legend(lower, losses, scores)
     for panel in figure.get_axes():
@@ -132,7 +132,7 @@ def plot_sweep(
 
 
 def _add_legend(figure: Any, losses: Any, scores: Any) -> None:
-    """One legend for both panels, from the one that has curves: not every run was evaluated."""
+    """Draw one legend for both panels, taken from the one that has curves, since not every run was evaluated."""
     handles, labels = scores.get_legend_handles_labels()
     if not handles:
         handles, labels = losses.get_legend_handles_labels()
@@ -141,7 +141,7 @@ def _add_legend(figure: Any, losses: Any, scores: Any) -> None:
 
 
 def _scatter(panel: Any, setting: Setting) -> None:
-    """Points over numbers, on a logarithm where they span a decade; over few or over words side by side."""
+    """Draw points on a numeric axis, logarithmic if they span a decade; words and few numbers stand side by side."""
     values = setting.values
     if not all(map(_is_number, values)):
         labels = [shown(str(value)[:LONGEST]) for value in values]
@@ -154,7 +154,7 @@ def _scatter(panel: Any, setting: Setting) -> None:
         panel.set_xscale("linear")
     else:
         labels = [f"{value:g}" for value in values]
-        ordered = [f"{value:g}" for value in sorted(values)]  # as numbers: of texts, "10" comes before "9"
+        ordered = [f"{value:g}" for value in sorted(values)]  # sorted as numbers: as texts, "10" would come before "9"
         places = _place_side_by_side(panel, labels, ordered)
     panel.plot(places, setting.scores, linestyle="", marker="o", color=COLORS["ingredient"])
     panel.plot(places[setting.best], setting.scores[setting.best], linestyle="", marker="D", color=COLORS["soup"])
@@ -162,7 +162,7 @@ def _scatter(panel: Any, setting: Setting) -> None:
 
 
 def _place_side_by_side(panel: Any, labels: Sequence[str], ordered: Sequence[str]) -> list[int]:
-    """The place of each label on an axis on which all different ones stand at equal distances, in a given order."""
+    """The position of each label on an axis with equal distances between the distinct labels, in the given order."""
     ticks = list(dict.fromkeys(ordered))
     panel.set_xticks(range(len(ticks)), ticks)
     panel.set_xlim(-0.5, len(ticks) - 0.5)
@@ -170,23 +170,23 @@ def _place_side_by_side(panel: Any, labels: Sequence[str], ordered: Sequence[str
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value has a place on an axis; for Python a bool is an int."""
+    """Whether a value can be placed on a numeric axis; Python counts a bool as an int."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _of_measure(lines: Sequence[Line], what: str) -> list[Line]:
-    """The curves of one measure, of all runs."""
+    """The curves of one metric for all runs."""
     return [line for line in lines if line.what == what]
 
 
 def _last_scores(lines: Sequence[Line], what: str, higher_is_better: bool) -> dict[str, float]:
-    """The last score of each run that was evaluated, so that higher is better."""
+    """The last score of each run that was evaluated, negated if lower is better."""
     sign = 1 if higher_is_better else -1
     return {line.run: sign * line.values[-1] for line in _of_measure(lines, what) if len(line.values)}
 
 
 def _looks(lines: Sequence[Line], last_scores: Mapping[str, float], best: str) -> dict[str, Look]:
-    """How each run is drawn, the best scores first, so that the legend reads like the table of the sweep.
+    """The style of each run, the best scores first, so that the legend has the order of the sweep's table.
 
     Args:
         lines (`Sequence[Line]`):
@@ -209,7 +209,7 @@ def _looks(lines: Sequence[Line], last_scores: Mapping[str, float], best: str) -
 
 
 def _curves(panel: Any, lines: Sequence[Line], looks: Mapping[str, Look], best: str) -> None:
-    """The curves of all runs, the best one on top."""
+    """Draw the curves of all runs, the best one on top."""
     by_run = {line.run: line for line in lines}
     for run, look in looks.items():
         if run not in by_run:

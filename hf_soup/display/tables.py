@@ -1,4 +1,4 @@
-"""Rows of cells -> a Markdown table whose columns stand below each other, so that it reads well in a terminal too."""
+"""Markdown tables with aligned columns, which are readable in a terminal too."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..untrusted import encodable, one_line
 
 
 LONGEST = 1000  # characters of a cell
-SHORTEST = 12  # characters to which a cell is cut at most where a table is too wide for a terminal
-CUT = "…"  # stands for what was cut out of a text
-# What makes links, HTML, formulas and cells.
-# A number as our tables write it: with a sign, a unit, an interval behind it, or an interval alone.
+SHORTEST = 12  # minimum length to which cells are cut if a table is too wide for a terminal
+CUT = "…"  # stands for the omitted middle of a text
+# `NUMBER` matches a number with a sign, a unit or an interval, or an interval alone; `MARKUP` matches whatever makes
+# links, HTML, formulas and cells.
 NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%| ?[A-Za-z]{1,2})?( \[[^\]]*\])?|\[[-+\d][^\]]*\]")
-NOT_KNOWN = ("", "-", "?")  # cells that are no numbers, and may stand among them
+NOT_KNOWN = ("", "-", "?")  # cells that are not numbers but may occur in a numeric column
 MARKUP = re.compile(r"[\\`<>&|$*#~{}]|\]\s*[(:\[]|://|\bwww\.", re.IGNORECASE)
 
 
 def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = None) -> str:
-    """Lay out a table: columns of numbers are flush right, those of text flush left, as is the first in any case.
+    """Lay out a table: numeric columns are right-aligned, text columns and the first column left-aligned.
 
     Args:
         lines (`Sequence[Sequence[str]]`):
@@ -35,7 +35,7 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
             raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
     cells = [_plain_cells(line, escape or _escape_bars) for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    # of the cells as they were given: an escape would hide the brackets of an interval
+    # of the original cells: escaping would hide the brackets of an interval
     columns = list(zip(*lines, strict=True))
     right = [False, *(_holds_numbers(column[1:]) for column in columns[1:])]
     head, *body = [_padded(line, widths, right) for line in cells]
@@ -43,26 +43,26 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
 
 
 def _holds_numbers(column: Sequence[str]) -> bool:
-    """Whether a column without its head has numbers and nothing else."""
+    """Whether a column, without its head, contains only numbers."""
     known = [cell for cell in column if cell not in NOT_KNOWN]
     return bool(known) and all(NUMBER.fullmatch(cell) for cell in known)
 
 
 def _plain_cells(line: Sequence[str], plain_text: Callable[[str], str]) -> list[str]:
-    """The cells of a line, short and without line breaks, as plain text."""
+    """The cells of a line, shortened, without line breaks, as plain text."""
     return [plain_text(one_line(cell, LONGEST)) for cell in line]
 
 
 def _rule(widths: Sequence[int], right: Sequence[bool]) -> str:
-    """What stands between head and body; Markdown takes a column that ends in a colon as flush right."""
+    """The rule between head and body; a colon at the end of a column means right-aligned in Markdown."""
     dashes = []
-    for width, is_right in zip(widths, right, strict=True):  # a cell has a space on either side
+    for width, is_right in zip(widths, right, strict=True):  # a cell has a space on both sides
         dashes.append("-" * (width + 1) + (":" if is_right else "-"))
     return f"|{'|'.join(dashes)}|"
 
 
 def _escape_bars(cell: str) -> str:
-    """A cell whose bars end no cell."""
+    """A cell with its vertical bars escaped."""
     return cell.replace("|", "\\|")
 
 
@@ -75,7 +75,7 @@ def _padded(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) 
 
 
 def fitted(text: str, width: int) -> str:
-    """The text of a result for a terminal: tables that are too wide have their longest texts cut in the middle.
+    """Fit the text of a result to a terminal: the longest texts of wide tables are cut in the middle.
 
     Args:
         text (`str`):
@@ -92,24 +92,24 @@ def fitted(text: str, width: int) -> str:
 
 
 def cells_of_table(table: str) -> list[list[str]]:
-    """The cells of a table that [`align`] has made, the head first, without the rule below it."""
+    """The cells of a table made by [`align`], starting with the head and without the rule."""
     head, _, *body = table.split("\n")
     cells = []
     for line in (head, *body):
-        # An escaped bar belongs to a cell: a character that no name holds stands for it while the line is split.
+        # An escaped bar belongs to a cell: a character that no name contains replaces it while the line is split.
         inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
         cells.append([cell.strip().replace("\0", "|") for cell in inner.split("|")])
     return cells
 
 
 def _cut_to(cells: list[list[str]], width: int) -> list[list[str]]:
-    """Cut the longest texts of a table until it fits; numbers, and texts that are short, stay whole."""
+    """Cut the longest texts of a table until it fits; numbers and short texts are not cut."""
     columns = list(zip(*cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     texts = [index for index, column in enumerate(columns) if index == 0 or not _holds_numbers(column[1:])]
     too_wide = sum(widths) + 3 * len(widths) + 1 - width
     while too_wide > 0:
-        # one character at a time from the widest, so that several long columns are cut alike
+        # one character at a time from the widest column, so that several long columns shrink equally
         widest = max(texts, key=widths.__getitem__)
         if widths[widest] <= SHORTEST:
             break
@@ -119,7 +119,7 @@ def _cut_to(cells: list[list[str]], width: int) -> list[list[str]]:
 
 
 def cut_in_the_middle(text: str, most: int) -> str:
-    """A text of so many characters at most, with its beginning and its end."""
+    """A text shortened to at most `most` characters, with its beginning and its end."""
     if len(text) <= most:
         return text
     kept = most - len(CUT)
@@ -128,28 +128,28 @@ def cut_in_the_middle(text: str, most: int) -> str:
 
 
 def escape(text: object) -> str:
-    """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
+    """External text (names, labels) as plain text in Markdown: without links, HTML or cell separators."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line(encodable(str(text)), LONGEST))
-    # GitHub's Markdown makes links of bare addresses, too.
+    # GitHub's Markdown also turns bare addresses into links.
     without_schemes = escaped.replace("://", ":\\//")
     return re.sub(r"\bwww\.", r"www\\.", without_schemes, flags=re.IGNORECASE)
 
 
 def escape_markup(text: object) -> str:
-    """The same where there is anything to escape; numbers, intervals and ordinary names stay as they are."""
+    """The same, if there is anything to escape; numbers, intervals and ordinary names are unchanged."""
     plain = one_line(encodable(str(text)), LONGEST)
     return escape(text) if MARKUP.search(plain) else plain
 
 
 def cell(value: object) -> str:
-    """One setting as a table shows it."""
+    """A setting as shown in a table."""
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def shared_line(settings: Mapping[str, object], varied: Collection[str]) -> list[str]:
-    """The line below a table of runs that says what all have alike; no line where there is nothing.
+    """The line below a table of runs with the settings that all share; empty if there are none.
 
     Args:
         settings (`Mapping[str, Any]`):

@@ -1,1 +1,1 @@
-"""The files that people and hf_soup write: YAML read strictly, cook files and recipes."""
+"""File formats written by users and by hf_soup: strict YAML, cook files and recipes."""

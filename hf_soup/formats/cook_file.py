@@ -1,6 +1,6 @@
-"""The cook file: what `hf-soup cook` does, stage by stage. It reads and checks the file; `api/cook.py` does it.
+"""The cook file, which lists the stages of `hf-soup cook`. It is read and checked here, and executed by `api/cook.py`.
 
-What a stage may hold are the options of its verb, in `options.py`.
+The options of each stage are those of the function of that name, in `options.py`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .mergekit import refuse_mergekit
 from .strict_yaml import build, override, read_yaml
 
 
-# Arguments of `TrainingArguments` that send what a run does to a server, or have transformers load code by name.
+# Arguments of `TrainingArguments` that send data about a run to a server, or make transformers load code by name.
 SENDING = re.compile(r"(hub|trackio)_\w+|use_liger_kernel|liger_kernel_config|torch_compile_backend")
-# What transformers and timm would fetch code by, in a config or a processor: never run, whoever asks.
+# Keys of a config or processor with which transformers and timm download code: never allowed, for any user.
 REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
-# Sets of examples that a cook file has anyway, so that no shifted test set may be called like them.
+# Names of the regular sets of examples, which a shifted test set may not have.
 OWN_SETS = ("pretrain", "train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class ShiftedData:
-    """One named set of examples; what is left out is taken from the `data` section."""
+    """A named set of examples; missing fields are taken from the `data` section."""
 
     path: str | None = None
     name: str | None = None
@@ -44,7 +44,7 @@ class ShiftedData:
 
 @dataclass(frozen=True)
 class Data:
-    """The `data` section: where the examples are, and which split is for training, validation and test."""
+    """The `data` section: the location of the examples, and the splits for training, validation and test."""
 
     path: str
     name: str | None = None
@@ -60,7 +60,7 @@ class Data:
 
 @dataclass(frozen=True)
 class PretrainStage:
-    """The `pretrain` section: a model built from a config and trained, where there is no checkpoint to start from."""
+    """The `pretrain` section: a model built from a config and trained, if there is no checkpoint to start from."""
 
     config: dict[str, Any]
     data: str = "train"
@@ -73,7 +73,7 @@ class PretrainStage:
 
 @dataclass(frozen=True)
 class CookFile:
-    """What `hf-soup cook` does, stage by stage; a stage that is left out is not run.
+    """The stages of `hf-soup cook`; a missing stage is not run.
 
     Raises:
         [`RecipeError`]: if the stages do not fit together.
@@ -101,7 +101,7 @@ class CookFile:
 
     @property
     def examples(self) -> Data:
-        """The `data` section of a file that has a stage which needs it.
+        """The `data` section of a file in which some stage needs it.
 
         Raises:
             [`RecipeError`]: if there is none.
@@ -112,7 +112,7 @@ class CookFile:
 
 
 def _check_stages(plan: CookFile) -> None:
-    """Refuse stages that exclude each other, and stages that lack what they need."""
+    """Refuse stages that exclude each other, and stages that lack required inputs."""
     if bool(plan.sweep) == bool(plan.ingredients):
         raise RecipeError("a cook file has either a `sweep` or a list of `ingredients`, and not both.")
     if plan.sweep and bool(plan.base_model) == bool(plan.pretrain):
@@ -127,17 +127,17 @@ def _check_stages(plan: CookFile) -> None:
 
 
 def _check_merge(merge: MergeOptions) -> None:
-    """Refuse options of a merge that exclude each other, or stand in the wrong place."""
+    """Refuse options of a merge that exclude each other, or that belong in another place."""
     if merge.weights is not None and merge.strategy not in (None, "weighted"):
         raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
-    # `evaluator` and `base_model` are arguments of `merge` that other sections of the file decide.
+    # `evaluator` and `base_model` are arguments of `merge` that other sections of the file determine.
     reserved = {item.name for item in dataclasses.fields(MergeOptions)} | {"evaluator", "base_model"}
     for name in sorted(reserved & set(merge.params)):
         raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
 
 
 def _check_data(data: Data) -> None:
-    """Refuse sets of examples that would be taken for each other."""
+    """Refuse sets of examples that could be confused with each other."""
     for name in OWN_SETS:
         if name in data.shifted:
             raise RecipeError(
@@ -179,7 +179,7 @@ def load_cook_file(
         refuse_code(_code(plan), str(path))
         _refuse_scripts(plan, where)
         _refuse_sending(plan, where)
-    if plan.pretrain is not None:  # whether code is allowed or not: a model is built from code of transformers alone
+    if plan.pretrain is not None:  # even if code is allowed: a model is built only from code of transformers
         _refuse_remote(plan.pretrain.config, f"{where}: `pretrain.config")
         _refuse_remote(plan.pretrain.processor, f"{where}: `pretrain.processor")
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
@@ -188,10 +188,10 @@ def load_cook_file(
 
 
 def _refuse_control(value: Any, where: str) -> None:
-    """Refuse control characters, which no path, name or setting holds and no system takes in a path."""
+    """Refuse control characters, which are invalid in paths, names and settings."""
     if isinstance(value, str) and not is_printable(value.replace("\n", " ").replace("\t", " ")):
         raise RecipeError(f"{where} holds control characters in {one_line(repr(value), 60)}.")
-    if isinstance(value, dict):  # keys are texts of the file as well
+    if isinstance(value, dict):  # keys are text from the file as well
         value = [*value, *value.values()]
     if isinstance(value, list):
         for item in value:
@@ -199,7 +199,7 @@ def _refuse_control(value: Any, where: str) -> None:
 
 
 def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
-    """Every key of a cook file that names code from outside of this package, and what it names."""
+    """Every key of a cook file that refers to code outside this package, with its value."""
     if plan.merge is not None:
         if is_code(plan.merge.method):
             yield "merge.method", plan.merge.method
@@ -217,7 +217,7 @@ def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_scripts(plan: CookFile, where: str) -> None:
-    """Refuse metrics of evaluate: each is a script, here or on the Hub."""
+    """Refuse metrics of evaluate, each of which is a local or remote script."""
     metrics: list[tuple[str, str]] = []
     if plan.merge is not None and plan.merge.metric:
         metrics.append(("merge.metric", plan.merge.metric))
@@ -233,7 +233,7 @@ def _refuse_scripts(plan: CookFile, where: str) -> None:
 
 
 def _refuse_sending(plan: CookFile, where: str) -> None:
-    """Refuse settings of Trainer that send a run somewhere else, or fetch code for it."""
+    """Refuse settings of Trainer that send a run elsewhere, or download code for it."""
     for section, name in _training_settings(plan):
         if SENDING.fullmatch(name):
             raise RecipeError(
@@ -243,14 +243,14 @@ def _refuse_sending(plan: CookFile, where: str) -> None:
 
 
 def _training_settings(plan: CookFile) -> Iterator[tuple[str, str]]:
-    """The names of all settings of Trainer in a cook file, each with its section."""
+    """The names of all Trainer settings in a cook file, each with its section."""
     if plan.sweep is None:
         return
     sections: list[tuple[str, Mapping[str, Any]]] = [
         ("sweep.training_args", plan.sweep.training_args or {}),
         ("sweep.probe_args", plan.sweep.probe_args or {}),
     ]
-    space = plan.sweep.space  # one mapping of choices, or the settings of each run
+    space = plan.sweep.space  # one mapping of choices, or a list with the settings of each run
     listed_settings = [space] if isinstance(space, Mapping) else space
     sections += [("sweep.space", settings) for settings in listed_settings]
     if plan.pretrain is not None:
@@ -261,7 +261,7 @@ def _training_settings(plan: CookFile) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_remote(section: Any, where: str) -> None:
-    """Refuse what would fetch code for a model that is built from a config."""
+    """Refuse settings that would download code for a model built from a config."""
     if isinstance(section, list):
         for item in section:
             _refuse_remote(item, where)

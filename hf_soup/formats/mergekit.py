@@ -1,6 +1,6 @@
-"""A configuration of mergekit where a cook file was expected: what it is, and the command that does the same.
+"""Recognition of a mergekit configuration in place of a cook file, and the equivalent command.
 
-Only linear merges of whole models have a command here; `docs/from_mergekit.md` translates the other settings.
+Only linear merges of complete models have an equivalent command; `docs/from_mergekit.md` translates other settings.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from ..errors import RecipeError
 
 
-SIMPLE = {"merge_method", "models", "parameters", "dtype", "out_dtype"}  # the keys that a command can say
+SIMPLE = {"merge_method", "models", "parameters", "dtype", "out_dtype"}  # the keys that a command can express
 TYPES = ("bfloat16", "float16", "float32")
 
 
 def refuse_mergekit(content: Mapping[str, Any], where: str) -> None:
-    """Refuse a configuration of mergekit, with the way to the same merge.
+    """Refuse a configuration of mergekit, and show how to do the same merge.
 
     Args:
         content (`Mapping[str, Any]`):
@@ -39,7 +39,7 @@ def refuse_mergekit(content: Mapping[str, Any], where: str) -> None:
 
 
 def linear_command(content: Mapping[str, Any]) -> str | None:
-    """The `hf-soup merge` that does what a linear merge of mergekit does; `None` where one line cannot say it."""
+    """The `hf-soup merge` command that is equivalent to a linear merge of mergekit; `None` if there is none."""
     if content.get("merge_method") != "linear" or not set(content) <= SIMPLE:
         return None
     weighted = _weighted_models(content.get("models"))
@@ -52,7 +52,7 @@ def linear_command(content: Mapping[str, Any]) -> str | None:
 
 
 def _weighted_models(models: Any) -> dict[str, Any] | None:
-    """Model -> its weight, of a list whose models have one number each; `None` of every other list."""
+    """Model -> its weight, if each model in the list has a single number; `None` otherwise."""
     if not isinstance(models, list) or not models:
         return None
     weights: dict[str, Any] = {}
@@ -70,12 +70,12 @@ def _weighted_models(models: Any) -> dict[str, Any] | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it can be written as a weight; `True` is an integer of Python too."""
+    """Whether a value can be written as a weight; `True` is an integer in Python as well."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def _options(content: Mapping[str, Any]) -> list[str] | None:
-    """The options of the whole merge; `None` where one of them is not simple."""
+    """The options of the merge; `None` if one of them is not simple."""
     parameters = content.get("parameters") or {}
     if not isinstance(parameters, dict) or not set(parameters) <= {"normalize"}:
         return None

@@ -1,4 +1,4 @@
-"""The recipe file: what was done, exactly enough to do it again. It reads no weights and runs nothing."""
+"""The recipe file: a complete record of a merge, sufficient to repeat it. No weights are read and nothing is run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def load_recipe(source: str | os.PathLike[str], *, allow_code: bool = False) -> 
 
 
 def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> Recipe:
-    """The recipe of a soup on the Hub at one commit. It names no file of this machine, whoever wrote it.
+    """The recipe of a soup on the Hub at one commit. Paths of this machine in it are refused.
 
     Args:
         repo_id (`str`), commit (`str`):
@@ -85,7 +85,7 @@ def _map_ingredients(recipe: Recipe, change: Callable[[Ingredient], Ingredient])
 
 
 def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
-    """An ingredient of a published recipe: on the Hub at a commit, or somewhere that is not this machine."""
+    """An ingredient of a published recipe: on the Hub at a commit, or in a place other than this machine."""
     if item.source in (MEMORY, PRIVATE):
         return item
     if item.revision is None:
@@ -107,19 +107,19 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
         allow_code (`bool`, *optional*, defaults to `False`):
             Whether the recipe may name code from elsewhere, as in [`load_recipe`].
     """
-    # Aliases are never written here, and let a small file stand for a huge one.
+    # Aliases are never written, and would let a small file expand to a huge one.
     data = read_yaml(path, aliases=False)
     if not is_recipe(data):
         raise RecipeError(
             f"{path} is not a recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
         )
     version = data.pop("hf_soup_recipe")
-    # `True` is an int to `isinstance`, and equals 1.
+    # `True` passes `isinstance` as an int, and equals 1.
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise RecipeError(
             f"{path} has recipe format {one_line(version)}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup."
         )
-    # A key without a value is as if it was not there.
+    # A key without a value counts as missing.
     content = {key: value for key, value in data.items() if value is not None}
     selection = take_record(content, "selection", path)
     batchnorm = take_record(content, "batchnorm", path)
@@ -157,7 +157,7 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
     if recipe.batchnorm is not None:
         data["batchnorm"] = recipe.batchnorm.as_dict()
     data["output"] = data["output"] or {}
-    if not recipe.labels:  # only of aligned ingredients: other recipes are as before there were any
+    if not recipe.labels:  # only for aligned ingredients, so that other recipes do not change
         del data["labels"]
     _shorten_paths(data, folder)
     content = _encodable(plain({"hf_soup_recipe": FORMAT, **data}))
@@ -168,7 +168,7 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
 
 
 def _shorten_paths(data: dict[str, Any], folder: str | os.PathLike[str] | None) -> None:
-    """Write the local paths of a recipe's content as [`dump_recipe`] says; the content is changed in place."""
+    """Shorten the local paths in a recipe's content in place, as documented in [`dump_recipe`]."""
     references = [*data["ingredients"]]
     if data["base_model"] is not None:
         references.append(data["base_model"])
@@ -183,7 +183,7 @@ def _shorten_paths(data: dict[str, Any], folder: str | os.PathLike[str] | None) 
 
 
 def _encodable(value: Any) -> Any:
-    """The same values without lone surrogates, which no file in UTF-8 can hold."""
+    """The same values without lone surrogates, which UTF-8 files cannot hold."""
     if isinstance(value, str):
         return encodable(value)
     if isinstance(value, dict):
@@ -194,7 +194,7 @@ def _encodable(value: Any) -> Any:
 
 
 def _without_root(path: str, folder: str | os.PathLike[str] | None) -> str:
-    """A local path relative to `folder`, or its last part alone; Hub ids and the like stay as they are."""
+    """A local path relative to `folder`, or only its last component; Hub ids and similar sources are unchanged."""
     if not os.path.isabs(path) and not os.path.exists(path):
         return path
     path = os.path.abspath(path)
@@ -203,11 +203,11 @@ def _without_root(path: str, folder: str | os.PathLike[str] | None) -> str:
     path = os.path.relpath(path, os.path.abspath(folder))
     if path.startswith("."):
         return path
-    return os.path.join(".", path)  # `runs/run-0` could be a Hub id
+    return os.path.join(".", path)  # `runs/run-0` could also be a Hub id
 
 
 def _check_files(recipe: Recipe, path: Path) -> None:
-    """Refuse file names and digests that the type of an [`Ingredient`] leaves open and other code relies on."""
+    """Refuse file names and digests that the types of an [`Ingredient`] allow but other code does not."""
     references = [*recipe.ingredients]
     if recipe.base_model is not None:
         references.append(recipe.base_model)
@@ -221,14 +221,14 @@ def _check_files(recipe: Recipe, path: Path) -> None:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name is that of a file in a folder or below it."""
+    """Whether a name is that of a file in a folder or its subfolders."""
     if name.startswith("/") or not is_printable(name):
         return False
     return {"", ".", ".."}.isdisjoint(name.split("/"))
 
 
 def _anchor(item: Ingredient, folder: Path) -> Ingredient:
-    """Turn `../runs/run-0` into a path that is right from anywhere; what is no path there may be a Hub id."""
+    """Convert a path such as `../runs/run-0` to one that is valid anywhere; anything else may be a Hub id."""
     if item.revision:
         return item
     is_path = item.source.startswith(".") or (folder / item.source).exists()

@@ -1,6 +1,6 @@
-"""What a recipe records of how it came about: selection, BatchNorm and output, which are read leniently.
+"""The records in a recipe about its origin (selection, BatchNorm and output), which are parsed leniently.
 
-The rest of a recipe, which is read strictly, is in `recipe_file.py`.
+The rest of a recipe is parsed strictly, in `recipe_file.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..types import BatchNormRecord, DataDescription, Folds, Holdout, Selection,
 from ..untrusted import one_line
 
 
-# Keys of `selection` that are there if anything was scored, whatever their values.
+# Keys of `selection` that are present if anything was scored, whatever their values.
 WHERE_SCORED = ("metric", "higher_is_better", "split", "dataset", "score", "trials")
 T = TypeVar("T")
 
 
 def take_record(content: dict[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    """Take out of a recipe what only records how it came about, which is read more leniently than the rest.
+    """Remove and return a part of a recipe that only records its origin, which is parsed more leniently than the rest.
 
     Raises:
         [`RecipeError`]: if it is no mapping, or describes a data set by something else than texts.
@@ -33,7 +33,7 @@ def take_record(content: dict[str, Any], key: str, path: Path) -> Mapping[str, A
     record = content.pop(key, {})
     if not isinstance(record, Mapping):
         raise RecipeError(f"{one_line(path)}: `{key}`: input should be an object, found {one_line(repr(record))}")
-    # A comparison relies on the fingerprints to tell whether it is on data that chose the soup.
+    # A comparison relies on the fingerprints to detect data that was used for selection.
     dataset = record.get("dataset") or {}
     text_keys = ("path", "fingerprint", "inputs")
     if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(text) or "", str) for text in text_keys):
@@ -42,7 +42,7 @@ def take_record(content: dict[str, Any], key: str, path: Path) -> Mapping[str, A
 
 
 def read_batchnorm(content: Mapping[str, Any], path: Path) -> BatchNormRecord | None:
-    """Where the statistics of BatchNorm come from; the file that holds them lies beside the recipe."""
+    """The origin of the BatchNorm statistics, whose file is next to the recipe."""
     if not content:
         return None
     flat = {key: value for key, value in content.items() if key != "dataset"}
@@ -55,7 +55,7 @@ def read_batchnorm(content: Mapping[str, Any], path: Path) -> BatchNormRecord | 
 
 
 def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
-    """How a recipe was found, as its file holds it: without what is not known.
+    """A selection in the form stored in the recipe file, without unknown values.
 
     Args:
         selection ([`Selection`], *optional*):
@@ -81,15 +81,15 @@ def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
 
 
 def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are known."""
+    """The fields with known values."""
     return {key: value for key, value in content.items() if value is not None}
 
 
 def read_selection(content: Mapping[str, Any]) -> Selection | None:
-    """How a recipe was found, from its file; what is not as this version writes it is left out.
+    """The selection of a recipe, from its file; anything not in this version's format is ignored.
 
-    A selection decides nothing when a recipe is cooked again, so a file of another version, or of a stranger, may say
-    anything here without being refused.
+    A selection has no effect when a recipe is cooked again, so unknown content from another version or an untrusted
+    source is not an error.
 
     Args:
         content (`Mapping`):
@@ -97,7 +97,7 @@ def read_selection(content: Mapping[str, Any]) -> Selection | None:
     """
     if not isinstance(content.get("strategy"), str):
         return None
-    # Each record inside is read by itself, so that one that is not understood costs no other.
+    # Each record is parsed separately, so that an invalid one does not affect the others.
     trials = []
     records = content.get("trials")
     if isinstance(records, list):
@@ -119,14 +119,14 @@ def read_selection(content: Mapping[str, Any]) -> Selection | None:
 
 
 def read_leniently(cls: type[T], content: Any) -> T | None:
-    """A value from a file: fields of another type are as if they were not there; `None` if it lacks one it needs."""
+    """A value from a file: fields with invalid types are ignored; `None` if a required field is missing."""
     import pydantic
 
     if not isinstance(content, Mapping):
         return None
     readable = {}
     for name, hint in typing.get_type_hints(cls).items():
-        # by way of JSON, where strict types still take a list for a tuple and 1 for 1.0
+        # through JSON, where strict types still accept a list for a tuple and 1 for 1.0
         with contextlib.suppress(KeyError, TypeError, ValueError, pydantic.ValidationError):
             value = pydantic.TypeAdapter(hint).validate_json(json.dumps(content[name], allow_nan=False), strict=True)
             readable[name] = value
@@ -136,7 +136,7 @@ def read_leniently(cls: type[T], content: Any) -> T | None:
 
 
 def _file_in_recipe_folder(recipe: Path, name: Any) -> Path:
-    """A file in the recipe's own folder; a recipe of a stranger may name no other."""
+    """The path of a file in the recipe's own folder; recipes are untrusted, so other folders are refused."""
     if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
         raise RecipeError(
             f"{recipe}: `batchnorm.file` is a safetensors file beside the recipe, not {one_line(repr(name))}."

@@ -1,7 +1,7 @@
-"""The cook files that ship with the package: their names, what each is for, and where they lie.
+"""The cook files that ship with the package: their names, purposes and locations.
 
-An installed package has them in a folder of its own; in a checkout, and in an editable install, they lie in `recipes/`
-at the top of the repository.
+An installed package has them in a subfolder; in a checkout or an editable install they are in `recipes/` at the top of
+the repository.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def summary(recipe: Path) -> str:
-    """What a cook file is for: its first line, which is a comment."""
+    """The purpose of a cook file: its first line, which is a comment."""
     first, *_ = recipe.read_text(encoding="utf-8").splitlines()
     return first.removeprefix("#").strip()
 
 
 def resolve_shipped(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The cook file that a name stands for; a file or a folder of that name in the current folder goes before.
+    """The cook file with a given name; an existing file or folder of that name takes precedence.
 
     Args:
         path (`str` or `os.PathLike`):

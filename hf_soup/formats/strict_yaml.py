@@ -1,6 +1,7 @@
-"""YAML files -> values, strictly: unknown keys are errors with "did you mean", `1e-5` is a number, no key comes twice.
+"""Strict reading of YAML files: unknown keys are errors with suggestions, `1e-5` is a number, and keys are unique.
 
-It knows nothing of recipes or cook files, which are read with it; `yaml_text.py` bounds and parses the text.
+Recipes and cook files are read with these functions but are unknown here; `yaml_text.py` parses the text within
+limits.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str
 
 
 def read_value(text: str) -> Any:
-    """One value as YAML has it; `1e-5` is a number, although YAML 1.1 takes it for a text.
+    """Parse one YAML value; `1e-5` is a number, although YAML 1.1 considers it a string.
 
     Raises:
         [`RecipeError`]: if it is no YAML.
@@ -75,7 +76,7 @@ def override(data: dict[str, Any], item: str) -> None:
 
 
 def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
-    """A dataclass from a mapping that a file holds.
+    """Build a dataclass from a mapping in a file.
 
     Raises:
         [`RecipeError`]: with the first wrong keys or values, and the nearest known key.
@@ -84,7 +85,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
 
     path = one_line(path)
     try:
-        # by way of JSON, where strict types still take a list for a tuple and 1 for 1.0
+        # through JSON, where strict types still accept a list for a tuple and 1 for 1.0
         with as_error(RecipeError, f"{path} holds something other than numbers, strings, lists and mappings"):
             text = json.dumps(data)
         return pydantic.TypeAdapter(cls).validate_json(text)
@@ -92,15 +93,15 @@ def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
         explanations = [_explain(cls, item) for item in error.errors()[:5]]
         raise RecipeError(f"{path}: {'; '.join(explanations)}") from None
     except RecipeError as error:
-        message = str(error)  # of a check in `__post_init__`, which does not know the file
+        message = str(error)  # from a check in `__post_init__`, which does not know the file
         if not message.startswith(path):
             message = f"{path}: {message}"
         raise RecipeError(message) from None
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> str:
-    """One error of pydantic in our words."""
-    # pydantic puts the member of a union into the place of an error, such as `list[str]`
+    """An error of pydantic in the package's own words."""
+    # pydantic includes the member of a union in the location of an error, such as `list[str]`
     keys = [key for key in error["loc"] if "[" not in str(key)] or ["file"]
     *parents, last = keys
     where = one_line(".".join(map(str, keys)))
@@ -114,7 +115,7 @@ def _explain(cls: type, error: Mapping[str, Any]) -> str:
 
 
 def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
-    """The field names of the dataclass that lies below `keys`, followed through optional, list and mapping types."""
+    """The field names of the dataclass at `keys`, following optional, list and mapping types."""
     for key in keys:
         if dataclasses.is_dataclass(cls):
             hint = typing.get_type_hints(cls).get(key)
@@ -128,7 +129,7 @@ def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
 
 
 def _without_none(hint: Any) -> Any:
-    """`X` of `X | None`; any other type as it is."""
+    """`X` of `X | None`; any other type unchanged."""
     members = typing.get_args(hint)
     if type(None) not in members:
         return hint
@@ -136,12 +137,12 @@ def _without_none(hint: Any) -> Any:
 
 
 def dumper() -> type:
-    """PyYAML's safe dumper, which puts quotes around a string that our loader would take for a number."""
+    """PyYAML's safe dumper, which quotes strings that the loader of this package would read as numbers."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
-            return True  # a value that comes twice is written twice: recipes are read without aliases
+            return True  # repeated values are written out, since recipes are read without aliases
 
     Dumper.add_implicit_resolver(*NUMBER)
     return Dumper

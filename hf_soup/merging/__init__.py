@@ -1,1 +1,1 @@
-"""From a recipe to tensors: what is done to each (plan), and doing it (blend)."""
+"""From a recipe to tensors: planning the operation on each tensor, and performing it."""

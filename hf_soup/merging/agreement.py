@@ -1,6 +1,6 @@
-"""What ingredients that differ are brought to: one order and spelling of classes, and one ingredient's settings.
+"""What differing ingredients are converted to: one order and spelling of classes, and one ingredient's settings.
 
-It decides; `plan.py` and the analyses apply it. It reads no weights.
+The decision is made here; `plan.py` and the analyses apply it. No weights are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .plan import find_settings, tensors_to_permute
 
 
 class Agreement(NamedTuple):
-    """How ingredients are taken for like ones.
+    """How differing ingredients are made compatible.
 
     Args:
         settings (`Checkpoint`, *optional*):
@@ -42,7 +42,7 @@ class Agreement(NamedTuple):
         return {name: tuple(order) for name, order in self.alignments.items() if name in names}
 
     def check(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> CheckReport:
-        """Whether ingredients can be averaged so.
+        """Check whether ingredients can be averaged with this agreement.
 
         Args:
             checkpoints (`Sequence[Checkpoint]`):
@@ -64,7 +64,7 @@ class Agreement(NamedTuple):
         )
 
     def moved(self, first: Checkpoint) -> dict[tuple[str, str], tuple[int, ...]]:
-        """Ingredient and tensor -> the order in which its rows are taken, where it is not the ingredient's own.
+        """Ingredient and tensor -> the order in which its rows are taken, if it is not the ingredient's own.
 
         Args:
             first (`Checkpoint`):
@@ -88,7 +88,7 @@ def agree(
     align_labels: bool,
     labels: tuple[str, ...] = (),
 ) -> Agreement:
-    """Find the settings and the classes that ingredients are brought to.
+    """Determine the settings and classes to which ingredients are converted.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -108,7 +108,7 @@ def agree(
         settings = find_settings(take_from, checkpoints)
     if not align_labels:
         return Agreement(settings)
-    if settings is not None or not labels:  # an ingredient that gives the settings gives the names of classes as well
+    if settings is not None or not labels:  # the ingredient that gives the settings also gives the class names
         labels = usual_names([class_names(item.config) for item in checkpoints], settings)
     alignments = label_orders(checkpoints, labels)
     if not alignments:

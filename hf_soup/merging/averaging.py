@@ -1,4 +1,4 @@
-"""How the tensors of one name become one, whatever the weights: a method bound to its parameters. Reads nothing."""
+"""A method bound to its parameters: how tensors of the same name are combined, for any weights. No files are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .steps import How
 
 @dataclass(frozen=True)
 class Averaging:
-    """How the tensors of one name become one, whatever the weights.
+    """How tensors of the same name are combined, for any weights.
 
     Args:
         how ([`How`]):
@@ -68,7 +68,7 @@ def bind_averaging(
     base: Checkpoint | None = None,
     settings: Checkpoint | None = None,
 ) -> Averaging:
-    """Bind a method to its parameters and to what else decides how tensors are averaged.
+    """Bind a method to its parameters and to everything else that determines how tensors are averaged.
 
     Args:
         method (`str`), params (`Mapping`):
@@ -113,14 +113,14 @@ def bind_method(method: str, params: Mapping[str, Any]) -> How:
 
 @functools.cache
 def plain_mean() -> How:
-    """The weighted mean, for tensors on which another method has nothing to work."""
+    """The weighted mean, for tensors to which another method does not apply."""
     return _how(linear, {})
 
 
 def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
-    """A method with checked parameters, and what its signature and its decorator promise."""
+    """A method with validated parameters, and the properties that its signature and decorator declare."""
     asks = frozenset(name for name in PROVIDED if asks_for(function, name))
     additive = "out" in asks
-    # Random numbers are those of a whole tensor: in pieces each piece would be given the same ones.
+    # Random numbers are drawn per tensor: if a tensor were split, each piece would get the same ones.
     elementwise = (additive or method_traits(function).elementwise) and "rng" not in asks
     return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)

@@ -1,4 +1,4 @@
-"""Plan -> the tensors of the soup, piece by piece, into a sink: files or a model in memory; both get the same bits."""
+"""Plan -> the tensors of the soup, piece by piece, into a sink: files or a model in memory, with identical bits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Sink = Callable[[str, int, torch.Tensor], None]
 
-BASE = -1  # the base model's place among the ingredients and their digests
+BASE = -1  # the base model's index among the ingredients and their digests
 
 
 def blend(
@@ -38,8 +38,8 @@ def blend(
 ) -> list[dict[str, str]]:
     """Make the soup on all cores, in the order of the first ingredient's files.
 
-    Of additive methods memory holds a piece and its sum for each thread, whatever the size of the model and the number
-    of ingredients. Others get the tensors of one name all at once: in pieces if they are elementwise, else whole, on
+    For additive methods, memory holds a piece and its sum per thread, whatever the size of the model and the number of
+    ingredients. Other methods get all tensors of a name at once: in pieces if they are elementwise, else complete, on
     each thread.
 
     Args:
@@ -73,7 +73,7 @@ def blend(
         digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
 
-    # Called once on each thread, whose buffers no other thread uses.
+    # Called once on each thread, so the buffers are not shared.
     def make_worker() -> Callable[[Piece], None]:
         worker = _Worker(plan, checkpoints_and_base, files, digests_read, device)
 
@@ -93,7 +93,7 @@ def blend(
 
 
 def _expected_digests(plan: Plan, n_checkpoints: int) -> list[Digests]:
-    """For each ingredient, and last for the base model, room for the digests of the tensors that will be read."""
+    """Room for the digests of the tensors that will be read, for each ingredient and finally the base model."""
     digests = [Digests() for _ in range(n_checkpoints + 1)]
     for step in plan.steps:
         for index in step.inputs:
@@ -104,7 +104,7 @@ def _expected_digests(plan: Plan, n_checkpoints: int) -> list[Digests]:
 
 
 class _Worker:
-    """One thread's share of the work: makes pieces in buffers that are used again and again.
+    """The worker of one thread, which makes pieces in reused buffers.
 
     Args:
         plan ([`Plan`]):
@@ -132,8 +132,8 @@ class _Worker:
         self._files = files
         self._digests = digests
         self._device = device
-        self._raw = Buffer(PIECE)  # as it is read, in the ingredient's own type
-        self._wide = Buffer(PIECE, device)  # in the type to sum in; at last the result in its own type
+        self._raw = Buffer(PIECE)  # as read, in the ingredient's own type
+        self._wide = Buffer(PIECE, device)  # in the accumulation type; finally the result in its own type
         self._sum = Buffer(PIECE, device)
 
     def make(self, piece: Piece) -> torch.Tensor:
@@ -142,14 +142,14 @@ class _Worker:
         if isinstance(step, CopyStep):
             return self._copy(step, piece)
         result = self._combine(step, piece)
-        # Once, of the result: to look through every input would be one more pass over each.
+        # Checked once, on the result: checking every input would be an additional pass over each.
         if not _finite(result):
             self._blame(step, piece)
         return result.cpu()
 
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
-        """The elements of a piece that a method makes, on the device; of several steps, `step` is the first."""
-        # what the method has parameters for, as `hf_soup.methods` says
+        """The elements of a piece that a method computes, on the device; `step` is the first of several steps."""
+        # the parameters that a method may request, as described in `hf_soup.methods`
         provided: dict[str, torch.Tensor | torch.Generator] = {}
         if step.base:
             provided["base"] = self._own(BASE, step, piece)
@@ -174,7 +174,7 @@ class _Worker:
         return values[0]
 
     def _elements(self, index: int, step: Step, piece: Piece) -> torch.Tensor:
-        """What an ingredient has there, as it is; of small pieces valid until the next call."""
+        """The original elements of an ingredient; for small pieces, valid until the next call."""
         checkpoint = self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
         elements, into = self._raw.elements_and_bytes(piece.numel, spec.dtype)
@@ -187,14 +187,14 @@ class _Worker:
             for name, start, within in piece.spans:
                 bytes_read = into[within.start * size : within.stop * size]
                 self._digests[index].add(name, start, bytes_read, size)
-        if step.orders and index != BASE:  # the base model's classes lie in the order of the soup
+        if step.orders and index != BASE:  # the base model's classes are in the order of the soup
             order = step.orders[step.inputs.index(index)]
             if order is not None:
                 return elements.reshape(step.spec.shape)[list(order)].reshape(-1)
         return elements
 
     def _passing(self, index: int, step: CombineStep, piece: Piece) -> torch.Tensor:
-        """A tensor that is added up at once: all come in one buffer, but the first, which is copied to `out`."""
+        """A tensor that is accumulated at once: all share one buffer, except the first, copied to `out`."""
         elements = self._elements(index, step, piece)
         if index == step.inputs[0]:  # it is widened when it is copied
             return elements
@@ -203,26 +203,26 @@ class _Worker:
         return self._wide.elements(piece.numel, step.accumulator).copy_(elements)
 
     def _own(self, index: int, step: CombineStep, piece: Piece) -> torch.Tensor:
-        """A tensor in memory of its own, in the type to sum in, and looked through for NaN."""
+        """A tensor in its own memory, in the accumulation type, checked for NaN."""
         import torch
 
         elements = self._elements(index, step, piece)
         wide = elements.to(self._device, getattr(torch, step.accumulator), copy=True)
         if not _finite(wide):
             self._refuse_nan(index, step.spec.name)
-        if step.how.elementwise:  # flat, as a piece is
+        if step.how.elementwise:  # flat, like a piece
             return wide
         return wide.reshape(step.spec.shape)
 
     def _blame(self, step: CombineStep, piece: Piece) -> NoReturn:
-        """A result that is not finite: say which ingredient has made it so, and in which tensor."""
-        if step.how.additive:  # of other methods each input was looked through when it was read
+        """Raise an error that names the ingredient and tensor responsible for a result that is not finite."""
+        if step.how.additive:  # for other methods, each input was checked when it was read
             for index in step.inputs:
                 elements = self._elements(index, step, piece)
                 for span in piece.spans:
                     if not _finite(elements[span.within]):
                         self._refuse_nan(index, span.name)
-        # All inputs are finite: their mean is too large for the type, or their sum for the one to sum in.
+        # All inputs are finite: their mean overflows the type, or their sum the accumulation type.
         names = ", ".join(step.spec.name for step in piece.steps[:3])
         raise RecipeError(f"{names} does not fit into {step.spec.dtype}. Choose a wider dtype.")
 
@@ -234,7 +234,7 @@ class _Worker:
 
 
 def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]:
-    """What a recipe records of the files of an ingredient once they were read; the Hub's own digests stay as they are.
+    """The digests of an ingredient's files that a recipe records after reading; the Hub's own digests are kept.
 
     Args:
         checkpoint ([`Checkpoint`]):
@@ -247,7 +247,7 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
     """
     result = dict(checkpoint.ingredient.files)
     for file, recorded in checkpoint.ingredient.files.items():
-        if recorded.startswith("sha"):  # the Hub's own digest, of the whole file
+        if recorded.startswith("sha"):  # the Hub's own digest, of the complete file
             continue
         specs = _specs_of_file(checkpoint, file)
         digests = {spec.key: read[name] for name, spec in specs.items() if name in read}
@@ -255,27 +255,27 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
             continue
         is_whole = len(digests) == len(specs)
         digest = combined_digest(digests, partial=not is_whole)
-        # The part before the colon says what was hashed: all tensors of a file, some of them, or its size and times.
+        # The part before the colon states what was hashed: all tensors of a file, some of them, or its size and times.
         is_comparable = recorded.split(":")[0] == digest.split(":")[0]
         if is_comparable and recorded != digest:
             raise IngredientError(
                 f"the weights of {checkpoint.name!r} are not those that the recipe was made from ({file} has changed)."
             )
-        # a digest of some tensors says less than one of all of them, and more than size and times
+        # a digest of some tensors is weaker than one of all of them, and stronger than size and times
         if is_whole or recorded.startswith("stat:"):
             result[file] = digest
     return result
 
 
 def _specs_of_file(checkpoint: Checkpoint, file: str) -> dict[str, TensorSpec]:
-    """The tensors that the digest of a file stands for: of a model in memory all, whatever it is recorded under."""
+    """The tensors that the digest of a file covers; for a model in memory all, whatever name it is recorded under."""
     if checkpoint.in_memory:
         return dict(checkpoint.specs)
     return {name: spec for name, spec in checkpoint.specs.items() if spec.file in (file, "")}
 
 
 def _generator(seed: int, name: str, device: str) -> torch.Generator:
-    """Random numbers of one tensor, the same in whatever order tensors are made."""
+    """The random numbers of one tensor, independent of the order in which tensors are made."""
     import torch
     import xxhash
 
@@ -283,11 +283,11 @@ def _generator(seed: int, name: str, device: str) -> torch.Generator:
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are finite. NaN and infinity show in the sum, which is the fastest pass there is."""
+    """Whether all numbers are finite. NaN and infinity show in the sum, which is the fastest check."""
     import torch
 
     if tensor.dtype.itemsize == 1:
-        tensor = tensor.float()  # torch adds up no float8
+        tensor = tensor.float()  # torch has no sum for float8
     wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     if tensor.sum(dtype=wide).isfinite():
         return True
@@ -295,10 +295,10 @@ def _finite(tensor: torch.Tensor) -> bool:
 
 
 def round_to(tensor: torch.Tensor, dtype: str, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Cast once, to the nearest value of the type.
+    """Round once, to the nearest value of the type.
 
-    torch goes from float64 to 16 bits and fewer by way of float32 and so rounds twice. Rounding the first time to odd
-    (cut off, and set the last bit if anything was lost) makes the second rounding right.
+    torch converts float64 to 16 bits and fewer through float32 and so rounds twice. Rounding to odd the first time
+    (truncate, and set the last bit if anything was lost) makes the second rounding correct.
 
     Args:
         tensor (`torch.Tensor`):
@@ -313,10 +313,10 @@ def round_to(tensor: torch.Tensor, dtype: str, *, out: torch.Tensor | None = Non
     target = getattr(torch, dtype)
     if tensor.dtype == torch.float64 and target.itemsize <= 2:
         near = tensor.to(torch.float32)
-        # The bits of a float as an integer: one less is the next number towards zero, whatever its sign.
+        # The bits of a float as an integer: subtracting one gives the next number towards zero, whatever its sign.
         bits = near.view(torch.int32)
-        bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero where the magnitude was rounded up
-        bits |= (near.double() != tensor).int()  # odd where anything was lost
+        bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero if the magnitude was rounded up
+        bits |= (near.double() != tensor).int()  # odd if anything was lost
         tensor = near
     if out is None:
         return tensor.to(target)

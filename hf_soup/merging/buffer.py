@@ -1,4 +1,4 @@
-"""Memory for pieces of tensors that one thread uses again and again. It knows nothing of what lies in it."""
+"""Reusable memory for the pieces of tensors of one thread. Its content is unknown here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDEST = 8  # bytes of an element
 
 
 class Buffer:
-    """Memory for a number of elements of any type. What does not fit into it gets memory of its own.
+    """Memory for a number of elements of any type. Larger requests get their own memory.
 
     Args:
         numel (`int`):
@@ -28,12 +28,12 @@ class Buffer:
 
         self._numel = numel
         self._memory = torch.empty(numel * WIDEST, dtype=torch.uint8, device=device)
-        # Most pieces have the same size, and making a view takes as long as adding up a small tensor.
+        # Most pieces have the same size, and creating a view takes as long as adding a small tensor.
         self._elements: dict[tuple[int, str], torch.Tensor] = {}
         self._bytes: dict[tuple[int, str], memoryview] = {}
 
     def elements(self, numel: int, dtype: str) -> torch.Tensor:
-        """Flat memory for some elements of a type, such as `"float32"`; valid until the next call."""
+        """Flat memory for elements of a type such as `"float32"`; valid until the next call."""
         key = numel, dtype
         if key in self._elements:
             return self._elements[key]
@@ -43,7 +43,7 @@ class Buffer:
         return elements
 
     def elements_and_bytes(self, numel: int, dtype: str) -> tuple[torch.Tensor, memoryview]:
-        """The same memory also as bytes, to read a file into; of a buffer on the CPU."""
+        """The same memory also as bytes, to read a file into; only for a buffer on the CPU."""
         key = numel, dtype
         if key in self._bytes:
             return self._elements[key], self._bytes[key]
@@ -54,7 +54,7 @@ class Buffer:
         return elements, memory
 
     def _view(self, numel: int, dtype: str) -> torch.Tensor:
-        """The first elements of the memory, as this type; of more than fit, in memory of their own."""
+        """The first elements of the memory as this type; if they do not fit, separate memory."""
         import torch
 
         element_type: torch.dtype = getattr(torch, dtype)

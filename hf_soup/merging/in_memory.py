@@ -1,4 +1,4 @@
-"""A plan -> a model in memory, as its saved soup would load. It scores nothing."""
+"""Plan -> a model in memory, identical to loading the saved soup. No scores are computed here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cook_in_memory(
     device: str = "cpu",
     statistics: Mapping[str, torch.Tensor] | None = None,
 ) -> PreTrainedModel:
-    """The model that a plan makes, through the same stream and the same loading as a saved soup.
+    """The model of a plan, made by the same stream and the same loading as a saved soup.
 
     Args:
         plan ([`Plan`]):
@@ -52,7 +52,7 @@ def cook_in_memory(
             f"{checkpoints[0].name} is a SentenceTransformer without a model of transformers in its folder: save the "
             "soup, and load it with sentence_transformers.SentenceTransformer."
         )
-    steps = tuple(step for step in plan.steps if not step.spec.subfolder)  # parts are modules of a SentenceTransformer
+    steps = tuple(step for step in plan.steps if not step.spec.subfolder)  # modules of a SentenceTransformer
     plan = plan._replace(steps=steps)
     tensors = empty_tensors(plan.specs)
     blend(plan, checkpoints, write_into(tensors), device=device)
@@ -64,13 +64,13 @@ def cook_in_memory(
 
 
 def set_generation(model: PreTrainedModel, plan: Plan, checkpoints: Sequence[Checkpoint]) -> None:
-    """Give a model that generates the generation configuration that the saved soup has."""
+    """Give a generative model the generation configuration of the saved soup."""
     if not model.can_generate():
         return
     from transformers import GenerationConfig
 
     giver = giver_of_generation(in_order(checkpoints, plan.settings))
-    if giver is None:  # configurations from before there was such a file say it themselves
+    if giver is None:  # older configurations contain it themselves
         with as_error(IngredientError, "transformers cannot read how the model generates from its config.json"):
             model.generation_config = GenerationConfig.from_model_config(output_config(plan))
     else:
@@ -81,15 +81,15 @@ def set_generation(model: PreTrainedModel, plan: Plan, checkpoints: Sequence[Che
 
 def output_config(plan: Plan) -> dict[str, Any]:
     """The configuration of a soup: that of the ingredient whose settings it takes, with the soup's labels and the type
-    that most of its numbers have, or bfloat16 for float8, in which torch computes nothing.
+    of most of its numbers (bfloat16 for float8, in which torch cannot compute).
     """
     if not plan.settings.config:
         return {}
-    # `torch_dtype` is the name that older versions of transformers have for `dtype`
+    # `torch_dtype` is the name of `dtype` in older versions of transformers
     config = {key: value for key, value in plan.settings.config.items() if key not in ("_name_or_path", "torch_dtype")}
     if plan.labels and plan.labels != label_names(config):
         config = with_class_names(config, plan.labels)
-    numel_of: dict[str, int] = {}  # type -> how many numbers are of it
+    numel_of: dict[str, int] = {}  # type -> how many numbers have it
     for spec in plan.specs:
         if spec.is_floating:
             numel_of[spec.dtype] = numel_of.get(spec.dtype, 0) + spec.numel
@@ -100,12 +100,12 @@ def output_config(plan: Plan) -> dict[str, Any]:
 
 
 def rough(plan: Plan) -> Plan:
-    """A plan of the linear method whose sums are fused and in the type of the result: near enough for gradients."""
+    """A plan of the linear method with fused sums in the type of the result, accurate enough for gradients."""
     return plan._replace(steps=tuple(_rough_step(step) for step in plan.steps))
 
 
 def _rough_step(step: Step) -> Step:
-    """The same for one tensor; of narrower types the sums stay in float32, since 16 bits would lose too much."""
+    """The same for one tensor; narrower types are summed in float32, since 16 bits would lose too much."""
     if not isinstance(step, CombineStep) or step.spec.dtype not in ("float32", "float64"):
         return step
     function = functools.partial(fused, **step.how.function.keywords)

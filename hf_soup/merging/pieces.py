@@ -1,4 +1,4 @@
-"""A plan -> the pieces that it is made in: parts of large tensors, and small tensors together. It reads nothing."""
+"""Plan -> the pieces in which it is executed: parts of large tensors, and groups of small ones. No files are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .steps import CombineStep, CopyStep, Step
 
 
 class Span(NamedTuple):
-    """Consecutive elements of one tensor, and where they lie in a piece.
+    """Consecutive elements of one tensor, and their location in a piece.
 
     Args:
         name (`str`):
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What is made at once: consecutive elements of one tensor, or several small tensors that are made alike.
+    """What is computed at once: consecutive elements of one tensor, or several small tensors with the same operation.
 
     Args:
         steps (`tuple[Step, ...]`):
@@ -58,18 +58,18 @@ class Piece(NamedTuple):
 
 
 def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
-    """The pieces in the order of the first ingredient's files; as many small tensors at once as fit into a piece."""
+    """The pieces in the order of the first ingredient's files, with as many small tensors per piece as fit."""
     first_specs = checkpoints[0].specs
-    # Tensors are read where they lie one behind the other, so that a disk need not seek and small ones come at once.
+    # Adjacent tensors are read in order, so that a disk need not seek and small ones are read together.
     steps = sorted(plan.steps, key=lambda step: _place(first_specs[step.spec.name]))
-    batch: list[CombineStep] = []  # small tensors that are made at once
+    batch: list[CombineStep] = []  # small tensors that are computed together
     batch_numel = 0
     for step in steps:
         numel = step.spec.numel
         if batch and not _joins(step, batch, batch_numel + numel, checkpoints):
             yield Piece(tuple(batch), 0, batch_numel)
             batch, batch_numel = [], 0
-        # elements in another order, and methods that see whole tensors, need a tensor by itself
+        # reordered rows, and methods that see complete tensors, need a piece with a single tensor
         if isinstance(step, CombineStep) and step.how.additive and not step.orders and numel <= PIECE:
             batch.append(step)
             batch_numel += numel
@@ -83,21 +83,21 @@ def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
 
 
 def _place(spec: TensorSpec) -> tuple[str, int]:
-    """Where a tensor lies, to read in the order of the files."""
+    """The location of a tensor, to read in the order of the files."""
     return spec.file, spec.start
 
 
 def _may_be_cut(step: Step) -> bool:
-    """Whether a tensor may be made in pieces."""
-    if step.orders:  # rows in another order are taken from the whole tensor
+    """Whether a tensor may be computed in pieces."""
+    if step.orders:  # reordered rows are taken from the complete tensor
         return False
     return isinstance(step, CopyStep) or step.how.elementwise
 
 
 def _joins(step: Step, batch: Sequence[CombineStep], numel: int, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether a tensor goes with a batch, which would have `numel` elements then: one call makes all of them.
+    """Whether a tensor can join a batch, which would then have `numel` elements and be computed in one call.
 
-    It does if they differ in name, shape and place alone.
+    It can if only name, shape and location differ.
     """
     if isinstance(step, CopyStep) or numel > PIECE:
         return False

@@ -1,4 +1,4 @@
-"""Specs + recipe -> for each tensor: combine or copy, from whom, with what weight, into what type. Reads nothing."""
+"""Specs and recipe -> for each tensor, combine or copy, with sources, weights and output type. No files are read."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .averaging import Averaging, plain_mean
 from .steps import CombineStep, CopyStep, Step
 
 
-# Sums that cancel to less than this part of what went in are zero but for rounding.
+# Sums that cancel to less than this fraction of their terms are zero except for rounding errors.
 CANCELLED = 1e-12
-# The largest weight of a row: beyond, sums in float32 overflow or lose everything, and weights are relative anyway.
+# The largest weight of a row. Beyond it, float32 sums overflow or lose precision, and only relative weights matter.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-20, 1e20
-# Types that are summed in float64, so that a soup is rounded once; for narrower ones float32 is wide enough.
+# Types that are summed in float64, so that a soup is rounded once; for narrower ones, float32 is enough.
 SUMMED_IN_FLOAT64 = frozenset({"float32", "float64"})
 
 
 class Plan(NamedTuple):
-    """What a merge will do, tensor by tensor.
+    """The operations of a merge, tensor by tensor.
 
     Args:
         steps (`tuple[Step, ...]`):
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 
     @property
     def specs(self) -> list[TensorSpec]:
-        """The tensors that will come out."""
+        """The output tensors."""
         return [step.spec for step in self.steps]
 
     @property
@@ -73,18 +73,18 @@ class Plan(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes come out."""
+        """The total size of the output in bytes."""
         return sum(spec.nbytes for spec in self.specs)
 
     @property
     def parameters(self) -> int:
-        """How many floating-point numbers come out."""
+        """The number of floating-point numbers in the output."""
         return sum(spec.numel for spec in self.specs if spec.is_floating)
 
     def table(self) -> str:
-        """What happens to each named module: the weight of each ingredient, 0 for one that is not read."""
+        """The operation on each named module: the weight of each ingredient, 0 for one that is not read."""
         prefix = own_prefix(spec.name for spec in self.specs)
-        # the first cells of a line -> the tensors that it stands for
+        # the first cells of a line -> the tensors that it represents
         groups: dict[tuple[str, ...], list[TensorSpec]] = {}
         for step in self.steps:
             if step.weights:
@@ -109,7 +109,7 @@ def make_plan(
     *,
     base_inside: str | None = None,
 ) -> Plan:
-    """Plan the average of a mixture of ingredients that were checked.
+    """Plan the average of a mixture of checked ingredients.
 
     Args:
         mixture ([`Mixture`]):
@@ -154,7 +154,7 @@ def make_plan(
 def _notes_of_lacking(
     steps: Sequence[Step], checkpoints: Sequence[Checkpoint], base: Checkpoint | None, base_inside: str | None
 ) -> list[str]:
-    """What is done about tensors that the base model lacks, as one of the ingredients and for the method."""
+    """How tensors that the base model lacks are treated, as an ingredient and for the method."""
     notes = []
     names = {step.spec.name for step in steps}
     lacking: set[str] = set()
@@ -173,7 +173,7 @@ def _notes_of_lacking(
 
 
 def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """The ingredient that settings are taken from.
+    """The ingredient from which settings are taken.
 
     Raises:
         [`RecipeError`]: if none is called so, with the nearest known name.
@@ -186,7 +186,7 @@ def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """Why heads cannot be permuted as alignments say, if they cannot; for a report, which raises nothing.
+    """The reasons, if any, why heads cannot be permuted according to the alignments; nothing is raised.
 
     Args:
         first (`Checkpoint`):
@@ -202,7 +202,7 @@ def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]
 
 
 def _refuse_extreme(mixture: Mixture) -> None:
-    """Refuse weights with which a sum overflows or vanishes."""
+    """Refuse weights with which a sum overflows or underflows."""
     for prefix, weights in mixture.weights_by_module.items():
         largest = max(map(abs, weights))
         if not LEAST_WEIGHT <= largest <= MOST_WEIGHT:
@@ -215,7 +215,7 @@ def _refuse_extreme(mixture: Mixture) -> None:
 
 
 def _refuse_cancelled(mixture: Mixture) -> None:
-    """Refuse weights whose sum, which a mean divides by, is zero but for rounding."""
+    """Refuse weights whose sum, by which a mean is divided, is zero except for rounding errors."""
     for prefix, weights in mixture.weights_by_module.items():
         if abs(sum(weights)) <= CANCELLED * sum(map(abs, weights)):
             raise RecipeError(
@@ -225,7 +225,7 @@ def _refuse_cancelled(mixture: Mixture) -> None:
 
 
 def _shown(prefix: str, weights: Sequence[float]) -> str:
-    """Weights as a message shows them, with the module that they are of."""
+    """Weights as shown in a message, with the module to which they belong."""
     shown = f"[{listed(map(str, weights))}]"
     if prefix:
         shown += f" of {one_line(prefix)!r}"
@@ -233,7 +233,7 @@ def _shown(prefix: str, weights: Sequence[float]) -> str:
 
 
 def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
-    """What is done to one tensor; `weights` has one for each checkpoint."""
+    """The operation on one tensor; `weights` has one entry per checkpoint."""
     first = checkpoints[0].specs[name]
     if not first.is_floating:
         return _copy_step(first, checkpoints)
@@ -252,7 +252,7 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
     if averaging.base is not None:
         base_spec = averaging.base.specs.get(name)
         uses_base = base_spec is not None and base_spec.shape == first.shape
-        if not uses_base:  # a method of changes from the base model has nothing to work on there
+        if not uses_base:  # a method on changes from the base model does not apply there
             how = plain_mean()
     return CombineStep(
         TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
@@ -265,15 +265,15 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
 
 
 def _copy_step(first: TensorSpec, checkpoints: Sequence[Checkpoint]) -> CopyStep:
-    """A buffer as the first ingredient has it, with all that have it as inputs, because they are compared."""
+    """A buffer from the first ingredient that has it; all that have it are inputs, because they are compared."""
     inputs = tuple(index for index, item in enumerate(checkpoints) if first.name in item.specs)
-    return CopyStep(first._replace(file="", start=0, stored=""), inputs)  # it lies in no file yet
+    return CopyStep(first._replace(file="", start=0, stored=""), inputs)  # it is not in a file yet
 
 
 def _aligned(
     steps: Sequence[Step], alignments: Mapping[str, tuple[int, ...]], checkpoints: Sequence[Checkpoint]
 ) -> tuple[Step, ...]:
-    """Take the rows of the tensors that are classes in the orders of the alignments."""
+    """Take the rows of the tensors that hold classes in the orders of the alignments."""
     used = {item.name: alignments[item.name] for item in checkpoints if item.name in alignments}
     names = tensors_to_permute(checkpoints[0], used)
     orders = [used.get(item.name) for item in checkpoints]
@@ -286,7 +286,7 @@ def _aligned(
 
 
 def tensors_to_permute(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """The tensors whose rows are the classes; none where names alone are matched."""
+    """The tensors with one row per class; empty if only names are matched."""
     counts = {len(order) for order in alignments.values() if not is_identity(order)}
     if not counts:
         return ()

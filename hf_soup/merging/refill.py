@@ -1,4 +1,4 @@
-"""One model in memory that is filled again for each trial of a search. It scores nothing."""
+"""One model in memory that is refilled for each trial of a search. No scores are computed here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Provenance(NamedTuple):
-    """All that decides the bits of one tensor of a soup: a tensor whose provenance stays is not made again.
+    """Everything that determines the bits of one tensor of a soup: the tensor is reused while this stays equal.
 
     Args:
         ingredients (`tuple[str, ...]`):
@@ -53,7 +53,7 @@ class Provenance(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a sum is made of: all that decides its bits.
+    """The terms of a sum: everything that determines its bits.
 
     Args:
         accumulator (`str`):
@@ -72,7 +72,7 @@ class Terms(NamedTuple):
 
 
 class KeptSum(NamedTuple):
-    """A sum of weighted tensors that a later trial may start from.
+    """A sum of weighted tensors from which a later trial may start.
 
     Args:
         terms ([`Terms`]):
@@ -86,10 +86,10 @@ class KeptSum(NamedTuple):
 
 
 class Refill:
-    """One model in memory that becomes one recipe after the other, with the bits that each has when saved.
+    """One model in memory that becomes one recipe after the other, with the same bits as when each is saved.
 
-    Only tensors that are made otherwise than before are made. Where a recipe adds one ingredient to those of the trial
-    before, the sum of the others is kept, in the type to sum in, so that only the new one is read.
+    Only tensors that change are computed. If a recipe adds one ingredient to those of the previous trial, the sum of
+    the others is kept in the accumulation type, so that only the new ingredient is read.
 
     Args:
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -101,12 +101,12 @@ class Refill:
         self._model: PreTrainedModel | None = None
         self._config: dict[str, Any] = {}
         self._provenance: dict[str, Provenance] = {}  # of each tensor in the model
-        self._last_terms: dict[str, Terms] = {}  # tensor -> its terms in the last trial, without the last of them
-        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it, from one trial to the next
-        self.reads = 0  # tensors read
+        self._last_terms: dict[str, Terms] = {}  # tensor -> its terms in the last trial, without the last term
+        self._sums: dict[str, KeptSum] = {}  # tensor -> its sum, kept from one trial to the next
+        self.reads = 0  # number of tensors read
 
     def fill(self, plan: Plan, checkpoints: Sequence[Checkpoint]) -> PreTrainedModel:
-        """The model of a plan; valid until the next call."""
+        """Fill the model according to a plan; it is valid until the next call."""
         provenance = {step.spec.name: _provenance(step, checkpoints) for step in plan.steps}
         changed = [step for step in plan.steps if self._provenance.get(step.spec.name) != provenance[step.spec.name]]
         config = {**output_config(plan), "transformers_version": None}  # which does not change the model
@@ -114,10 +114,10 @@ class Refill:
         tensors = self._reusable_tensors(config, changed)
         if model is None or tensors is None:
             model = self._build(plan, checkpoints, config)
-            # a model whose tensors are copies is not written into, so nothing of it stays for the next trial
+            # a model whose tensors are copies cannot be written into, so nothing is reused in the next trial
             self._provenance = provenance if own_tensors(model) is not None else {}
         else:
-            self.forget(step.spec.name for step in changed)  # until they are whole again
+            self.forget(step.spec.name for step in changed)  # until they are complete again
             self._write(plan, changed, checkpoints, tensors)
             for step in changed:
                 self._provenance[step.spec.name] = provenance[step.spec.name]
@@ -129,9 +129,9 @@ class Refill:
         return model
 
     def _reusable_tensors(self, config: dict[str, Any], steps: Sequence[Step]) -> dict[str, torch.Tensor] | None:
-        """The memory of the model that is there, by names on disk; `None` if the results of these steps do not fit.
+        """The memory of the current model, by names on disk; `None` if the results of these steps do not fit.
 
-        Its tensors may have other sizes or types, or lie in memory otherwise than on disk.
+        Its tensors may have other sizes or types, or a different layout in memory than on disk.
         """
         if self._model is None or config != self._config:
             return None
@@ -141,12 +141,12 @@ class Refill:
         return tensors
 
     def forget(self, names: Iterable[str]) -> None:
-        """Note that these tensors are no longer what they were filled with."""
+        """Record that these tensors no longer hold their previous content."""
         for name in names:
             self._provenance.pop(name, None)
 
     def _build(self, plan: Plan, checkpoints: Sequence[Checkpoint], config: dict[str, Any]) -> PreTrainedModel:
-        """Make a new model of a plan, from scratch."""
+        """Build a new model for a plan."""
         self._model = cook_in_memory(plan, checkpoints, device=self._device)
         self._config = config
         self.reads += sum(len(step.inputs) for step in plan.steps)
@@ -155,15 +155,15 @@ class Refill:
     def _write(
         self, plan: Plan, steps: Sequence[Step], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
     ) -> None:
-        """Make tensors in the model's memory, from the sum of all inputs but the last where that pays."""
+        """Compute tensors in the model's memory, from the sum of all inputs but the last if that saves work."""
         from_inputs: list[Step] = []
-        from_sums: dict[int, list[CombineStep]] = {}  # the last input -> the steps in which it is added to a sum
+        from_sums: dict[int, list[CombineStep]] = {}  # the last input -> the steps that add it to a sum
         for step in steps:
             if isinstance(step, CombineStep) and self._is_sum_worthwhile(step, checkpoints):
                 from_sums.setdefault(step.inputs[-1], []).append(step)
             else:
                 from_inputs.append(step)
-        # Steps with the same last input are made in one stream, which reads nothing else.
+        # Steps with the same last input are executed in one stream, which reads nothing else.
         for last, steps_of_last in from_sums.items():
             self._keep_sums(plan, steps_of_last, checkpoints)
             sums = {step.spec.name: self._sums[step.spec.name].tensor for step in steps_of_last}
@@ -172,19 +172,19 @@ class Refill:
             self._blend(plan, from_inputs, checkpoints, tensors)
 
     def _is_sum_worthwhile(self, step: CombineStep, checkpoints: Sequence[Checkpoint]) -> bool:
-        """Whether all terms but the last are those of the last trial or of the kept sum, or one more than these."""
+        """Whether the terms except the last are those of the last trial or of the kept sum, possibly plus one."""
         if step.how.function.func is not linear or len(step.inputs) < 2:
             return False
         name = step.spec.name
         terms = _terms(step, checkpoints).without_last
-        # Trials of a greedy soup share all ingredients but the last, or have one more that was accepted meanwhile.
+        # Trials of a greedy soup share all ingredients but the last, or have one more that has been accepted since.
         summed_before = [self._last_terms.get(name)]
         if name in self._sums:
             summed_before.append(self._sums[name].terms)
         return terms in summed_before or terms.without_last in summed_before
 
     def _keep_sums(self, plan: Plan, steps: Sequence[CombineStep], checkpoints: Sequence[Checkpoint]) -> None:
-        """Have the sums of all inputs but the last: those that are kept, kept ones with one more, or new ones."""
+        """Provide the sums of all inputs but the last: kept sums, kept sums with one more term, or new ones."""
         new: list[CombineStep] = []
         one_more: dict[int, list[CombineStep]] = {}  # an input -> the steps that add it to a kept sum
         for step in steps:
@@ -196,7 +196,7 @@ class Refill:
             elif kept_sum.terms == terms.without_last:
                 one_more.setdefault(step_of_sum.inputs[-1], []).append(step_of_sum)
         for index, steps_of_index in one_more.items():
-            # Added to in place. Until all is made, the memory holds neither sum, so that an interrupt must find none.
+            # Added in place. Meanwhile the memory holds neither sum, so an interrupt must not leave an entry.
             tensors = {step.spec.name: self._sums.pop(step.spec.name).tensor for step in steps_of_index}
             self._blend_from_sums(plan, steps_of_index, tensors, checkpoints[index], tensors)
             self._note_sums(steps_of_index, checkpoints, tensors)
@@ -210,7 +210,7 @@ class Refill:
     def _note_sums(
         self, steps: Sequence[CombineStep], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
     ) -> None:
-        """Keep sums that are whole now, with what they are the sums of."""
+        """Record complete sums together with their terms."""
         for step in steps:
             name = step.spec.name
             self._sums[name] = KeptSum(_terms(step, checkpoints), tensors[name])
@@ -218,7 +218,7 @@ class Refill:
     def _blend(
         self, plan: Plan, steps: Sequence[Step], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
     ) -> None:
-        """Make tensors from all of their inputs."""
+        """Compute tensors from all of their inputs."""
         blend(plan._replace(steps=tuple(steps)), checkpoints, write_into(tensors), device=self._device)
         self.reads += sum(len(step.inputs) for step in steps)
 
@@ -230,15 +230,15 @@ class Refill:
         last: Checkpoint,
         tensors: dict[str, torch.Tensor],
     ) -> None:
-        """The same, where the sums of all inputs but the last are at hand: only the last is read."""
+        """The same with the sums of all inputs but the last: only the last input is read."""
         steps_from_sums = tuple(_from_sum(step) for step in steps)
-        inputs = [_as_checkpoint(sums), last]  # as their inputs are numbered
+        inputs = [_as_checkpoint(sums), last]  # in the numbering of their inputs
         blend(plan._replace(steps=steps_from_sums), inputs, write_into(tensors), device=self._device)
         self.reads += len(steps)
 
 
 def own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
-    """A model's own memory by names on disk; `None` if transformers renames, for then these are copies."""
+    """A model's own memory by names on disk; `None` if transformers renames tensors, which makes copies."""
     tensors = tensors_on_disk(model)
     own_addresses = {tensor.data_ptr() for tensor in model.state_dict().values()}
     if any(tensor.data_ptr() not in own_addresses for tensor in tensors.values()):
@@ -247,7 +247,7 @@ def own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
 
 
 def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
-    """What decides the bits of the tensor that a step makes."""
+    """Everything that determines the bits of the tensor that a step computes."""
     names = tuple(checkpoints[index].name for index in step.inputs)
     if not isinstance(step, CombineStep):
         return Provenance(names, step.spec.dtype, orders=step.orders)
@@ -264,13 +264,13 @@ def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
 
 
 def _terms(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> Terms:
-    """What a step adds up."""
+    """The terms that a step adds."""
     names = [checkpoints[index].name for index in step.inputs]
     return Terms(step.accumulator, tuple(zip(names, step.weights, strict=True)))
 
 
 def _without_last(step: CombineStep) -> CombineStep:
-    """The sum of all inputs of a step but the last, in the type to sum in."""
+    """The sum of all inputs of a step but the last, in the accumulation type."""
     return step._replace(
         spec=step.spec._replace(dtype=step.accumulator),
         inputs=step.inputs[:-1],
@@ -281,9 +281,9 @@ def _without_last(step: CombineStep) -> CombineStep:
 
 
 def _from_sum(step: CombineStep) -> CombineStep:
-    """The same step with the sum of all inputs but the last as the first of two."""
+    """The same step with the sum of all inputs but the last as the first of two inputs."""
     options = {**step.how.function.keywords, "before": sum(step.weights[:-1])}
-    # rows of the sum are in the soup's order already
+    # the rows of the sum are already in the soup's order
     orders = (None, step.orders[-1]) if step.orders else ()
     return step._replace(
         inputs=(0, 1),
@@ -294,7 +294,7 @@ def _from_sum(step: CombineStep) -> CombineStep:
 
 
 def _as_checkpoint(sums: dict[str, torch.Tensor]) -> Checkpoint:
-    """Sums as an ingredient in memory."""
+    """Sums as an in-memory ingredient."""
     specs = {}
     for name, tensor in sums.items():
         specs[name] = TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

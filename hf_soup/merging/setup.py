@@ -1,6 +1,6 @@
-"""Opened ingredients, checked once, with all that a merge settles before any weights are chosen.
+"""Opened and checked ingredients, with everything about a merge that is settled before weights are chosen.
 
-From here a mixture becomes a recipe or a plan without another look at headers or configurations: a search makes
+A mixture becomes a recipe or a plan from here without reading headers or configurations again, since a search makes
 hundreds of them.
 """
 
@@ -25,7 +25,7 @@ from .plan import Plan, make_plan
 
 @dataclass(frozen=True)
 class MergeSetup:
-    """All of a merge but the mixture.
+    """Everything about a merge except the mixture.
 
     Args:
         candidates (`tuple[Checkpoint, ...]`):
@@ -67,11 +67,11 @@ class MergeSetup:
 
     @property
     def settings_first(self) -> list[Checkpoint]:
-        """The candidates, that which gives the soup its settings first."""
+        """The candidates, starting with the one that gives the soup its settings."""
         return in_order(self.candidates, self.agreement.settings)
 
     def without_settings(self) -> MergeSetup:
-        """The same ingredients, each with its own settings where it is alone."""
+        """The same ingredients, each with its own settings when it is alone."""
         agreement = self.agreement._replace(settings=None)
         return replace(self, agreement=agreement, averaging=replace(self.averaging, settings=None))
 
@@ -101,7 +101,7 @@ class MergeSetup:
         )
 
     def plan(self, mixture: Mixture) -> Plan:
-        """What the average of a mixture is made of, tensor by tensor.
+        """The plan of a mixture: its operations, tensor by tensor.
 
         Raises:
             [`RecipeError`]: if its weights make no mean, or are of a module that is not there.
@@ -125,7 +125,7 @@ def set_up(
     batchnorm: BatchNormRecord | None = None,
     report: CheckReport | None = None,
 ) -> MergeSetup:
-    """Check ingredients, once, and bind what a merge was asked for.
+    """Check the ingredients once, and bind the options of a merge.
 
     Args:
         candidates (`Sequence[Checkpoint]`):

@@ -1,4 +1,4 @@
-"""What a plan says of one tensor: that it is combined, how and from which ingredients, or that it is copied."""
+"""The planned operation on one tensor: combining it from given ingredients by a method, or copying it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class How(NamedTuple):
-    """A method with its parameters, and what it says of itself.
+    """A method with its parameters and declared properties.
 
     Args:
         function (`functools.partial`):
@@ -80,12 +80,12 @@ class CopyStep(NamedTuple):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Empty, because nothing is weighed."""
+        """Empty, because a copied tensor has no weights."""
         return ()
 
     @property
     def base(self) -> bool:
-        """Never: a base model's buffers are not compared with those of the ingredients."""
+        """Always false: a base model's buffers are not compared with those of the ingredients."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""Metrics: predictions and what follows from them, built-in metrics and those of users, calibration, statistics."""
+"""Metrics: predictions and values derived from them, built-in and custom metrics, calibration, statistics."""
 
 from .built_in import BUILT_IN
 from .load import Metric, load_metric, load_metrics

@@ -1,6 +1,6 @@
-"""The built-in metrics, which need no network, and what each is computed from.
+"""The built-in metrics, which need no network, and the inputs of each.
 
-scikit-learn, scipy and seqeval do the arithmetic.
+The computations are those of scikit-learn, scipy and seqeval.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BuiltIn(NamedTuple):
 
 
 def _sklearn(name: str, **options: Any) -> Callable[..., float]:
-    """A metric of scikit-learn, which is imported when it is computed."""
+    """A metric of scikit-learn, which is imported on first use."""
 
     def function(references: np.ndarray, predictions: np.ndarray) -> float:
         from sklearn import metrics
@@ -49,7 +49,7 @@ def _sklearn(name: str, **options: Any) -> Callable[..., float]:
 
 
 def _correlation(name: str) -> Callable[..., float]:
-    """A correlation of scipy, which is imported when it is computed."""
+    """A correlation of scipy, which is imported on first use."""
 
     def function(references: np.ndarray, predictions: np.ndarray) -> float:
         import warnings
@@ -57,7 +57,7 @@ def _correlation(name: str) -> Callable[..., float]:
         from scipy import stats
 
         with warnings.catch_warnings():
-            # of values that are all the same it is NaN, and where a score is used NaN is an error
+            # for constant values it is NaN, which is an error where a score is used
             warnings.simplefilter("ignore", stats.ConstantInputWarning)
             return getattr(stats, name)(predictions, references).statistic
 
@@ -92,7 +92,7 @@ def _brier(references: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
-    """F1 of entities, which are right if all of their words are."""
+    """F1 of entities, which are correct if all of their words are."""
     try:
         from seqeval.metrics import f1_score
     except ImportError:
@@ -101,18 +101,18 @@ def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Seque
 
 
 def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
-    """The share of texts that are the reference, but for blanks around them."""
+    """The share of texts that equal the reference, ignoring surrounding blanks."""
     pairs = zip(predictions, references, strict=True)
     matches = sum(prediction.strip() == reference.strip() for prediction, reference in pairs)
     return matches / len(references)
 
 
-# Functions get references first, as scikit-learn has it.
+# Functions take references first, as in scikit-learn.
 _CHOICE = ("classes", "labels")
 _ONE_CLASS = ("classes",)
 _VALUES = ("values",)
 BUILT_IN: dict[str, BuiltIn] = {
-    "accuracy": BuiltIn("decisions", _CHOICE, _sklearn("accuracy_score")),  # of labels: all of an example right
+    "accuracy": BuiltIn("decisions", _CHOICE, _sklearn("accuracy_score")),  # of labels: all of a row correct
     "f1": BuiltIn("decisions", _ONE_CLASS, _f1_binary),
     "f1_macro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="macro", zero_division=0)),
     "f1_micro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="micro", zero_division=0)),
@@ -131,7 +131,7 @@ BUILT_IN: dict[str, BuiltIn] = {
 
 
 def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
-    """What a metric compares.
+    """The two inputs that a metric compares.
 
     Args:
         predictions ([`Predictions`]):
@@ -151,14 +151,14 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
 
 
 def _tags(predictions: Predictions, classes: np.ndarray) -> list[list[str]]:
-    """The names of classes, or their numbers where they have none, row by row."""
+    """The names of classes, or their numbers if they have none, row by row."""
     import numpy as np
 
     if predictions.names:
         tags = [predictions.names[index] for index in classes]
     else:
         tags = [str(index) for index in classes]
-    # Words of one row lie side by side: a row begins where the number of the row changes.
+    # The words of a row are adjacent: a row begins where the row number changes.
     starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
     ends = [*starts[1:], len(tags)]
     return [tags[start:end] for start, end in zip(starts, ends, strict=True)]

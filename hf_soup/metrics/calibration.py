@@ -1,6 +1,6 @@
-"""How well the confidence of a model matches its accuracy: calibration errors, reliability diagrams, temperature.
+"""How well a model's confidence matches its accuracy: calibration errors, reliability diagrams, temperature.
 
-Arrays in, numbers out. The confidence of a prediction is the probability of its likeliest class.
+Inputs are arrays and results are numbers. The confidence of a prediction is the probability of its likeliest class.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BINS = 15
-MOST_TEMPERATURE = 100  # and its inverse is the least
+MOST_TEMPERATURE = 100  # its inverse is the smallest
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +97,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["w
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
     if by == "mass":
-        # quantiles, of which several are the same where many confidences are
+        # quantiles, several of which coincide if many confidences are equal
         edges = np.unique(np.quantile(confidence, edges))
-        if len(edges) == 1:  # all confidences are equal, and a bin needs some width
+        if len(edges) == 1:  # all confidences are equal, but a bin needs some width
             edges = np.array([edges[0], np.nextafter(edges[0], 2)])
     (accuracy, mean), edges, _ = stats.binned_statistic(confidence, [right, confidence], "mean", bins=edges)
     count, _ = np.histogram(confidence, edges)
@@ -157,7 +157,7 @@ def fit_temperature(predictions: Predictions) -> float:
     def loss(log_temperature: float) -> float:
         return float(losses(with_temperature(predictions, np.exp(log_temperature))).mean())
 
-    # by its logarithm, in which the loss has one minimum and too sure and too unsure are treated alike
+    # over its logarithm, in which the loss has one minimum and over- and underconfidence are symmetric
     bounds = (-np.log(MOST_TEMPERATURE), np.log(MOST_TEMPERATURE))
     minimum = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(minimum.x))

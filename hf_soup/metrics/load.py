@@ -1,6 +1,6 @@
-"""From whatever a user calls a metric to a [`Metric`], and from a built-in one to an `evaluate.Metric`.
+"""Loading of a [`Metric`] from any form that a user may give, and of a built-in one as an `evaluate.Metric`.
 
-It computes nothing itself and runs no model.
+Nothing is computed here, and no model is run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Given: TypeAlias = str | Callable[..., Any] | evaluate.EvaluationModule
 
 
-PADDING = -100  # of Trainer, for logits and labels of words
+PADDING = -100  # Trainer's value for logits and labels of padding
 WAYS = (
     "or give a function of transformers.EvalPrediction, an evaluate.Metric, or the path of a metric's script (others "
     "come from evaluate.load, which needs the network)"
@@ -57,7 +57,7 @@ class Metric:
 
     @property
     def counts(self) -> bool:
-        """Whether it is the share of items that are right, so that a part of them bounds it."""
+        """Whether the metric is the share of correct items, so that partial results bound it."""
         return self.identity == "accuracy"
 
 
@@ -83,7 +83,7 @@ def load_metric(name: str) -> evaluate.Metric:
 
     built_in = BUILT_IN[name]
 
-    # Defined here, because `evaluate` is imported only where it is needed.
+    # Defined here, because `evaluate` is imported only on demand.
     class Ours(evaluate.Metric):
         built_in_name = name
 
@@ -101,7 +101,7 @@ def load_metric(name: str) -> evaluate.Metric:
 
 
 def _features(built_in: BuiltIn) -> list[datasets.Features]:
-    """The forms of predictions and references that `evaluate` checks the inputs of a built-in metric against."""
+    """The forms of predictions and references against which `evaluate` checks the inputs of a built-in metric."""
     import datasets
 
     number, text = datasets.Value("float64"), datasets.Value("string")
@@ -143,7 +143,7 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
 
 
 def _load(given: Given) -> Metric:
-    """One metric, whatever a user calls it."""
+    """Load one metric in any of the supported forms."""
     if isinstance(given, str):
         if given in BUILT_IN:
             return _built_in(given)
@@ -152,7 +152,7 @@ def _load(given: Given) -> Metric:
         name = getattr(given, "built_in_name", None)
         if name is None:
             return _foreign(given)
-        return _built_in(name)  # made by `load_metric`; the built-in metric itself knows its kinds and direction
+        return _built_in(name)  # made by `load_metric`; the built-in metric itself has its kinds and direction
     if callable(given):
         return _from_function(given)
     raise RecipeError(f"{given!r} is not a metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
@@ -173,7 +173,7 @@ def _built_in(name: str) -> Metric:
 
 
 def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
-    """A metric of `evaluate`: it gets classes, values or labels; tags row by row where rows have several; or texts."""
+    """A metric of `evaluate`; its inputs are classes, values or labels, tags by row if rows have several, or texts."""
     name = getattr(metric, "name", None) or type(metric).__name__
     _refuse_combined(metric)
 
@@ -187,7 +187,7 @@ def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> 
         references, outputs = metric_inputs(predictions, takes)
         try:
             values = metric.compute(predictions=outputs, references=references)
-        except Exception as error:  # whatever a metric of others trips over
+        except Exception as error:  # a custom metric may raise anything
             raise EvaluationError(f"the metric {name!r} failed: {one_line(error)}") from error
         return _numbers(values, name)
 
@@ -195,7 +195,7 @@ def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> 
 
 
 def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
-    """Refuse built-in metrics in `evaluate.combine`, which gives all of its metrics the same inputs: decisions.
+    """Refuse built-in metrics in `evaluate.combine`, which passes the same inputs (decisions) to all of its metrics.
 
     Raises:
         [`RecipeError`]: if one takes something else.
@@ -233,7 +233,7 @@ def _as_trainer_has_it(predictions: Predictions) -> tuple[Any, Any]:
     rows, counts = np.unique(predictions.rows, return_counts=True)
     if predictions.kind != "classes" or counts.max(initial=1) == 1:
         return logits, labels
-    # place of each word within its row: its index less that of the row's first word
+    # position of each word in its row: its index minus that of the row's first word
     firsts = np.cumsum(counts) - counts
     places = np.arange(len(predictions.rows)) - np.repeat(firsts, counts)
     cells = np.repeat(np.arange(len(rows)), counts), places
@@ -244,7 +244,7 @@ def _as_trainer_has_it(predictions: Predictions) -> tuple[Any, Any]:
 
 
 def _numbers(answer: Any, name: str) -> dict[str, float]:
-    """Every number of a metric's answer, which may be one number; lists (scores of each class) are left out."""
+    """Every number in a metric's result, which may be a single number; lists (scores per class) are ignored."""
     import numbers
 
     if isinstance(answer, Mapping):
@@ -259,12 +259,12 @@ def _numbers(answer: Any, name: str) -> dict[str, float]:
 
 
 def _from_evaluate(name: str) -> evaluate.EvaluationModule:
-    """A metric from a script on this machine or from the Hub."""
+    """A metric from a local script or from the Hub."""
     import evaluate
 
     try:
         return evaluate.load(name, keep_in_memory=True)
-    except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
+    except Exception as error:  # evaluate passes on any error of its network or of the script's imports
         if os.path.exists(name):
             raise RecipeError(f"{name} does not load as a metric of evaluate: {one_line(error)}") from None
         reason = one_line(str(error) or type(error).__name__, 200)
@@ -273,12 +273,12 @@ def _from_evaluate(name: str) -> evaluate.EvaluationModule:
 
 
 def _content(name: str) -> str:
-    """What stands for a metric of `evaluate` in the cache: its name, and of a script its content as well."""
+    """The identity of an `evaluate` metric in the cache: its name, and for a script also its content."""
     import xxhash
 
     path = Path(name)
     if path.is_file():
         files = [path]
     else:
-        files = sorted(path.glob("*.py"))  # a name that is no path has none
+        files = sorted(path.glob("*.py"))  # a name that is not a path has no content
     return name + "".join(xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files)

@@ -1,10 +1,10 @@
-"""Predictions of models, in four kinds, and what follows from them: probabilities, decisions, losses. Arrays only.
+"""Predictions of models, in four kinds, and values derived from them: probabilities, decisions, losses. Arrays only.
 
-A task says which kind its models give; metrics, ensembles and calibration know the kinds and no task:
+A task determines the kind of its models; metrics, ensembles and calibration depend on the kind only:
 - `"classes"`: one of several classes, from logits;
 - `"labels"`: each of several labels or not, from logits;
 - `"values"`: a number;
-- `"tokens"`: the next token, of which only the log-probability of the right one is kept (a vocabulary is large).
+- `"tokens"`: the next token, for which only the log-probability of the correct one is kept (vocabularies are large).
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Predictions(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """How many rows of the data set these items are of."""
+        """How many rows of the data set these items belong to."""
         return len(set(self.rows.tolist()))
 
     def take(self, rows: np.ndarray) -> Predictions:
         """The items of some rows, which may repeat: row `rows[i]` of these is row `i` of the result."""
         import numpy as np
 
-        # Items are in the order of rows, so that those of one row lie side by side.
+        # Items are in the order of rows, so the items of a row are adjacent.
         starts, ends = np.searchsorted(self.rows, np.stack([rows, rows + 1]))
         sizes = ends - starts
         new_starts = np.cumsum(sizes) - sizes
@@ -96,7 +96,7 @@ def probabilities(predictions: Predictions) -> np.ndarray:
 
 
 def decisions(predictions: Predictions) -> np.ndarray:
-    """The likeliest class, each label that is likelier than not, or the value, in the shape of `labels`.
+    """The likeliest class, the labels with a probability above one half, or the value, in the shape of `labels`.
 
     Raises:
         [`EvaluationError`]: for tokens.
@@ -111,7 +111,7 @@ def decisions(predictions: Predictions) -> np.ndarray:
 
 
 def right(predictions: Predictions) -> np.ndarray:
-    """Which items are right, all labels of an example together; bool of shape `(items,)`."""
+    """Which items are correct, all labels of an example together; bool of shape `(items,)`."""
     agree = decisions(predictions) == predictions.labels
     if predictions.kind == "labels":
         return agree.all(axis=1)
@@ -119,7 +119,7 @@ def right(predictions: Predictions) -> np.ndarray:
 
 
 def losses(predictions: Predictions) -> np.ndarray:
-    """The loss of each item, float64 of shape `(items,)`, as transformers' models define it.
+    """The loss of each item, float64 of shape `(items,)`, as defined by transformers' models.
 
     Cross-entropy, mean binary cross-entropy over the labels, squared error, or negative log-likelihood of the token.
     """
@@ -138,8 +138,8 @@ def losses(predictions: Predictions) -> np.ndarray:
 
 
 def disagreement(first: Predictions, second: Predictions) -> float:
-    """How differently two models decide: the share of items with another decision, of values the root mean square
-    difference, of tokens that of the log-probabilities.
+    """How much the decisions of two models differ: the share of items with different decisions; for values the root
+    mean square difference, and for tokens that of the log-probabilities.
 
     Raises:
         [`EvaluationError`]: if they did not see the same examples.
@@ -156,13 +156,13 @@ def disagreement(first: Predictions, second: Predictions) -> float:
 
 
 def joined(predictions: Sequence[Predictions]) -> Predictions:
-    """Predictions on different rows as one, in the order of the data set."""
+    """Join predictions on different rows, in the order of the data set."""
     import numpy as np
 
     logits = np.concatenate([piece.logits for piece in predictions])
     labels = np.concatenate([piece.labels for piece in predictions])
     rows = np.concatenate([piece.rows for piece in predictions])
-    order = np.argsort(rows, kind="stable")  # words of one row stay in their order
+    order = np.argsort(rows, kind="stable")  # the words of a row keep their order
     seconds = sum(piece.seconds for piece in predictions)
     return predictions[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
 

@@ -1,7 +1,7 @@
-"""How certain a score or difference is: bootstrap over examples, equal resamples for all models, and McNemar's test.
+"""The uncertainty of a score or difference: a bootstrap with the same resamples for all models, and McNemar's test.
 
-A metric that follows from sums over examples (counts, losses, bins of confidence) is computed for all resamples at
-once: the sums of a resample are its counts times the sums of each example. Other metrics are computed again for each.
+A metric that is a function of sums over examples (counts, losses, bins of confidence) is computed for all resamples at
+once: the sums of a resample are its counts times the sums of each example. Other metrics are recomputed for each.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 SHARES = ("accuracy", "f1", "f1_macro", "f1_micro", "seqeval_f1", "exact_match", "ece")  # shown in percent
 RESAMPLES = 10_000
-SLOW_RESAMPLES = 200  # of metrics that are no sums: enough for a standard deviation, not for percentiles
-MOST_CLASSES = 100  # with more, sums for each class are not worth their memory
-CHUNK = 2**24  # counts that are held in memory at a time
-NORMAL_QUANTILE = 1.96  # 97.5 % of a normal distribution lie below so many standard deviations
+SLOW_RESAMPLES = 200  # for metrics that are not sums: enough for a standard deviation, but not for percentiles
+MOST_CLASSES = 100  # with more, sums per class would take too much memory
+CHUNK = 2**24  # counts that are in memory at a time
+NORMAL_QUANTILE = 1.96  # 97.5 % of a normal distribution is below this many standard deviations
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval, where one is known, in the unit of what was measured."""
+    """An estimate and its 95 % interval, if known, in the unit of the measured quantity."""
 
     value: float
     low: float | None = None
@@ -87,7 +87,7 @@ def resampled(
 
 
 def _sums_of_all(metric: Metric, members: Sequence[Predictions]) -> list[Sums] | None:
-    """A metric of several models as sums over examples, or `None` where it is none."""
+    """A metric of several models as sums over examples, or `None` if it is not a function of sums."""
     if metric.identity != metric.name:  # not a built-in one
         return None
     sums = []
@@ -117,16 +117,16 @@ def _resampled_sums(sums: Sequence[Sums], resamples: int, seed: int) -> np.ndarr
     widths = [member.columns.shape[1] for member in sums]
     totals_of_members = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
     values = []
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
+    with np.errstate(divide="ignore", invalid="ignore"):  # for example, a resample without a class
         for member, member_totals in zip(sums, totals_of_members, strict=True):
             values.append(member.value(member_totals))
     return np.stack(values)
 
 
 def _centred(distribution: np.ndarray, metric: Metric, members: Sequence[Predictions]) -> np.ndarray:
-    """Calibration errors of resamples, moved so that their mean is the error of all examples.
+    """Calibration errors of resamples, shifted so that their mean is the error on all examples.
 
-    Noise looks like calibration error, so that resamples lie too high, which says nothing of the estimate.
+    Noise increases the calibration error, so the resamples are biased upwards, independently of the estimate.
     """
     import numpy as np
 
@@ -137,7 +137,7 @@ def _centred(distribution: np.ndarray, metric: Metric, members: Sequence[Predict
 def _resampled_slowly(
     metric: Metric, name: str, members: Sequence[Predictions], resamples: int, seed: int
 ) -> np.ndarray:
-    """Values of a metric that is computed again for each resample; of shape `(models, resamples)`."""
+    """Values of a metric that is recomputed for each resample; of shape `(models, resamples)`."""
     import numpy as np
 
     ids = np.unique(members[0].rows)
@@ -151,15 +151,15 @@ def _resampled_slowly(
 
 
 def _value_or_nan(metric: Metric, name: str, predictions: Predictions) -> float:
-    """A metric on a resample, which may lack what it needs, such as a class."""
+    """The value of a metric on a resample; NaN if the resample lacks what the metric needs, such as a class."""
     try:
         return metric.compute(predictions).get(name, float("nan"))
-    except Exception:  # whatever a function of others trips over; on all examples it did not
+    except Exception:  # a custom metric may raise anything on a resample, although it succeeded on all examples
         return float("nan")
 
 
 def interval(value: float, distribution: np.ndarray) -> Interval:
-    """The 95 % interval of a value: percentiles of its resamples, or of a normal distribution where these are few."""
+    """The 95 % interval of a value: percentiles of its resamples, or of a normal distribution if there are few."""
     import numpy as np
 
     if not np.isfinite(distribution).any():
@@ -172,12 +172,12 @@ def interval(value: float, distribution: np.ndarray) -> Interval:
 
 
 def formatted(metric: str, value: float) -> str:
-    """A value of a metric, in percent where the metric is a share."""
+    """A value of a metric as text, in percent if the metric is a share."""
     return f"{100 * value:.1f}" if metric in SHARES else f"{value:.4f}"
 
 
 def signed(metric: str, difference: float | None) -> str:
-    """A difference with its sign, in points where the metric is a share."""
+    """A difference with its sign, in points if the metric is a share."""
     if difference is None:
         return "?"
     if metric in SHARES:
@@ -201,7 +201,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """
     from scipy import stats
 
-    # Only examples on which one model alone is right tell the two apart; of these each has half by chance.
+    # Only examples on which exactly one model is correct matter; by chance, each model has half of these.
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     if only_a + only_b == 0:
         return 1.0
@@ -209,7 +209,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def metric_sums(name: str, predictions: Predictions) -> Sums | None:
-    """A built-in metric as sums over examples, or `None` where it is none."""
+    """A built-in metric as sums over examples, or `None` if it is not a function of sums."""
     if name in _MEANS:
         return _mean_sums(name, predictions)
     if name in _OF_COUNTS:
@@ -226,10 +226,10 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
 
 
 def _per_row(predictions: Predictions, items: np.ndarray) -> np.ndarray:
-    """Sums over the items of each row, which lie side by side."""
+    """Sums over the items of each row, which are adjacent."""
     import numpy as np
 
-    # where the number of the row changes, the first item included
+    # where the row number changes, including the first item
     starts = np.flatnonzero(np.diff(predictions.rows, prepend=predictions.rows[0] - 1))
     return np.add.reduceat(items.astype(np.float64), starts, axis=0)
 
@@ -241,13 +241,13 @@ def _brier_scores(predictions: Predictions) -> np.ndarray:
     class_probabilities = probabilities(predictions)
     classes = class_probabilities.shape[1]
     squares = np.square(class_probabilities - np.eye(classes)[predictions.labels]).sum(axis=1)
-    if classes == 2:  # of the second class alone; that of the first is the same
+    if classes == 2:  # of the second class only, since that of the first is equal
         return squares / 2
     return squares
 
 
 _OF_COUNTS = ("f1", "f1_macro", "f1_micro", "matthews_correlation")
-# metric that is a mean over items, or follows from it -> what it is the mean of
+# metric that is a mean over items, or a function of one -> the quantity that is averaged
 _MEANS = {
     "accuracy": right,
     "loss": losses,
@@ -259,7 +259,7 @@ _MEANS = {
 
 
 def _mean_sums(name: str, predictions: Predictions) -> Sums:
-    """Of each row: the sum over its items, and their number."""
+    """For each row, the sum over its items, and their number."""
     import numpy as np
 
     items = _MEANS[name](predictions)
@@ -275,7 +275,7 @@ def _mean_sums(name: str, predictions: Predictions) -> Sums:
 
 
 def _count_sums(name: str, predictions: Predictions) -> Sums:
-    """Of each row: how often each class or label was predicted rightly, predicted, and right; and its items."""
+    """For each row, how often each class or label was correctly predicted, predicted, and true; and its items."""
     import numpy as np
 
     n_classes = predictions.logits.shape[1]
@@ -284,7 +284,7 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
         predicted, true = np.eye(n_classes)[predicted], np.eye(n_classes)[true]
     items = np.concatenate([predicted * true, predicted, true, np.ones((len(true), 1))], axis=1)
 
-    # F1 = 2 TP / (2 TP + FP + FN): twice the hits by how often predicted and how often right
+    # F1 = 2 TP / (2 TP + FP + FN): twice the hits divided by the number predicted plus the number true
     def value(sums: np.ndarray) -> np.ndarray:
         hits, predicted, true, total = np.split(sums, [n_classes, 2 * n_classes, 3 * n_classes], axis=-1)
         if name == "f1":  # of the second class, which is the positive one
@@ -293,7 +293,7 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
             return np.nan_to_num(2 * hits.sum(-1) / (predicted + true).sum(-1))
         if name == "f1_macro":
             by_class = 2 * hits / (predicted + true)
-            # scikit-learn leaves classes out that are neither predicted nor right, but counts such labels as 0
+            # scikit-learn ignores classes that are neither predicted nor true, but counts such labels as 0
             if predictions.kind == "labels":
                 return np.nan_to_num(by_class).mean(-1)
             return np.nanmean(by_class, axis=-1)
@@ -303,7 +303,7 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
 
 
 def _matthews(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Matthews correlation of several classes, from counts of each on the last axis; 0 where it is not defined."""
+    """Matthews correlation of several classes, from counts of each on the last axis; 0 if it is undefined."""
     import numpy as np
 
     covariance = total * hits.sum(-1) - (predicted * true).sum(-1)
@@ -313,7 +313,7 @@ def _matthews(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray, total: 
 
 
 def _bin_sums(predictions: Predictions) -> Sums:
-    """Of each bin of confidence: confidence less how often right, whose sizes over the examples are the ECE."""
+    """For each bin, the sum of confidence minus correctness; the ECE is the sum of their sizes per example."""
     import numpy as np
 
     confidence = probabilities(predictions).max(axis=1)
@@ -325,10 +325,10 @@ def _bin_sums(predictions: Predictions) -> Sums:
 
 
 def _moment_sums(predictions: Predictions) -> Sums:
-    """Of each row: the moments that Pearson's correlation follows from."""
+    """For each row, the moments from which Pearson's correlation is computed."""
     import numpy as np
 
-    # without their means, which change nothing but rounding: differences of large sums would lose digits
+    # Centred for accuracy, since differences of large sums would lose digits; the correlation does not change.
     outputs = predictions.logits.astype(np.float64)
     x = outputs - outputs.mean()
     y = predictions.labels - predictions.labels.mean()
@@ -342,7 +342,7 @@ def _moment_sums(predictions: Predictions) -> Sums:
 
 
 def _entity_sums(predictions: Predictions) -> Sums:
-    """Of each row: entities that are predicted rightly, predicted, and right."""
+    """For each row, the entities that are predicted correctly, predicted, and true."""
     import numpy as np
     from seqeval.metrics.sequence_labeling import get_entities
 

@@ -59,7 +59,7 @@ def trial_row(trial: Trial) -> str:
 
 
 def inline_code(text: object) -> str:
-    """Text between backticks, from which it cannot break out."""
+    """Text as inline code, with a fence of backticks that the text cannot close."""
     return "`" + re.sub(r"[`|<>\s]+", " ", printable(str(text))).strip() + "`"
 
 

@@ -192,7 +192,7 @@ def check_most(most: int | None, name: str = "max_ingredients") -> None:
 
 
 def _compared_with(score: Score, before: Score, kept: bool) -> str:
-    """What a trial gains or loses, in the words of the tables."""
+    """The gain or loss of a trial, in the words used in tables."""
     if score.value == before.value:
         return f"stays at {before.value:.4f}"
     change = f"{abs(score.value - before.value):.4f} ({before.value:.4f} to {score.value:.4f})"

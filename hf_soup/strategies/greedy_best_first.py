@@ -58,8 +58,8 @@ def greedy_best_first(
                 candidates.append(item)
                 mixtures.append(mixture)
                 tried.append(trial_name)
-        # 2. Score all of them and accept the best if it reaches the threshold; if none does, another round would be
-        # alike.
+        # 2. Score all of them and accept the best if it reaches the threshold; if none does, another round would have
+        # the same result.
         best = search.attempt_best(mixtures, tried)
         if best is None:
             break

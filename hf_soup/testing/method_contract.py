@@ -12,7 +12,7 @@ from .promises import Promises
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = (1.0, 2.0, 0.5)  # of the three tensors that methods are tried on
+WEIGHTS = (1.0, 2.0, 0.5)  # of the three tensors with which methods are tested
 NUMBER = 20  # of elements of the tensors that come in pieces
 
 
@@ -48,7 +48,7 @@ def check_method(function: Callable[..., Any]) -> None:
 
 
 class _Method:
-    """A method that is given what a merge would give it, and whose results are checked at once.
+    """A method that is called with the arguments of a merge, and whose results are checked at once.
 
     Args:
         function (`Callable`):
@@ -99,7 +99,7 @@ class _Method:
         out: torch.Tensor,
         given: str,
     ) -> Any:
-        """Whatever the method returns when it is given what it asks for."""
+        """The method's result for the arguments that it requests."""
         import torch
 
         provided = {"base": base, "out": out, "rng": torch.Generator().manual_seed(0)}
@@ -112,7 +112,7 @@ class _Method:
 def _check_combination(
     method: _Method, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator
 ) -> None:
-    """Check what every method promises, with tensors of one shape and type."""
+    """Check the promises of every method, with tensors of one shape and type."""
     import torch
 
     tensors = [torch.randn(shape, generator=generator, dtype=dtype) for _ in WEIGHTS]
@@ -127,7 +127,7 @@ def _check_combination(
     if not torch.allclose(result, doubled):
         outcome = f"does not take weights as relative: it returned {result} for {WEIGHTS} and {doubled} for {twice}"
         method.promises.broken("depend only on the ratios of the weights", outcome)
-    # With few bits the sum of three copies is exact, so that the result has to be exactly the copy.
+    # With few bits, the sum of three copies is exact, so the result has to equal the copy.
     copy = tensors[0].to(torch.bfloat16).to(dtype)
     of_copies = method([copy] * 3, (1.0, 1.0, 1.0), copy, dtype)
     if not torch.equal(of_copies, copy):
@@ -138,7 +138,7 @@ def _check_combination(
 
 
 def _check_pieces(method: _Method) -> None:
-    """Check what a method promises that asks for `out` or is declared elementwise."""
+    """Check the promises of a method that asks for `out` or is declared elementwise."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -159,7 +159,7 @@ def _check_pieces(method: _Method) -> None:
 
 
 def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Tensor, whole: torch.Tensor) -> None:
-    """Check what a method promises that writes its result into `out`.
+    """Check the promises of a method that writes its result into `out`.
 
     Args:
         method ([`_Method`]):
@@ -176,7 +176,7 @@ def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Ten
     buffer, out = torch.empty(NUMBER), torch.empty(NUMBER)
 
     def in_one_buffer() -> Iterator[torch.Tensor]:
-        """The first as it is stored, the others one after the other in the same memory, as a merge hands them over."""
+        """The first tensor as it is stored, the others one after the other in the same memory, as in a merge."""
         first, *others = tensors
         yield first
         for tensor in others:

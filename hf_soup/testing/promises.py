@@ -1,4 +1,4 @@
-"""What contracts share: a broken promise told in one sentence, with the name of the function and what it returned."""
+"""Shared code of the contracts: a broken promise is reported in one sentence, with the function and its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Promises:
         self.title = f'the {kind} "{getattr(function, "__name__", type(function).__name__)}"'
 
     def broken(self, promise: str, outcome: str) -> NoReturn:
-        """Say which promise was broken, and how.
+        """Raise an error that states which promise was broken, and how.
 
         Args:
             promise (`str`):
@@ -47,14 +47,14 @@ class Promises:
         raise AssertionError(f"{self.title} has to {promise}, but it {' '.join(outcome.split())}.")
 
     def broken_by_value(self, promise: str, value: object, given: str) -> NoReturn:
-        """Say which promise was broken by a value that was returned; `given` says what it was returned for."""
+        """Raise an error about a promise broken by a returned value; `given` describes the input."""
         self.broken(promise, f"returned {_shown(value)} {given}")
 
     @contextlib.contextmanager
     def raising(self, promise: str, given: str) -> Iterator[None]:
-        """Say which promise was broken by an error of the function itself, which is shown and chained.
+        """Report which promise was broken by an error of the function itself, which is shown and chained.
 
-        A library that is not installed is no broken promise, and passes through.
+        A missing library does not break a promise, so its error is passed on.
         """
         try:
             yield

@@ -75,7 +75,7 @@ def _chosen(promises: Promises, ingredients: Sequence[Ingredient], higher_is_bet
 
 
 def _check_mixture(promises: Promises, mixture: Mixture, ingredients: Sequence[Ingredient], given: str) -> None:
-    """Refuse ingredients that were not given, and weights that make no mean."""
+    """Refuse ingredients that were not given, and weights that do not define a mean."""
     unknown = [item for item in mixture.ingredients if item not in (*ingredients, BASE)]
     if unknown:
         what = f"{unknown[0].name!r} from {unknown[0].source!r}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_task(task: Task) -> None:
-    """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
+    """Check the contract of a task: its example is scored completely, in any batches and order, with the model's loss.
 
     Args:
         task (`ModuleType`):
@@ -29,7 +29,7 @@ def check_task(task: Task) -> None:
     _check_declarations(task, name)
     model, processing_class = model_for(task)
     data = example_of(task)
-    # A configuration that was loaded names the class; that of a model that was just built does not.
+    # A loaded configuration names the class; that of a model that was just built does not.
     config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
     assert task.fits(config), f"{name} does not fit its own example"
     predictions = _check_predictions(task, name, model, processing_class, data)
@@ -39,7 +39,7 @@ def check_task(task: Task) -> None:
 
 
 def _check_declarations(task: Task, name: str) -> None:
-    """What a task says of itself."""
+    """Check the declarations of a task."""
     import transformers
 
     assert task.__doc__, f"{name} does not say what it is"
@@ -51,7 +51,7 @@ def _check_declarations(task: Task, name: str) -> None:
 def _check_predictions(
     task: Task, name: str, model: PreTrainedModel, processing_class: Any, data: Dataset
 ) -> Predictions:
-    """Predictions of a task's example, which are whole and the same in any batches and order."""
+    """Predictions for a task's example, which have to be complete and the same in any batches and order."""
     import numpy as np
 
     def predict(rows: Dataset, batch_size: int | None = None) -> Predictions:
