@@ -144,7 +144,17 @@ def _is_written_anew(name: str) -> bool:
 
 def _stays_behind(file: str) -> bool:
     """Whether a file with this name (without its folder) is of no use to a soup."""
-    return any(pattern.fullmatch(file) for pattern in (TRAINING, LOGS, WEIGHTS, PROGRAMS))
+    return is_of_training(file) or any(pattern.fullmatch(file) for pattern in (WEIGHTS, PROGRAMS))
+
+
+def is_of_training(file: str) -> bool:
+    """Whether a file with this name (without its folder) is a state or a log that Trainer and the like write.
+
+    Args:
+        file (`str`):
+            Name of the file.
+    """
+    return any(pattern.fullmatch(file) for pattern in (TRAINING, LOGS))
 
 
 def sizes_in(folder: Path) -> dict[str, int]:

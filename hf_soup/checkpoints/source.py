@@ -21,7 +21,7 @@ from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
-from .companion_files import MODULES, SortedFiles, sort_files, without_links, without_unreadable
+from .companion_files import MODULES, SortedFiles, is_of_training, sort_files, without_links, without_unreadable
 from .content import file_state
 from .folder import checkpoint_of_trainer, has_weights, pickled_files, read_config, read_pickles, read_specs
 from .hub_pins import pin_repository
@@ -334,10 +334,11 @@ def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
 
 
 def _left_notes(name: str, sorted_files: SortedFiles) -> list[str]:
-    """A note about the files of an ingredient that a soup does not take over."""
-    if not sorted_files.left:
+    """A note about files that a soup does not take over, other than states and logs of training."""
+    left = [file for file in sorted_files.left if not is_of_training(file)]
+    if not left:
         return []
-    return [f"of the files of {name} a soup leaves behind {listed(sorted_files.left, LEFT_SHOWN)}"]
+    return [f"of the files of {name} a soup leaves behind {listed(left, LEFT_SHOWN)}"]
 
 
 def _open_pickles(

@@ -319,6 +319,7 @@ def test_what_is_left_behind_is_said_once_for_all(tmp_path, text_runs):
     for run in text_runs:
         folders.append(tmp_path / run.name)
         shutil.copytree(run, folders[-1])
-        (folders[-1] / "training_args.bin").write_bytes(b"x")
+        (folders[-1] / "model_head.pkl").write_bytes(b"x")
+        (folders[-1] / "training_args.bin").write_bytes(b"x")  # every run of Trainer has it, so it needs no note
     (note,) = [note for note in hf_soup.check(folders).notes if "leaves behind" in note]
-    assert note == "of the files of run-0, run-1, run-2 a soup leaves behind training_args.bin"
+    assert note == "of the files of run-0, run-1, run-2 a soup leaves behind model_head.pkl"
