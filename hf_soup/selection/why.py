@@ -61,7 +61,8 @@ def _compare_with_single(mixture: Mixture, score: Score, best: Ingredient, trial
     if gained < 0:
         return f"{result}, which {score.n} examples can tell from chance ({ends})"
     # The best of many trials looks better than it is on the examples that it was chosen on, whatever the interval.
-    return f"{result} on the {score.n} examples that it was chosen on ({ends}); others have to tell if it is a gain"
+    where = f"on the {score.n} examples that it was chosen on ({ends})"
+    return f"{result} {where}; only other examples can show whether it is a gain"
 
 
 def _explain_single(kept: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:

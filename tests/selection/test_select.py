@@ -64,14 +64,14 @@ def test_why_of_one_ingredient():
         (
             1,
             0.01,
-            " on the 100 examples that it was chosen on (95 % interval +0.0100 to +0.0300); others have to tell "
-            "if it is a gain.",
+            " on the 100 examples that it was chosen on (95 % interval +0.0100 to +0.0300); only other examples "
+            "can show whether it is a gain.",
         ),
         (
             -1,
             0.01,
-            " on the 100 examples that it was chosen on (95 % interval -0.0300 to -0.0100); others have to tell "
-            "if it is a gain.",
+            " on the 100 examples that it was chosen on (95 % interval -0.0300 to -0.0100); only other examples "
+            "can show whether it is a gain.",
         ),
         (1, 0.05, ", which 100 examples cannot tell from nothing (95 % interval -0.0300 to +0.0700)."),
     ],
