@@ -22,7 +22,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,17 @@ class Runs:
         names = {run.name for run in runs}
         return [run for run in self.sweep if run_of(run) in names]
 
+    def late(self, runs: Sequence[hf_soup.Run], count: int) -> list[hf_soup.Run]:
+        """The last checkpoints of some runs, so many of each."""
+        late = []
+        for run in runs:
+            late += sorted(self.checkpoints([run]), key=lambda checkpoint: checkpoint.state["step"])[-count:]
+        return late
+
+    def by_loss(self) -> Runs:
+        """The same runs, with an evaluator that selects by the loss."""
+        return replace(self, evaluator=replace(self.evaluator, metric="loss"))
+
     def merge(self, runs: Sequence[hf_soup.Run], **options: Any) -> hf_soup.Soup:
         """A soup of some runs; BatchNorm statistics of image models are estimated again."""
         if self.train is not None and len(runs) > 1:
@@ -228,6 +239,19 @@ POLICIES: dict[str, Callable[[Runs], hf_soup.Soup]] = {
     "uniform of seeds": lambda runs: runs.merge(runs.seeds),
     "greedy": lambda runs: runs.search(runs.grid, "greedy"),
     "greedy, refined": lambda runs: runs.search(runs.refined, "greedy"),
+    "greedy, ties by loss": lambda runs: runs.search(runs.grid, "greedy", accept="loss"),
+    "greedy, one standard error": lambda runs: runs.search(runs.grid, "greedy", one_standard_error=True),
+    "greedy by loss": lambda runs: runs.by_loss().search(runs.grid, "greedy"),
+    "greedy by loss, refined": lambda runs: runs.by_loss().search(runs.refined, "greedy"),
+    "ensemble weights": lambda runs: runs.search(runs.grid, "ensemble_weights"),
+    "ensemble weights, refined": lambda runs: runs.search(runs.refined, "ensemble_weights"),
+    "bagged greedy": lambda runs: runs.search(runs.grid, "bagged_greedy"),
+    "bagged greedy, refined": lambda runs: runs.search(runs.refined, "bagged_greedy"),
+    "auto": lambda runs: runs.search(runs.grid, "auto"),
+    "auto, refined": lambda runs: runs.search(runs.refined, "auto"),
+    "uniform of seeds, last two epochs": lambda runs: runs.merge(runs.late(runs.seeds, 2)),
+    "uniform of seeds, all epochs": lambda runs: runs.merge(runs.checkpoints(runs.seeds)),
+    "best run, last two epochs": lambda runs: runs.merge(runs.late(best_of(runs.grid), 2)),
     "performance": lambda runs: runs.search(runs.grid, "performance"),
     "pruned": lambda runs: runs.search(runs.grid, "pruned"),
     "learned": lambda runs: runs.search(runs.grid, "learned"),

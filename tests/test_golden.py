@@ -56,7 +56,12 @@ VARIANTS = {
         "by name": {"weights": {"run-3": 1, "run-1": 3}},
         "by module": {"weights": {"classifier": [1, 0, 0], "encoder.layer.1": [0, 1, 1], "": [2, 1, 1]}},
     },
+    "auto": {"another split": {"seed": 1}},
+    "bagged_greedy": {"all in a bag": {"fraction": 1.0, "bags": 1}},
+    "ensemble_weights": {"one sample": {"bootstraps": 1}},
     "greedy": {
+        "ties by loss": {"accept": "loss"},
+        "one standard error": {"one_standard_error": True},
         "ties rejected": {"accept": ">"},
         "tolerance": {"tolerance": 0.05},
         "at most two": {"max_ingredients": 2},
@@ -94,10 +99,15 @@ DEFAULTS = {
     "learned": {"epochs": 2, "train_batch_size": 12},
     "search": {"budget": 9, "seed": 1},
 }
-LINEAR_ALONE = ("interpolate", "learned")
+LINEAR_ALONE = ("auto", "bagged_greedy", "ensemble_weights", "interpolate", "learned")
 UNSCORED = ("uniform", "weighted")
 UNNORMALIZED = ("uniform", "weighted", "performance")
-FITTED = ("learned", "search")  # fitted weights are nearly but not exactly equal on different machines
+FITTED = (
+    "auto",
+    "ensemble_weights",
+    "learned",
+    "search",
+)  # fitted weights are nearly but not exactly equal on different machines
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ def test_a_method_is_no_strategy():
 
 def test_unknown_names_are_told_with_the_nearest():
     """A misspelt name raises a RecipeError with the nearest name and the list of known ones."""
-    with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: diverse, exhaustive, greedy, '):
+    with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: auto, bagged_greedy, diverse, '):
         plugins.load_function("strategy", "gredy")
 
 
@@ -328,7 +328,7 @@ def test_greedy_asks_once_for_each():
 def test_a_parameter_of_few_values_has_one_of_them():
     """The choices of a parameter are the values of its `Literal` annotation."""
     function = plugins.load_function("strategy", "greedy")
-    assert plugins.choices(plugins.parameters(function)["accept"], function) == (">=", ">")
+    assert plugins.choices(plugins.parameters(function)["accept"], function) == (">=", ">", "loss")
     function = plugins.load_function("method", "linear")
     assert plugins.choices(plugins.parameters(function)["normalize"], function) == ()
 

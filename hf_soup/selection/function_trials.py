@@ -93,6 +93,9 @@ class FunctionTrials(SetupTrials):
     def difference(self, mixture: Mixture, other: Mixture) -> None:
         """Not known without examples."""
 
+    def loss(self, mixture: Mixture) -> None:
+        """Not known without examples."""
+
     @property
     def examples(self) -> int:
         """Not available without examples."""

@@ -98,6 +98,13 @@ class ModelTrials(SetupTrials):
             return None
         return difference.low, difference.high
 
+    def loss(self, mixture: Mixture) -> float | None:
+        """The mean loss over the items; `None` if the mixture was not run in full, or generated texts."""
+        outputs = self._runner.recall(mixture, self._order_of(mixture))
+        if outputs is None or not outputs.whole or outputs.predictions.texts:
+            return None
+        return float(losses(self._in_subset(outputs.predictions)).mean())
+
     def logits(self, ingredient: Ingredient) -> Predictions:
         """The predictions of one ingredient."""
         return self._in_subset(self._runner.predictions(Mixture.equal([ingredient])))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+NORMAL_95 = 1.96  # a 95 % interval of a normal distribution reaches so many standard errors to each side
+
+
 class Search:
     """The soup so far, and the trials that led to it.
 
@@ -29,6 +32,10 @@ class Search:
             How far below the best score so far a trial may score and still be accepted, in the metric's unit.
         prescreen (`str`, *optional*):
             `"ensemble"` skips every mixture whose averaged outputs (the ensemble) score too low: no soup is scored.
+        by_loss (`bool`, *optional*, defaults to `False`):
+            Whether a trial that ties with the soup so far needs a loss that is not higher.
+        one_standard_error (`bool`, *optional*, defaults to `False`):
+            Whether a trial may score below the best so far by one standard error of the difference.
     """
 
     def __init__(
@@ -39,12 +46,15 @@ class Search:
         ties: bool = True,
         tolerance: float = 0.0,
         prescreen: str | None = None,
+        by_loss: bool = False,
+        one_standard_error: bool = False,
     ):
         if not tolerance >= 0:
             raise RecipeError(f"tolerance is how far a score may fall: it has to be 0 or more, not {tolerance}.")
         self.trials, self.prescreen = trials, prescreen
         self.tried: list[Trial] = []
         self._ties, self._tolerance = ties, tolerance
+        self._by_loss, self._one_standard_error = by_loss, one_standard_error
         # All at once, because the scores of single candidates do not depend on each other.
         scores = trials.map([Mixture.equal([item]) for item in ingredients])
         self.single_scores = {item.name: score for item, score in zip(ingredients, scores, strict=True)}
@@ -80,14 +90,30 @@ class Search:
         """Score a mixture, and make it the soup so far if it reaches the threshold; return whether it did."""
         if self.ruled_out(mixture, tried):
             return False
-        # A trial stops as soon as it can no longer reach the threshold, and then has no score.
-        threshold = self.threshold
-        score = self.trials.score(mixture, beat=threshold)
-        kept = threshold.reached_by(score)
+        if self._one_standard_error:
+            score: Score | Rejected = self.trials.score(mixture)  # in full, because the interval is needed
+            kept = self._threshold_for(mixture).reached_by(score)
+        else:
+            # A trial stops as soon as it can no longer reach the threshold, and then has no score.
+            score = self.trials.score(mixture, beat=self.threshold)
+            kept = self.threshold.reached_by(score)
+        if kept and self._by_loss and isinstance(score, Score) and score.value == self.score.value:
+            kept = self._loss_is_not_higher(mixture)
         self.note(tried, mixture, score, kept)
         if kept and isinstance(score, Score):
             self.take(mixture, score)
         return kept
+
+    def _threshold_for(self, mixture: Mixture) -> Threshold:
+        """The score that a mixture has to reach: the best so far, less one standard error of the difference."""
+        ends = self.trials.difference(mixture, self.mixture)
+        error = 0.0 if ends is None else (ends[1] - ends[0]) / (2 * NORMAL_95)
+        return Threshold(self.best_score, self._ties, max(self._tolerance, error))
+
+    def _loss_is_not_higher(self, mixture: Mixture) -> bool:
+        """Whether the loss of a mixture is not above that of the soup so far; true where losses are not known."""
+        before, after = self.trials.loss(self.mixture), self.trials.loss(mixture)
+        return before is None or after is None or after <= before
 
     def attempt_best(self, mixtures: Sequence[Mixture], tried: Sequence[str]) -> int | None:
         """Score mixtures that do not depend on each other, and accept the best one if it reaches the threshold.

@@ -15,8 +15,9 @@ def greedy(
     ingredients: Sequence[Ingredient],
     trials: Trials,
     *,
-    accept: Literal[">=", ">"] = ">=",
+    accept: Literal[">=", ">", "loss"] = ">=",
     tolerance: float = 0.0,
+    one_standard_error: bool = False,
     max_ingredients: int | None = None,
     order: Literal["score", "random", "given"] = "score",
     prescreen: Literal["ensemble"] | None = None,
@@ -31,9 +32,13 @@ def greedy(
             Scorer of mixtures on validation.
         accept (`str`, *optional*, defaults to `">="`):
             `">="` keeps an ingredient that leaves the score unchanged (as in the paper); `">"` keeps it only if the
-            score improves (as in the released code).
+            score improves (as in the released code); `"loss"` keeps one that leaves the score unchanged only if the
+            validation loss does not rise, so that ties of accuracy do not depend on the order.
         tolerance (`float`, *optional*, defaults to 0.0):
             How far below the best score so far a soup may score and still be accepted, in the metric's unit.
+        one_standard_error (`bool`, *optional*, defaults to `False`):
+            Whether a soup is also accepted if it scores below the best score so far by at most one standard error of
+            their difference, which favours soups of more ingredients. Trials then run on all examples.
         max_ingredients (`int`, *optional*):
             Largest number of ingredients in the soup; the search stops when it is reached.
         order (`str`, *optional*, defaults to `"score"`):
@@ -54,7 +59,15 @@ def greedy(
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), Recipe 1.
     """
     check_most(max_ingredients)
-    search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
+    search = Search(
+        ingredients,
+        trials,
+        ties=accept != ">",
+        tolerance=tolerance,
+        prescreen=prescreen,
+        by_loss=accept == "loss",
+        one_standard_error=one_standard_error,
+    )
     # The paper sorts the ingredients in decreasing order of ValAcc(theta_i).
     queues = {"score": search.ranked, "random": shuffled(ingredients, seed), "given": list(ingredients)}
     queue = queues[order]

@@ -103,6 +103,10 @@ class FakeTrials:
         """`None`, because examples are not known."""
         return None
 
+    def loss(self, mixture: Mixture) -> float | None:
+        """`None`, because examples are not known."""
+        return None
+
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
         """The modules that a base model lacks."""
         return self.lacks

@@ -101,6 +101,10 @@ class Trials(Protocol):
         """The 95 % interval of the difference of two scores; `None` if predictions are not known."""
         ...
 
+    def loss(self, mixture: Mixture) -> float | None:
+        """The mean loss of a mixture that was scored in full; `None` if predictions are not known."""
+        ...
+
     def logits(self, ingredient: Ingredient) -> Predictions:
         """The predictions of one ingredient on validation data."""
         ...

@@ -316,7 +316,7 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     """The help lists parameters of methods and strategies as options, with the text of their docstrings."""
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [linear] Divide by the sum of the weights" in text
-    assert "--accept [>=|>] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
+    assert "--accept [>=|>|loss] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
     assert "keeps it only if the score improves" in text
 
 

@@ -897,3 +897,95 @@ def test_search_needs_a_budget_and_cmaes(monkeypatch):
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[search\]'"):
         run("search", FakeTrials(misses(0.3)))
+
+
+class WithPredictions(FakeTrials):
+    """Trials with predictions of two classes, with losses and with standard errors."""
+
+    def __init__(self, score, logits, *, losses=None, half_width=None):
+        super().__init__(score, examples=len(next(iter(logits.values()))))
+        self._logits, self._losses, self._half_width = logits, losses, half_width
+
+    def logits(self, ingredient):
+        """The given ones; every label is 1."""
+        logits = np.asarray(self._logits[ingredient.name], dtype=np.float32)
+        return Predictions(np.stack([-logits, logits], axis=1), np.ones(len(logits), np.int64), np.arange(len(logits)))
+
+    def loss(self, mixture):
+        """The loss of the table, by the number of ingredients."""
+        return None if self._losses is None else self._losses[len(mixture.names)]
+
+    def difference(self, mixture, other):
+        """The difference of the scores, with an interval of a fixed width."""
+        if self._half_width is None:
+            return None
+        value = self._value(mixture) - self._value(other)
+        return value - self._half_width, value + self._half_width
+
+
+def test_ensemble_weights_leave_out_what_only_harms():
+    """An ingredient that contradicts every label gets no weight, and equal predictions get equal weights."""
+    good, bad = np.linspace(-0.2, 2, 50), np.full(50, -3.0)
+    logits = {"run-0": good, "run-1": good, "run-2": bad}
+    mixture = run("ensemble_weights", WithPredictions(lambda mixture: len(mixture.names), logits))
+    assert set(mixture.names) == {"run-0", "run-1"}
+    assert mixture.totals[0] == pytest.approx(mixture.totals[1], rel=1e-4)
+
+
+def test_ensemble_weights_are_equal_where_nothing_tells_the_models_apart():
+    """With the same predictions of all ingredients the whole share is that of equal weights."""
+    same = np.linspace(-0.2, 2, 50)
+    mixture = run("ensemble_weights", WithPredictions(lambda mixture: 1.0, {f"run-{n}": same for n in range(3)}))
+    assert mixture.totals == pytest.approx([1 / 3] * 3)
+
+
+def test_bagged_greedy_counts_its_selections():
+    """In one bag of all, the two best are selected first, and the one that lowers the loss further is added again."""
+    logits = {"run-0": np.full(40, 2.0), "run-1": np.full(40, 1.0), "run-2": np.full(40, -1.0)}
+    trials = WithPredictions(lambda mixture: 0.5, logits)
+    choice = choose("bagged_greedy", trials, bags=1, fraction=1.0, start=2, steps=3)
+    # run-0 and run-1 begin; each step then adds run-0, with which the mean logit rises most
+    assert dict(zip(choice.mixture.names, choice.mixture.totals, strict=True)) == {"run-0": 4, "run-1": 1}
+    assert [trial.tried for trial in choice.trials][-1] == "counts of 1 bags"
+
+
+@pytest.mark.parametrize(("losses", "kept"), [({1: 0.5, 2: 0.4, 3: 0.3}, 3), ({1: 0.5, 2: 0.6, 3: 0.6}, 1)])
+def test_greedy_decides_ties_by_loss(losses, kept):
+    """With `accept="loss"` an ingredient that leaves the score unchanged is kept only if the loss does not rise."""
+    logits = {f"run-{n}": np.zeros(4) for n in range(3)}
+    trials = WithPredictions(lambda mixture: 0.5, logits, losses=losses)
+    assert len(run("greedy", trials, accept="loss").names) == kept
+    assert len(run("greedy", trials).names) == 3
+
+
+@pytest.mark.parametrize(("half_width", "kept"), [(0.0, 1), (0.0196, 2), (0.06, 3)])
+def test_greedy_allows_one_standard_error(half_width, kept):
+    """A soup that scores lower is accepted if it lacks at most one standard error of the difference to the best."""
+    worth = {1: 0.9, 2: 0.89, 3: 0.88}
+    logits = {f"run-{n}": np.zeros(4) for n in range(3)}
+    trials = WithPredictions(lambda mixture: worth[len(mixture.names)], logits, half_width=half_width)
+    assert len(run("greedy", trials, one_standard_error=True).names) == kept
+    assert len(run("greedy", trials).names) == 1
+
+
+def test_auto_prefers_the_mean_within_a_standard_error():
+    """If the best single ingredient leads by less than a standard error, the uniform soup is taken."""
+    logits = {f"run-{n}": np.zeros(40) for n in range(3)}
+    worth = {1: 0.9, 2: 0.88, 3: 0.89}
+    for half_width, names in ((0.1, 3), (0.001, 1)):
+        trials = WithPredictions(lambda mixture: worth[len(mixture.names)], logits, half_width=half_width)
+        choice = choose("auto", trials)
+        assert len(choice.mixture.names) == names
+        kept = [trial.tried for trial in choice.trials if trial.kept and not trial.ingredient]
+        assert kept == (["uniform soup"] if names == 3 else ["greedy soup"])  # greedy keeps the best single one here
+
+
+def test_auto_costs_at_most_three_times_greedy():
+    """For any number of ingredients, the requested scores of different mixtures are at most three times greedy's."""
+    for count in (2, 3, 5):
+        asked = {}
+        for name in ("greedy", "auto"):
+            trials = FakeTrials(mixed({item.name: 0.1 * index for index, item in enumerate(RUNS)}))
+            choose(name, trials, count)
+            asked[name] = len({(mixture.names, mixture.totals) for mixture in trials.asked})
+        assert asked["auto"] <= 3 * asked["greedy"]
