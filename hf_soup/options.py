@@ -64,6 +64,9 @@ class SweepOptions:
 
     space: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     n_runs: int | None = option(None, "Number of settings to draw; by default all combinations are used.")
+    refine: int | Mapping[str, float] | None = option(
+        None, "Number of further runs around the best settings.", metavar="N"
+    )
     seed: int = option(0, "Random seed for drawing settings and for holding out validation data.")
     head: str = option(
         "auto", f"Initial head of the runs: {', '.join(HEADS[:-1])} or {HEADS[-1]}.", choices=HEADS, checked=True

@@ -26,7 +26,7 @@ def ensemble_weights(
     trials: Trials,
     *,
     bootstraps: int = 10,
-    folds: int = 5,
+    shrink_folds: int = 5,
     seed: int = 0,
 ) -> Choice:
     """Weight the ingredients as in the ensemble of their outputs that has the lowest validation loss.
@@ -44,7 +44,7 @@ def ensemble_weights(
             Source of the predictions, and scorer of the soup on validation.
         bootstraps (`int`, *optional*, defaults to 10):
             Number of bootstrap samples that weights are fitted to.
-        folds (`int`, *optional*, defaults to 5):
+        shrink_folds (`int`, *optional*, defaults to 5):
             Number of folds in which the share of equal weights is chosen.
         seed (`int`, *optional*, defaults to 0):
             Seed of the samples and folds. The merge passes its own.
@@ -53,16 +53,16 @@ def ensemble_weights(
         [`Choice`]: the ingredients, highest single score first.
 
     Raises:
-        [`RecipeError`]: if `bootstraps` is below 1, or `folds` is not between 2 and the number of examples.
+        [`RecipeError`]: if `bootstraps` is below 1, or `shrink_folds` is not between 2 and the number of examples.
 
     Source: Breiman 1996, [Stacked regressions](https://doi.org/10.1007/BF00117832), for the weights of the ensemble.
     """
     import numpy as np
 
-    if bootstraps < 1 or not 2 <= folds <= trials.examples:
+    if bootstraps < 1 or not 2 <= shrink_folds <= trials.examples:
         raise RecipeError(
-            f"bootstraps has to be 1 or more and folds from 2 to {trials.examples}, the number of examples; they are "
-            f"{bootstraps} and {folds}."
+            f"bootstraps has to be 1 or more and shrink_folds from 2 to {trials.examples}, the number of examples; they "
+            f"are {bootstraps} and {shrink_folds}."
         )
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
@@ -72,7 +72,7 @@ def ensemble_weights(
     items = sorted(ingredients, key=lambda item: item.name)
     members = [trials.logits(item) for item in items]
     fitted = np.mean([fit_weights(members, _bootstrap(members[0], rng))[0] for _ in range(bootstraps)], axis=0)
-    share = _share_of_equal_weights(members, folds, rng)
+    share = _share_of_equal_weights(members, shrink_folds, rng)
     weights = (1 - share) * fitted + share / len(items)
     weights[weights < NOTHING] = 0
     by_name = {item.name: float(weight) for item, weight in zip(items, weights, strict=True)}

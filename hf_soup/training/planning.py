@@ -31,10 +31,11 @@ from .class_weights import check_class_weights
 from .context import SweepContext
 from .disk import most_bytes, refuse_small_disk
 from .examples import Columns, choose_columns, encode_examples, guess_task
-from .lengths import run_length
+from .lengths import Length, run_length
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .metric import selecting_metric
 from .records import load_failure, load_runs
+from .refinement import Refinement, read_refinement
 from .settings import canonical
 from .start import Origin, find_origin
 from .sweep_settings import SweepSettings, check_all_settings, read_settings
@@ -92,6 +93,9 @@ class SweepPlan(Result):
         todo = self.todo
         steps = sum(self.steps[name] for name in todo)
         runs = f"{len(todo)} runs of {len(self.runs)} to train"
+        refinement = read_refinement(self.options.refine)
+        if refinement is not None:
+            runs += f", then {refinement.runs} around the best"
         if self.done:
             runs += f", {len(self.done)} are done"
         if self.disk >= 1e9:
@@ -207,7 +211,7 @@ def plan_sweep(
         done=done,
         disk=most_bytes(
             model,
-            lengths,
+            _with_further_runs(lengths, read_refinement(options.refine)),
             done,
             keep=options.keep,
             makes_start=start.origin is not None,
@@ -218,12 +222,53 @@ def plan_sweep(
     return plan
 
 
+def add_runs(plan: SweepPlan, settings: Sequence[Mapping[str, Any]]) -> SweepPlan:
+    """Plan further runs of a sweep whose planned runs are complete.
+
+    Args:
+        plan ([`SweepPlan`]):
+            Plan of the runs that are complete.
+        settings (`Sequence[Mapping[str, Any]]`):
+            Settings of each further run.
+
+    Returns:
+        [`SweepPlan`]: the plan of all runs.
+    """
+    folder, options = plan.context.folder, plan.options
+    module = load_module("task", plan.context.task)
+    processing_class = module.load_processing_class(str(folder / START), None)
+    context = replace(plan.context, processing_class=processing_class)
+    metric = selecting_metric(context.metric, context.higher_is_better, module.KIND)
+    manifest = find_manifest(folder)
+    extended, runs = extend_manifest(manifest, folder, plan.manifest["fixed"], [*plan.runs.values(), *settings])
+    lengths = {name: run_length(context, name, setting, metric) for name, setting in runs.items()}
+    return SweepPlan(
+        options=options,
+        context=context,
+        origin=None,
+        runs=runs,
+        manifest={**extended, "base_commit": plan.manifest["base_commit"]},
+        steps={name: length.steps for name, length in lengths.items()},
+        done=_done_runs(folder, runs),
+        disk=plan.disk,
+    )
+
+
+def _with_further_runs(lengths: Mapping[str, Length], refinement: Refinement | None) -> dict[str, Length]:
+    """The lengths with those of the runs of a refinement, which are as long as the longest."""
+    count = 0 if refinement is None else refinement.runs
+    longest = max(lengths.values(), key=lambda length: length.evaluations)
+    return {**lengths, **{f"further-{number}": longest for number in range(count)}}
+
+
 def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     """Options with plain values, checked as far as possible without the data and the base model."""
     init_seed = check_seed(options.init_seed, "init_seed")
     check_choices(options)
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
+    if read_refinement(options.refine) is not None and data.validation is None:
+        raise RecipeError("refine needs validation data, by which the best settings are found.")
     return replace(options, init_seed=init_seed, probe_args=canonical(options.probe_args or {}))
 
 

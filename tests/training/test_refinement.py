@@ -1,0 +1,116 @@
+"""`refine` trains further runs around the best settings of a sweep."""
+
+import math
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.cli import main
+from hf_soup.errors import RecipeError
+from hf_soup.training.refinement import read_refinement, settings_around_best
+
+
+DATA = testing.tiny_texts(48), testing.tiny_texts(24, seed=1)
+SPACE = {"learning_rate": [1e-4, 3e-2], "seed": [0, 5]}
+SHARED = {"epochs": 2, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny text classifier."""
+    return testing.save_text_model(testing.tiny_text_model(5), tmp_path_factory.mktemp("base") / "base")
+
+
+def sweep(base, folder, space=SPACE, **options):
+    """A small sweep."""
+    return hf_soup.sweep(
+        base, DATA[0], validation=DATA[1], space=space, output_dir=folder, training_args=SHARED, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def refined(base, tmp_path_factory):
+    """Four runs of a grid, and two further ones."""
+    return sweep(base, tmp_path_factory.mktemp("refined") / "runs", refine=2)
+
+
+def test_the_best_settings_get_new_seeds(refined):
+    """The further runs have the settings with the best mean score, and seeds that no run has."""
+    assert len(refined) == 6
+    means = {}
+    for rate in SPACE["learning_rate"]:
+        of_rate = [run.score.value for run in refined[:4] if run.params["learning_rate"] == rate]
+        means[rate] = sum(of_rate) / len(of_rate)
+    best = max(means, key=means.get)
+    assert [(run.params["learning_rate"], run.seed) for run in refined[4:]] == [(best, 1), (best, 2)]
+
+
+def test_they_are_the_runs_that_the_space_would_give(base, refined, tmp_path):
+    """A further run has the same weights, to the bit, as a run of these settings in a list."""
+    listed = sweep(base, tmp_path / "runs", space=[run.params for run in refined])
+    for one, other in zip(refined, listed, strict=True):
+        first, second = (load_file(run.folder / "model.safetensors") for run in (one, other))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_repeated_call_trains_nothing(base, refined):
+    """Complete runs are found again: their records are not written a second time."""
+    records = [run.folder / "run.json" for run in refined]
+    before = [path.stat().st_mtime_ns for path in records]
+    again = sweep(base, refined[0].folder.parent, refine=2)
+    assert [run.name for run in again] == [run.name for run in refined]
+    assert [path.stat().st_mtime_ns for path in records] == before
+
+
+def test_learning_rates_and_examples_vary(refined):
+    """A mapping draws learning rates within a factor of the best one, and a fraction of the examples for each run."""
+    refinement = read_refinement({"runs": 20, "learning_rate": 2, "bagging_fraction": 0.5})
+    settings = settings_around_best(refined[:4], {}, refinement)
+    best = settings_around_best(refined[:4], {}, read_refinement(1))[0]["learning_rate"]
+    factors = [math.log2(own["learning_rate"] / best) for own in settings]
+    assert -1 <= min(factors) < -0.3
+    assert 0.3 < max(factors) <= 1
+    assert {own["bagging_fraction"] for own in settings} == {0.5}
+    assert len({own["seed"] for own in settings}) == 20
+
+
+@pytest.mark.parametrize(
+    ("refine", "message"),
+    [
+        (-1, "0 or more"),
+        (True, "0 or more"),
+        (1.5, "0 or more"),
+        ({"learning_rate": 2}, "with runs"),
+        ({"runs": 1, "learning_rat": 2}, 'no "learning_rat"; did you mean "learning_rate"'),
+        ({"runs": 1, "learning_rate": 0.5}, "factor from 1"),
+        ({"runs": 1, "bagging_fraction": 0}, "bagging_fraction is above 0"),
+    ],
+)
+def test_wrong_values_are_refused_before_training(base, tmp_path, refine, message):
+    """The error names the value, and no folder is made."""
+    with pytest.raises(RecipeError, match=message):
+        sweep(base, tmp_path / "runs", refine=refine)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_shell_and_the_plan_show_it(base, tmp_path):
+    """`--refine` is an option, and the summary of the plan counts the further runs."""
+    for split, rows in zip(("train", "validation"), DATA, strict=True):
+        rows.to_csv(tmp_path / f"{split}.csv")
+    arguments = [
+        "sweep",
+        str(base),
+        "--data",
+        str(tmp_path),
+        "--learning-rate",
+        "1e-3,1e-2",
+        "-o",
+        str(tmp_path / "r"),
+    ]
+    shown = CliRunner().invoke(main, [*arguments, "--refine", "3", "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert "2 runs of 2 to train, then 3 around the best" in shown.output
