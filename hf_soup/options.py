@@ -29,6 +29,7 @@ HEADS = ("auto", "new", "probe", "checkpoint", "independent")
 KEEP = ("best", "last", "all")
 ON_ERROR = ("continue", "raise")
 ENSEMBLES = ("logits", "probabilities", "vote", "mixture")
+WITHIN = ("mean", "last", "greedy", "minus_sqrt")  # averages of the snapshots of a run
 PARTS = ("similarity", "diversity", "landscape", "plane", "contribution", "modules", "advice")  # of an analysis
 STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads the sections of a cook file
 
@@ -100,6 +101,11 @@ class MergeOptions:
         None,
         f"Strategy that chooses ingredients and weights: {', '.join(names('strategy'))}.",
         choices=names("strategy"),
+    )
+    within: str | None = option(None, f"Average the snapshots of each run first: {', '.join(WITHIN)}.", choices=WITHIN)
+    k: int | None = option(None, "Number of snapshots of each run that --within averages; 3 by default.")
+    group_by: str | Mapping[str, str] | None = option(
+        None, "Average runs of the same value of this setting first, such as learning_rate.", metavar="SETTING"
     )
     metric: str | None = option(None, "Metric by which the strategy chooses; by default that of the task.")
     folds: int | None = option(None, "Number of cross-validation folds used to estimate selection optimism.")

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..checkpoints.base_model import as_ingredient, resolve_base
 from ..checkpoints.checkpoint import Checkpoint
@@ -24,11 +24,13 @@ from ..parallel import check_executor
 from ..plugins import asks_for, name_of, needs_base, parameters, share_out, strategy_traits
 from ..seeds import check_seed
 from ..selection.function_trials import FunctionTrials
+from ..selection.groups import GroupedTrials, expand
 from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
 from ..strategies.weighted import as_given, weighted
-from ..types import Choice, Mixture, Selection, Weights, plain
+from ..types import Choice, Ingredient, Mixture, Selection, Trials, Weights, plain
 from .ingredients import read_ingredients
+from .snapshots import Grouping, find_grouping
 from .soup import Soup
 
 
@@ -48,6 +50,9 @@ def merge(
     weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None = None,
     method: str | Callable[..., Any] = "linear",
     strategy: str | Callable[..., Any] | None = None,
+    within: str | None = None,
+    k: int | None = None,
+    group_by: str | Mapping[str, str] | None = None,
     evaluator: Evaluation | None = None,
     folds: int | None = None,
     holdout: float | None = None,
@@ -80,6 +85,16 @@ def merge(
             Strategy that chooses the ingredients and their weights, such as `"greedy"`: its name (`hf-soup strategies`
             lists them), `"package.module:function"`, or a function. `"weighted"` uses the given `weights`; the other
             strategies find them.
+        within (`str`, *optional*):
+            Average of the snapshots of each run that is taken first, so that a run is one ingredient: `"mean"` of all
+            checkpoints, mean of the `"last"` k, `"minus_sqrt"`, the last k with weights that emulate a decay of the
+            learning rate, or `"greedy"`, those that a search keeps. Runs are those of a sweep with `keep="all"`, or
+            folders with `checkpoint-*` folders.
+        k (`int`, *optional*):
+            Number of snapshots for `"last"` and `"minus_sqrt"`; 3 by default.
+        group_by (`str` or `Mapping[str, str]`, *optional*):
+            Setting of the runs, such as `"learning_rate"`, or group of each run by name. Runs of one group are
+            averaged with equal weights first, and the strategy chooses among groups.
         evaluator ([`Evaluator`], `datasets.Dataset`, `datasets.DatasetDict`, `str` or `Callable`, *optional*):
             Validation data by which strategies choose, or a function that takes a model and returns a score, so that
             any evaluation harness can be used. Pass an [`Evaluator`] of the data or function to set the metric, its
@@ -139,7 +154,8 @@ def merge(
     ingredients = read_ingredients(ingredients)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warn(f"{failure.name} is left out: {failure.reason}")
-    candidates = open_all(ingredients)
+    grouping = find_grouping(ingredients, within=within, k=k, group_by=group_by, method=method)
+    candidates = open_all(ingredients if grouping is None else grouping.sources)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     needed = request.strategy_needs_base or needs_base(method)
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
@@ -158,16 +174,19 @@ def merge(
         seed=seed,
         batchnorm=batchnorm_record(training),
     )
-    everything = Mixture.equal([item.ingredient for item in candidates])
-    if request.weights is not None:
-        everything = weighted(everything.ingredients, None, weights=request.weights)
+    items = tuple(item.ingredient for item in candidates)
     if request.strategy is None:
-        return Soup(setup.recipe(everything), setup, device=device, batchnorm=training)
+        groups = [] if grouping is None else grouping.groups(items)
+        everything = Mixture.equal([group.ingredient for group in groups] or items)
+        if request.weights is not None:
+            everything = weighted(everything.ingredients, None, weights=request.weights)
+        return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
     mixture, selection = _choose(
         request.strategy_for(seed, base_candidate),
         setup,
         evaluator,
         training,
+        grouping,
         folds=folds,
         holdout=holdout,
         executor=executor,
@@ -290,6 +309,7 @@ def _choose(
     setup: MergeSetup,
     evaluator: Evaluation | None,
     training: Evaluator | None,
+    grouping: Grouping | None,
     *,
     folds: int | None,
     holdout: float | None,
@@ -299,16 +319,38 @@ def _choose(
     """Run the strategy, on validation data if there is an evaluator."""
     ingredients = tuple(item.ingredient for item in setup.candidates)
     if evaluator is None:
-        choice = strategy.choose(ingredients, NoTrials())
-        return choice.mixture, Selection(strategy.name, plain(strategy.params), trials=choice.trials)
+        groups = [] if grouping is None else grouping.groups(ingredients)
+        choice = strategy.choose(tuple(group.ingredient for group in groups) or ingredients, NoTrials())
+        selection = Selection(strategy.name, plain(strategy.params), trials=choice.trials)
+        return expand(choice.mixture, groups), selection
     bound = bind_evaluator(evaluator, setup.settings_first)
     seed = setup.averaging.seed
     if not isinstance(bound, Evaluator):
         with FunctionTrials(setup, bound, training=training, device=device, executor=executor) as function_trials:
-            return select(strategy, ingredients, function_trials, folds=folds, holdout=holdout, seed=seed)
+            return _select(strategy, ingredients, function_trials, grouping, folds=folds, holdout=holdout, seed=seed)
     with ModelTrials(setup, bound, training=training, device=device, executor=executor) as trials:
-        mixture, selection = select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
+        mixture, selection = _select(strategy, ingredients, trials, grouping, folds=folds, holdout=holdout, seed=seed)
     return mixture, replace(selection, dataset=bound.described())
+
+
+def _select(
+    strategy: Strategy,
+    ingredients: Sequence[Ingredient],
+    trials: Trials,
+    grouping: Grouping | None,
+    *,
+    folds: int | None,
+    holdout: float | None,
+    seed: int,
+) -> tuple[Mixture, Selection]:
+    """Run the strategy on the ingredients, or on their groups as if each were one ingredient."""
+    if grouping is None:
+        return select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
+    groups = grouping.groups(ingredients, trials)
+    as_ingredients = tuple(group.ingredient for group in groups)
+    grouped = cast("Trials", GroupedTrials(trials, groups))
+    mixture, selection = select(strategy, as_ingredients, grouped, folds=folds, holdout=holdout, seed=seed)
+    return expand(mixture, groups), selection
 
 
 def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:

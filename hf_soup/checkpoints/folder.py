@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +50,21 @@ def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
     return TrainerCheckpoint(folder / name, reason)
 
 
+def checkpoints_by_step(names: Iterable[str]) -> list[str]:
+    """The names of a Trainer's checkpoints among other names, in the order of their steps.
+
+    Args:
+        names (`Iterable[str]`):
+            Names of folders beside each other.
+    """
+    names_by_step = {}  # sorted as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
+    for name in names:
+        match = _CHECKPOINT.fullmatch(name)
+        if match:
+            names_by_step[int(match[1])] = name
+    return [names_by_step[step] for step in sorted(names_by_step)]
+
+
 def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> tuple[str, str] | None:
     """Choose among the checkpoints that a Trainer saved: the best according to the Trainer, else the last.
 
@@ -62,21 +77,17 @@ def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> t
     Returns:
         `tuple[str, str]`: the folder's name, and why it was chosen; `None` where there is no checkpoint.
     """
-    names_by_step = {}  # sorted as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
-    for name in names:
-        match = _CHECKPOINT.fullmatch(name)
-        if match:
-            names_by_step[int(match[1])] = name
-    if not names_by_step:
+    checkpoints = checkpoints_by_step(names)
+    if not checkpoints:
         return None
-    last = names_by_step[max(names_by_step)]
+    last = checkpoints[-1]
     try:
         state = json_inside(place(last), "trainer_state.json")
     except (FileNotFoundError, IngredientError):  # the weights can be complete nevertheless
         state = None
     if isinstance(state, dict) and isinstance(state.get("best_model_checkpoint"), str):
         best = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
-        if best in names_by_step.values():
+        if best in checkpoints:
             return best, f"the best one (metric {one_line(state.get('best_metric'), 40)})"
     return last, "the last one"
 

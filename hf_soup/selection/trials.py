@@ -107,16 +107,24 @@ class ModelTrials(SetupTrials):
 
     def logits(self, ingredient: Ingredient) -> Predictions:
         """The predictions of one ingredient."""
-        return self._in_subset(self._runner.predictions(Mixture.equal([ingredient])))
+        return self.predictions(Mixture.equal([ingredient]))
+
+    def predictions(self, mixture: Mixture) -> Predictions:
+        """The predictions of a mixture, which is run in full."""
+        return self._in_subset(self._runner.predictions(mixture))
 
     def ensemble(self, mixture: Mixture) -> Score:
         """The score of the averaged outputs of the ingredients."""
-        members = [self.logits(item) for item in mixture.ingredients]
+        return self.ensemble_of([Mixture.equal([item]) for item in mixture.ingredients], mixture.totals)
+
+    def ensemble_of(self, mixtures: Sequence[Mixture], weights: Sequence[float]) -> Score:
+        """The score of the averaged outputs of several mixtures."""
+        members = [self.predictions(member) for member in mixtures]
         if members[0].texts:
             raise EvaluationError("an ensemble generates no texts, which the metric needs.")
         # For tokens only the probability of the correct one is kept, whose mean is that of an ensemble.
         mean = mean_probabilities if members[0].kind == "tokens" else mean_logits
-        return self._evaluator.score(mean(members, mixture.totals))
+        return self._evaluator.score(mean(members, weights))
 
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
         """The gradient of the loss on some examples, which is kept."""

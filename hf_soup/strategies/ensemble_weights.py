@@ -61,8 +61,8 @@ def ensemble_weights(
 
     if bootstraps < 1 or not 2 <= shrink_folds <= trials.examples:
         raise RecipeError(
-            f"bootstraps has to be 1 or more and shrink_folds from 2 to {trials.examples}, the number of examples; they "
-            f"are {bootstraps} and {shrink_folds}."
+            f"bootstraps has to be 1 or more and shrink_folds from 2 to {trials.examples}, the number of examples: "
+            f"they are {bootstraps} and {shrink_folds}."
         )
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
