@@ -75,6 +75,7 @@ PAGES = {
 }
 # not `hf_soup.NAME`, but public as well; the errors of `hf_soup.errors` have their own part of the page
 MORE = (
+    ("callbacks", ("AverageWeights",)),
     ("data", ("load_training",)),
     ("metrics", ("load_metric",)),
     ("types", ("Mixture", "Choice")),

@@ -10,6 +10,7 @@ from .version import __version__
 
 
 if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and report one that does not exist
+    from . import callbacks as callbacks
     from . import data as data
     from . import errors as errors
     from . import metrics as metrics
@@ -92,7 +93,7 @@ _HOME = {
 }
 
 # public modules, imported when first used as well: `hf_soup.metrics.load_metric` needs no import of its own
-_MODULES = ("data", "errors", "metrics", "testing", "transforms", "types")
+_MODULES = ("callbacks", "data", "errors", "metrics", "testing", "transforms", "types")
 
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -35,6 +35,7 @@ LAYERS = {
     "merging": 7,
     "tasks": 8,
     "evaluation": 9,
+    "callbacks": 10,
     "selection": 10,
     "comparison": 10,
     "analysis": 11,

@@ -62,7 +62,9 @@ def sweep(arguments: SweepArguments) -> Sweep:
             distributions with `n_runs` (`{"learning_rate": {"loguniform": [1e-5, 1e-3]}}`, `choice`, `integers`,
             `uniform`). Any field of `TrainingArguments` may vary. Further settings are `optimizer` (`"adamw"`,
             `"adam"`, `"sgd"` with `momentum`, `"adafactor"`), `layer_decay`, `bagging_fraction`, `augment` (such as
-            `{"crop": 0.2, "flip": 0.5}` for images or `{"mask": 0.15}` for texts), `early_stopping_patience` (number
+            `{"crop": 0.2, "flip": 0.5}` for images or `{"mask": 0.15}` for texts), `average` (the average of a run's
+            weights that is evaluated and saved, such as `{"last": 3}` or `{"ema": 0.99}`, as for
+            [`hf_soup.callbacks.AverageWeights`]), `early_stopping_patience` (number
             of evaluations without improvement after which a run stops) with `early_stopping_threshold` (the smallest
             change that counts as improvement), and `class_weights` (`"balanced"`, a mapping of classes to weights, or
             a list in the order of the model's classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`,

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from transformers import TrainerState
 
 STATE = "trainer_state.json"
+AVERAGE = "average_state.safetensors"  # of `hf_soup.callbacks.AverageWeights`
 # Files of a checkpoint that only serve to resume: states of the optimizer and others, and pickled arguments.
-TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin")
+TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin", AVERAGE)
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:

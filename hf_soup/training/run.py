@@ -24,7 +24,7 @@ from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .metric import selecting_metric
 from .processes import give_up, is_main, wait
 from .records import FAILED_FILE, DivergedError, FailedRun, Run, load_runs, plain_settings, record_failure, tidy
-from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
+from .resume import AVERAGE, STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
 from .settings import separate
 from .trainer import fit, without_trackers
 
@@ -89,7 +89,7 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
     started = time.perf_counter()
     task = load_module("task", context.task)
     fields, extra = separate({**context.training_args, **params})
-    resume = _prepared(folder)
+    resume = _prepared(folder, with_average=extra.average is not None)
     seed = fields.get("seed", transformers.TrainingArguments.seed)
     with quiet_transformers():
         transformers.set_seed(seed)
@@ -152,9 +152,12 @@ def _save_state(state: TrainerState, folder: Path) -> list[dict[str, Any]]:
     return state.log_history
 
 
-def _prepared(folder: Path) -> Path | None:
+def _prepared(folder: Path, *, with_average: bool) -> Path | None:
     """The checkpoint to resume from; other files of an interrupted run are deleted."""
     if is_main():
+        for checkpoint in list(checkpoints_in(folder)) if with_average else ():
+            if not (checkpoint / AVERAGE).is_file():  # interrupted before the average was saved
+                shutil.rmtree(checkpoint, ignore_errors=True)
         if newest_whole_checkpoint(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         (folder / FAILED_FILE).unlink(missing_ok=True)

@@ -54,6 +54,8 @@ class Extra(NamedTuple):
     Args:
         augment (`Mapping[str, float]`):
             Random changes of the inputs, with the largest strength of each.
+        average (`Mapping[str, Any]`, *optional*):
+            Average of the run's weights that is evaluated and saved, as for [`average_of`].
         bagging_fraction (`float`):
             Fraction of the training data that the run uses, drawn without replacement with its seed.
         class_weights (`str`, `Mapping[str, float]` or `Sequence[float]`, *optional*):
@@ -73,6 +75,7 @@ class Extra(NamedTuple):
     """
 
     augment: Mapping[str, float] = {}
+    average: Mapping[str, Any] | None = None
     bagging_fraction: float = 1.0
     class_weights: str | Mapping[str, float] | Sequence[float] | None = None
     early_stopping_patience: int | None = None
@@ -188,6 +191,10 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
         if settings.get(name) is not None:
             _check_fraction(name, settings[name])
     _check_optimizer(settings)
+    if settings.get("average") is not None:
+        from ..callbacks import average_of
+
+        average_of(settings["average"])  # made without use, so that a wrong one fails here
     if not isinstance(settings.get("augment") or {}, Mapping):
         raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')
 

@@ -120,6 +120,10 @@ def _callbacks(
     if extra.early_stopping_patience is not None:
         threshold = extra.early_stopping_threshold or 0.0
         callbacks.append(EarlyStoppingCallback(extra.early_stopping_patience, threshold))
+    if extra.average is not None:
+        from ..callbacks import average_of
+
+        callbacks.append(average_of(extra.average))
     callbacks += [StopWhenDiverged(), LogBeforeSaving()]
     if has_bar:
         callbacks.append(Bar(name))
