@@ -31,6 +31,9 @@ ON_ERROR = ("continue", "raise")
 ENSEMBLES = ("logits", "probabilities", "vote", "mixture")
 WITHIN = ("mean", "last", "greedy", "minus_sqrt")  # averages of the snapshots of a run
 PARTS = ("similarity", "diversity", "landscape", "plane", "contribution", "modules", "advice")  # of an analysis
+# The default sweep: half of the runs find the learning rate, the others refine it; docs/strategies.md has the reason.
+DEFAULT_SPACE: Mapping[str, Any] = {"learning_rate": [2e-5, 5e-5, 1e-4, 2e-4], "seed": [0]}
+DEFAULT_REFINE = 4
 STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads the sections of a cook file
 
 
@@ -63,7 +66,7 @@ class SweepOptions:
     The docstring of [`hf_soup.sweep`] describes each of them.
     """
 
-    space: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    space: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     n_runs: int | None = option(None, "Number of settings to draw; by default all combinations are used.")
     refine: int | Mapping[str, float] | None = option(
         None, "Number of further runs around the best settings.", metavar="N"
@@ -83,6 +86,18 @@ class SweepOptions:
     private: bool | None = option(None, "Make the repositories of the runs private.")
 
     __pydantic_config__ = STRICT
+
+    @property
+    def space_or_default(self) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The space, or the default one."""
+        return DEFAULT_SPACE if self.space is None else self.space
+
+    @property
+    def refine_or_default(self) -> int | Mapping[str, float] | None:
+        """The refinement; that of the default space, if neither is given."""
+        if self.space is None and self.refine is None:
+            return DEFAULT_REFINE
+        return self.refine
 
 
 @dataclass(frozen=True, kw_only=True)

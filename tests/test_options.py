@@ -107,5 +107,8 @@ def test_a_section_of_a_cook_file_is_the_options():
     assert build(CookFile, content, "file").sweep == options.SweepOptions(space={"seed": [0]})
     with pytest.raises(RecipeError, match='unknown key `n_run` in `sweep`; did you mean "n_runs"'):
         build(CookFile, {**content, "sweep": {"space": {}, "n_run": 1}}, "file")
-    with pytest.raises(RecipeError, match=r"the key `sweep\.space` is missing"):
-        build(CookFile, {**content, "sweep": {}}, "file")
+    default = build(CookFile, {**content, "sweep": {}}, "file").sweep
+    assert default.space_or_default["learning_rate"] == [2e-5, 5e-5, 1e-4, 2e-4]
+    assert default.refine_or_default == 4
+    assert options.SweepOptions(refine=0).refine_or_default == 0
+    assert options.SweepOptions(space={"seed": [0]}).refine_or_default is None

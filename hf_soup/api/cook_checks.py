@@ -68,7 +68,7 @@ def _check_settings(plan: CookFile) -> None:
     if plan.sweep is not None:
         check_choices(plan.sweep)
         check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
-        count = len(expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
+        count = len(expand_space(plan.sweep.space_or_default, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
     if plan.merge is not None:
         _check_merge(plan.merge, count)
 

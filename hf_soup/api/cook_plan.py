@@ -15,6 +15,7 @@ from ..display.tables import align
 from ..formats.cook_file import CookFile, load_cook_file
 from ..formats.shipped_recipes import resolve_shipped
 from ..options import SweepOptions, answers_keywords, keywords
+from ..training.refinement import read_refinement
 from ..training.space import expand_space
 from .cook_checks import check_cook_file
 from .cook_data import TRAIN, Examples, load_examples
@@ -99,7 +100,9 @@ def _runs(options: SweepOptions, examples: Examples, folder: Path) -> str:
     """The number of runs; their steps and size as well, unless the file itself makes their base model."""
     plan, section = examples.plan, examples.plan.examples
     if plan.base_model is None:
-        return f"{len(expand_space(options.space, n_runs=options.n_runs, seed=options.seed))} runs"
+        runs = f"{len(expand_space(options.space_or_default, n_runs=options.n_runs, seed=options.seed))} runs"
+        refinement = read_refinement(options.refine_or_default)
+        return runs if refinement is None else f"{runs}, then {refinement.runs} around the best"
     sweep_plan = plan_runs(
         plan.base_model,
         TrainingData(examples.sets[TRAIN], examples.sets[VALIDATION], section.path),

@@ -57,18 +57,18 @@ def sweep(arguments: SweepArguments) -> Sweep:
             Model to fine-tune: a Hub id (`@revision` allowed) or a folder, with a tokenizer or image processor.
         dataset (`datasets.Dataset`, `datasets.DatasetDict` or `str`):
             Training examples; or a folder, a Hub id or a `DatasetDict`, whose `train` split is used.
-        space (`Mapping[str, Any]` or `Sequence[Mapping]`):
+        space (`Mapping[str, Any]` or `Sequence[Mapping]`, *optional*):
             Settings of the runs: a grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or
             distributions with `n_runs` (`{"learning_rate": {"loguniform": [1e-5, 1e-3]}}`, `choice`, `integers`,
-            `uniform`). Any field of `TrainingArguments` may vary. Further settings are `optimizer` (`"adamw"`,
-            `"adam"`, `"sgd"` with `momentum`, `"adafactor"`), `layer_decay`, `bagging_fraction`, `augment` (such as
-            `{"crop": 0.2, "flip": 0.5}` for images or `{"mask": 0.15}` for texts), `average` (the average of a run's
-            weights that is evaluated and saved, such as `{"last": 3}` or `{"ema": 0.99}`, as for
-            [`hf_soup.callbacks.AverageWeights`]), `early_stopping_patience` (number
-            of evaluations without improvement after which a run stops) with `early_stopping_threshold` (the smallest
-            change that counts as improvement), and `class_weights` (`"balanced"`, a mapping of classes to weights, or
-            a list in the order of the model's classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`,
-            `label_smoothing`.
+            `uniform`). By default four learning rates (2e-5, 5e-5, 1e-4 and 2e-4), refined by four more runs. Any
+            field of `TrainingArguments` may vary. Further settings are `optimizer` (`"adamw"`, `"adam"`, `"sgd"` with
+            `momentum`, `"adafactor"`), `layer_decay`, `bagging_fraction`, `augment` (such as `{"crop": 0.2, "flip":
+            0.5}` for images or `{"mask": 0.15}` for texts), `average` (the average of a run's weights that is
+            evaluated and saved, such as `{"last": 3}` or `{"ema": 0.99}`, as for
+            [`hf_soup.callbacks.AverageWeights`]), `early_stopping_patience` (number of evaluations without improvement
+            after which a run stops) with `early_stopping_threshold` (the smallest change that counts as improvement),
+            and `class_weights` (`"balanced"`, a mapping of classes to weights, or a list in the order of the model's
+            classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`, `label_smoothing`.
         output_dir (`str` or `os.PathLike`):
             Folder in which the runs are saved.
         task (`str`, *optional*, defaults to `"auto"`):
@@ -225,7 +225,7 @@ def train(plan: SweepPlan) -> Sweep:
         base_card=context.base_card,
     )
     sweep = run_plan(plan, publisher=publisher)
-    refinement = read_refinement(options.refine)
+    refinement = read_refinement(options.refine_or_default)
     if refinement is None:
         return sweep
     complete = [run for run in sweep if run.folder.name == run.state["run"]]  # without intermediate checkpoints

@@ -108,8 +108,9 @@ def sweep_command(
     hf-soup sweep bert-base-uncased --data my_data --learning-rate 1e-5,3e-5 --seed 0,1,2 --epochs 3 -o runs/
     hf-soup sweep BASE --data nyu-mll/glue/rte --set 'learning_rate={loguniform: [1e-5, 1e-4]}' --n-runs 8 -o runs/
 
-    An option with one value applies to all runs; every combination of options with several values is a run. When the
-    command is run again, complete runs are skipped, interrupted runs resume, and more values add runs.
+    An option with one value applies to all runs; every combination of options with several values is a run. Without
+    learning rates and seeds, four learning rates are tried, and four more runs refine the best one. When the command
+    is run again, complete runs are skipped, interrupted runs resume, and more values add runs.
     `accelerate launch -m hf_soup.cli sweep ...` trains each run over several processes.
     """
     from ..api.sweep import plan_runs, train
@@ -119,11 +120,12 @@ def sweep_command(
     from ..training.space import share_single_values
 
     space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
+    uses_default = not space and not {"learning_rate", "seed"} & set(shared)
     training_args = {"report_to": list(report_to), **shared} if report_to else shared
     plan = plan_runs(
         base_model,
         Source(*split_data_source(data, "train")),
-        space=space,
+        space=None if uses_default else space,
         training_args=training_args,
         output_dir=output,
         validation=None if validation is None else Source(*split_data_source(validation, VALIDATION)),

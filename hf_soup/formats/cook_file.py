@@ -123,7 +123,7 @@ def _check_stages(plan: CookFile) -> None:
         if getattr(plan, name) is not None and plan.data is None:
             raise RecipeError(f"`{name}` needs a `data` section.")
     if (plan.compare or plan.push) and plan.merge is None:
-        raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
+        raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` chooses by validation.")
 
 
 def _check_merge(merge: MergeOptions) -> None:
@@ -174,7 +174,7 @@ def load_cook_file(
         override(content, item)
     _refuse_control(content, where)
     refuse_mergekit(content, where)
-    plan = build(CookFile, content, str(path))
+    plan = _with_default_strategy(build(CookFile, content, str(path)))
     if not allow_code:
         refuse_code(_code(plan), str(path))
         _refuse_scripts(plan, where)
@@ -185,6 +185,16 @@ def load_cook_file(
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
         raise RecipeError(f"{where}: `merge.strategy` needs a `data` section.")
     return plan
+
+
+def _with_default_strategy(plan: CookFile) -> CookFile:
+    """The same stages with the strategy `auto` where the file names none and there is validation data to choose by."""
+    merge = plan.merge
+    if merge is None or plan.data is None:
+        return plan
+    if merge.strategy is not None or merge.weights is not None or merge.method != "linear":
+        return plan
+    return dataclasses.replace(plan, merge=dataclasses.replace(merge, strategy="auto"))
 
 
 def _refuse_control(value: Any, where: str) -> None:
@@ -250,7 +260,7 @@ def _training_settings(plan: CookFile) -> Iterator[tuple[str, str]]:
         ("sweep.training_args", plan.sweep.training_args or {}),
         ("sweep.probe_args", plan.sweep.probe_args or {}),
     ]
-    space = plan.sweep.space  # one mapping of choices, or a list with the settings of each run
+    space = plan.sweep.space_or_default  # one mapping of choices, or a list with the settings of each run
     listed_settings = [space] if isinstance(space, Mapping) else space
     sections += [("sweep.space", settings) for settings in listed_settings]
     if plan.pretrain is not None:

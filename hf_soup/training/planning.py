@@ -93,7 +93,7 @@ class SweepPlan(Result):
         todo = self.todo
         steps = sum(self.steps[name] for name in todo)
         runs = f"{len(todo)} runs of {len(self.runs)} to train"
-        refinement = read_refinement(self.options.refine)
+        refinement = read_refinement(self.options.refine_or_default)
         if refinement is not None:
             runs += f", then {refinement.runs} around the best"
         if self.done:
@@ -211,7 +211,7 @@ def plan_sweep(
         done=done,
         disk=most_bytes(
             model,
-            _with_further_runs(lengths, read_refinement(options.refine)),
+            _with_further_runs(lengths, read_refinement(options.refine_or_default)),
             done,
             keep=options.keep,
             makes_start=start.origin is not None,
@@ -267,7 +267,7 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     check_choices(options)
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
-    if read_refinement(options.refine) is not None and data.validation is None:
+    if read_refinement(options.refine_or_default) is not None and data.validation is None:
         raise RecipeError("refine needs validation data, by which the best settings are found.")
     return replace(options, init_seed=init_seed, probe_args=canonical(options.probe_args or {}))
 

@@ -17,6 +17,7 @@ from ..options import answers_keywords
 from ..publishing.bases import START
 from ..types import Score
 from ..untrusted import as_error, read_json
+from .edges import edge_notes
 from .manifest import SHARED, read_manifest
 from .records import FailedRun, Run, load_failure, load_runs
 from .resume import STATE
@@ -88,6 +89,11 @@ class Sweep(Result, Sequence[Run]):
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
         paragraphs = [align(lines), *shared_line({**self.training_args, **shared}, varied)]
+        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # without intermediate checkpoints
+        best = best_run(whole)
+        notes = [] if best is None else edge_notes(whole, best.run)
+        if notes:
+            paragraphs += ["", *notes]
         if self.failed:
             paragraphs.append("")
             for failure in self.failed:

@@ -60,7 +60,7 @@ def read_settings(options: SweepOptions) -> SweepSettings:
     Raises:
         [`RecipeError`]: if the space has no settings, or contains `max_length`.
     """
-    runs = expand_space(options.space, n_runs=options.n_runs, seed=options.seed)
+    runs = expand_space(options.space_or_default, n_runs=options.n_runs, seed=options.seed)
     settings = SweepSettings(
         shared=canonical(options.training_args or {}),
         # compared again, because two settings may be the same under different names

@@ -196,12 +196,12 @@ def test_an_option_with_one_value_is_for_all_runs(tmp_path, sweep_files):
     for name in ("start", "run-0", "run-1"):
         one, two = ((tmp_path / folder / name / "model.safetensors").read_bytes() for folder in ("runs", "python"))
         assert one == two
-    command = ["sweep", base, "--data", data, "--epochs", "2", "--batch-size", "32", "--head", "probe"]
+    command = ["sweep", base, "--data", data, "--epochs", "2", "--batch-size", "32", "--head", "probe", "--seed", "42"]
     dry = run(*command, "-o", tmp_path / "alone", "--dry-run", "--json")
-    shared = {"num_train_epochs": 2, "per_device_train_batch_size": 32}
+    shared = {"num_train_epochs": 2, "per_device_train_batch_size": 32, "seed": 42}
     assert (json.loads(dry.stdout)["training_args"], len(json.loads(dry.stdout)["runs"])) == (shared, 1)
     assert run(*command, "-o", tmp_path / "alone").returncode == 0
-    options = {"head": "probe", "space": {}, "training_args": {"epochs": 2, "batch_size": 32}}
+    options = {"head": "probe", "space": {}, "training_args": {"seed": 42, "epochs": 2, "batch_size": 32}}
     hf_soup.sweep(base, str(data), output_dir=tmp_path / "alone in python", **options)
     for name in ("sweep.json", "start/model.safetensors", "run-0/model.safetensors"):
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "alone in python" / name).read_bytes()

@@ -11,6 +11,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.cli import main
 from hf_soup.errors import RecipeError
+from hf_soup.formats.cook_file import load_cook_file
 from hf_soup.training.refinement import read_refinement, settings_around_best
 
 
@@ -114,3 +115,24 @@ def test_the_shell_and_the_plan_show_it(base, tmp_path):
     shown = CliRunner().invoke(main, [*arguments, "--refine", "3", "--dry-run"])
     assert shown.exit_code == 0, shown.output
     assert "2 runs of 2 to train, then 3 around the best" in shown.output
+    default = CliRunner().invoke(
+        main, ["sweep", str(base), "--data", str(tmp_path), "-o", str(tmp_path / "r"), "--epochs", "2", "--dry-run"]
+    )
+    assert "4 runs of 4 to train, then 4 around the best" in default.output
+
+
+@pytest.mark.parametrize(
+    ("merge", "strategy"),
+    [
+        ("{}", "auto"),
+        ("{strategy: uniform}", "uniform"),
+        ("{weights: [1, 2]}", None),
+        ("{method: median}", None),
+    ],
+)
+def test_a_cook_file_that_names_no_strategy_has_auto(tmp_path, merge, strategy):
+    """Where data is at hand to choose by; without data the soup is uniform."""
+    (tmp_path / "cook.yaml").write_text(f"ingredients: [a, b]\ndata: {{path: my_data}}\nmerge: {merge}\n")
+    assert load_cook_file(tmp_path / "cook.yaml").merge.strategy == strategy
+    (tmp_path / "cook.yaml").write_text(f"ingredients: [a, b]\nmerge: {merge}\n")
+    assert load_cook_file(tmp_path / "cook.yaml").merge.strategy == (strategy if "uniform" in merge else None)
