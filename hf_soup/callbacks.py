@@ -1,7 +1,8 @@
 """Averages of the weights that one training run passes through, for any Trainer and for training loops of your own.
 
 The average is updated while the run trains, in float32, and needs the memory of one more model; `"bema"` needs two,
-and `"last"` as many as it averages. Nothing here averages several runs: that is what [`hf_soup.merge`] is for.
+and `"last"` as many as it averages. While the model has the average, its own weights are kept beside it. Nothing here
+averages several runs: that is what [`hf_soup.merge`] is for.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class AverageWeights(TrainerCallback):
     It can be passed to any `transformers.Trainer` (`callbacks=[AverageWeights("ema")]`). At every evaluation and
     checkpoint, and at the end, the model has the averaged weights; training goes on with its own. A checkpoint also
     holds the weights of training, so that a resumed run is the same to the bit. BatchNorm statistics are estimated
-    again on training data, because averaged ones match no model.
+    again on training data, because averaged ones match no model. Only weights that are trained are averaged. A run
+    resumes from a checkpoint in its own `output_dir`.
 
     Args:
         kind (`str`, *optional*, defaults to `"ema"`):
@@ -51,7 +53,7 @@ class AverageWeights(TrainerCallback):
         k (`int`, *optional*, defaults to 3):
             Number of snapshots of `"last"`.
         start (`float`, *optional*, defaults to 0.75):
-            Fraction of the training steps after which `"swa"` begins.
+            Fraction of the training steps after which `"swa"` begins in a Trainer.
         every (`int`, *optional*):
             Number of steps between two updates; by default 1, and for `"last"` an epoch.
         save (`str`, *optional*, defaults to `"instead"`):
@@ -86,8 +88,8 @@ class AverageWeights(TrainerCallback):
             raise RecipeError(f"half_life is a number of updates above 0, not {half_life}.")
         if not 0 <= decay < 1 or not 0 <= start < 1:
             raise RecipeError(f"decay and start are from 0 to below 1, not {decay} and {start}.")
-        if k < 1 or (every is not None and every < 1):
-            raise RecipeError(f"k and every are 1 or more, not {k} and {every}.")
+        if not _is_count(k) or not (every is None or _is_count(every)):
+            raise RecipeError(f"k and every are whole numbers from 1, not {k!r} and {every!r}.")
         if save not in ("instead", "beside"):
             raise RecipeError(f'save is "instead" or "beside", not {save!r}.')
         self.kind, self.warmup, self.k, self.start, self.every, self.save = kind, warmup, k, start, every, save
@@ -97,6 +99,7 @@ class AverageWeights(TrainerCallback):
         self.first: dict[str, torch.Tensor] = {}  # weights before training, for "bema"
         self.snapshots: list[dict[str, torch.Tensor]] = []  # the oldest first, for "last"
         self._raw: dict[str, torch.Tensor] | None = None  # weights of training while the model has the average
+        self._last_step: int | None = None  # step of the last snapshot of "last"
 
     # For any training loop
 
@@ -108,20 +111,18 @@ class AverageWeights(TrainerCallback):
             model (`torch.nn.Module`):
                 Model in training.
         """
-        weights = {name: parameter.detach().float() for name, parameter in model.named_parameters()}
         self.updates += 1
         if self.kind == "last":
-            self.snapshots.append({name: tensor.clone() for name, tensor in weights.items()})
-            self.snapshots = self.snapshots[-self.k :]
-            return
-        if not self.average:
-            self.average = {name: tensor.clone() for name, tensor in weights.items()}
-            if self.kind == "bema" and not self.first:
-                self.first = {name: tensor.clone() for name, tensor in weights.items()}
-            return
-        share = self._share_of_new()
-        for name, tensor in weights.items():
-            self.average[name].lerp_(tensor.to(self.average[name].device), share)
+            self.snapshots = [*self.snapshots, _copied(model)][-self.k :]
+        elif not self.average:
+            self.average = _copied(model)
+            if self.kind == "bema":
+                self.first = _copied(model)
+        else:
+            share = self._share_of_new()
+            for name, parameter in _trained(model):
+                average = self.average[name]
+                average.lerp_(parameter.detach().to(average), share)
 
     def _share_of_new(self) -> float:
         """The share of the new weights in the average."""
@@ -130,8 +131,8 @@ class AverageWeights(TrainerCallback):
         if self.kind == "bema":  # beta_t = (rho + gamma t)^-kappa with the defaults rho = 10, gamma = 1, kappa = 0.5
             return float((10 + self.updates) ** -0.5)
         decay = self.decay
-        if self.warmup:
-            decay = min(decay, 1 - (1 + self.updates) ** -WARM_UP_POWER)
+        if self.warmup:  # of timm, with gamma = 1, whose steps count from 0
+            decay = min(decay, 1 - self.updates**-WARM_UP_POWER)
         return 1 - decay
 
     @torch.no_grad()
@@ -155,8 +156,8 @@ class AverageWeights(TrainerCallback):
         # theta'_t = alpha_t (theta_t - theta_0) + EMA_t with alpha_t = (rho + gamma t)^-eta and eta = 0.2
         alpha = (10 + self.updates) ** -0.2
         corrected = {}
-        for name, parameter in model.named_parameters():
-            now = parameter.detach().float().to(self.average[name].device)
+        for name, parameter in _trained(model):
+            now = parameter.detach().to(self.average[name])
             corrected[name] = alpha * (now - self.first[name]) + self.average[name]
         return corrected
 
@@ -170,8 +171,8 @@ class AverageWeights(TrainerCallback):
             batches (`Iterable`, *optional*):
                 Batches of training data, on which BatchNorm statistics are estimated again if the model has any.
         """
-        self._swap_in(model, batches)
         try:
+            self._swap_in(model, batches)
             yield model
         finally:
             self._swap_out(model)
@@ -182,11 +183,10 @@ class AverageWeights(TrainerCallback):
         if self._raw is not None:
             return
         averaged = self.averaged(model)
-        has_statistics = bool(batchnorm_modules(model))
-        self._raw = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        for name, parameter in model.named_parameters():
+        self._raw = {name: parameter.detach().clone() for name, parameter in _trained(model)}
+        for name, parameter in _trained(model):
             parameter.copy_(averaged[name])
-        if has_statistics:
+        if batchnorm_modules(model):
             self._raw.update({name: buffer.detach().clone() for name, buffer in model.named_buffers()})
             if batches is not None:
                 with _same_random_numbers():
@@ -213,13 +213,17 @@ class AverageWeights(TrainerCallback):
             [`RecipeError`]: with FSDP or DeepSpeed, where no process has all weights.
         """
         for name in ("fsdp", "deepspeed"):
-            if getattr(args, name, None):
+            is_launched_with = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true")
+            if getattr(args, name, None) or is_launched_with:
                 raise RecipeError(f"AverageWeights does not work with {name} yet: no process has all of the weights.")
+        # nothing of an earlier training with this callback
+        self.updates, self.average, self.first, self.snapshots = 0, {}, {}, []
+        self._raw, self._last_step = None, None
         model = kwargs["model"]
         if state.global_step > 0:
             self._restore(model, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
         elif self.kind == "bema":
-            self.first = {name: tensor.detach().float().clone() for name, tensor in model.named_parameters()}
+            self.update(model)  # theta_0, with which the average begins
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -237,8 +241,8 @@ class AverageWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Update the average, and apply it if an evaluation or a checkpoint follows."""
-        every = self.every or (1 if self.kind != "last" else None)
-        if every is not None and state.global_step % every == 0 and self._has_begun(state):
+        if self._is_due(state) and self._has_begun(state):
+            self._last_step = state.global_step
             self.update(kwargs["model"])
         self._apply_if_due(control, kwargs)
 
@@ -246,8 +250,8 @@ class AverageWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """As after a step."""
-        self._swap_out(kwargs["model"])  # a checkpoint of the last step has applied it
-        if self.kind == "last" and self.every is None:
+        if self.kind == "last" and self.every is None and self._last_step != state.global_step:
+            self._swap_out(kwargs["model"])
             self.update(kwargs["model"])
         self._apply_if_due(control, kwargs)
 
@@ -256,6 +260,8 @@ class AverageWeights(TrainerCallback):
         if not state.is_world_process_zero:
             return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if not checkpoint.is_dir():  # such as a trial of a hyperparameter search, which nothing resumes
+            return
         self._save_state(checkpoint / STATE)
         if self.save == "beside" and self._is_there():
             with self.applied(kwargs["model"], _batches(kwargs.get("train_dataloader"))):
@@ -272,6 +278,12 @@ class AverageWeights(TrainerCallback):
         elif self._is_there():
             self._swap_in(kwargs["model"], _batches(kwargs.get("train_dataloader")))
             self._raw = None  # for good
+
+    def _is_due(self, state: TrainerState) -> bool:
+        """Whether the average is updated after the present step; by default `"last"` is at the end of an epoch."""
+        if self.every is not None:
+            return state.global_step % self.every == 0
+        return self.kind != "last" or abs(state.epoch - round(state.epoch)) < 1e-6
 
     def _has_begun(self, state: TrainerState) -> bool:
         """Whether the present step takes part in the average."""
@@ -320,7 +332,7 @@ class AverageWeights(TrainerCallback):
         if about.get("kind") != self.kind:
             raise TrainingError(
                 f"{checkpoint} holds no state of an average of the kind {self.kind!r}, without which it cannot go on: "
-                "resume with the arguments of the first call, or begin again."
+                "resume from a checkpoint in output_dir with the arguments of the first call, or begin again."
             )
         self.updates = int(about["updates"])
         states: dict[str, dict[str, torch.Tensor]] = {}
@@ -357,11 +369,26 @@ def average_of(setting: Mapping[str, Any]) -> AverageWeights:
     known = ("decay", "half_life", "warmup", "k", "start", "every")
     for name in arguments:
         if name not in known:
-            raise RecipeError(f'"average" has no "{name}"{did_you_mean(str(name), known)} Known: {", ".join(known)}.')
+            raise RecipeError(f'"average" has no "{name}"{did_you_mean(str(name), known)}')
     try:
         return AverageWeights(kind, **arguments)
     except TypeError as error:  # a value that does not compare with numbers
         raise RecipeError(f'"average": {setting!r} has a value of the wrong type ({error}).') from None
+
+
+def _is_count(value: object) -> bool:
+    """Whether a value is a whole number from 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The parameters that are trained; those of a frozen base stay as they are."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The trained weights in float32."""
+    return {name: parameter.detach().float().clone() for name, parameter in _trained(model)}
 
 
 def _numbered(states: Mapping[str, Any]) -> list[str]:
@@ -371,14 +398,18 @@ def _numbered(states: Mapping[str, Any]) -> list[str]:
 
 
 def _batches(loader: Any) -> Iterator[Any] | None:
-    """Some batches of the training data in their order, without touching the loader that trains."""
-    return None if loader is None else _in_order(loader)
+    """Some batches of the training data, without touching the loader that trains."""
+    return None if loader is None else _shuffled(loader)
 
 
-def _in_order(loader: Any) -> Iterator[Any]:
+def _shuffled(loader: Any) -> Iterator[Any]:
     """A generator, so that nothing draws random numbers before a batch is asked for."""
-    size = loader.batch_size or 1
-    plain = torch.utils.data.DataLoader(loader.dataset, batch_size=size, collate_fn=loader.collate_fn)
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1
+    examples = loader.dataset
+    if hasattr(examples, "__len__"):  # in one random order, because data may be sorted by class
+        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0)).tolist()
+        examples = torch.utils.data.Subset(examples, order)
+    plain = torch.utils.data.DataLoader(examples, batch_size=size, collate_fn=loader.collate_fn)
     for batch, _ in zip(plain, range(BATCHNORM_BATCHES), strict=False):
         yield batch
 
@@ -391,7 +422,9 @@ def _same_random_numbers() -> Iterator[None]:
     import numpy as np
 
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

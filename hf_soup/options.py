@@ -89,8 +89,11 @@ class SweepOptions:
 
     @property
     def space_or_default(self) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
-        """The space, or the default one."""
-        return DEFAULT_SPACE if self.space is None else self.space
+        """The space, or the default one without the settings that all runs share."""
+        if self.space is not None:
+            return self.space
+        shared = self.training_args or {}
+        return {name: values for name, values in DEFAULT_SPACE.items() if name not in shared}
 
     @property
     def refine_or_default(self) -> int | Mapping[str, float] | None:

@@ -254,7 +254,10 @@ def _make_soup(
     if any(is_statistic(spec) for spec in candidates[0].specs):  # BatchNorm is estimated again on the training data
         examples = examples.with_training()
     # a sweep is passed unchanged: it knows what its runs started from, head included
-    soup = _merge(options, examples, runs if runs is not None else candidates)
+    sources: Sequence[Any] = candidates
+    if runs is not None or options.within is not None or options.group_by is not None:
+        sources = ingredients  # an opened checkpoint does not know the other snapshots of its run
+    soup = _merge(options, examples, sources)
     comparison = _compare(plan.compare, options, examples, soup) if plan.compare is not None else None
     soup.comparison = comparison
     with as_output_error(marker):

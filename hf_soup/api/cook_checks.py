@@ -15,8 +15,10 @@ from ..parallel import check_executor
 from ..plugins import chooses, share_out
 from ..seeds import check_seed
 from ..strategies.weighted import is_by_name
+from ..training.refinement import read_refinement
 from ..training.space import expand_space
 from ..types import Ingredient, Mixture, as_weights
+from .snapshots import check_grouping
 
 
 def check_cook_file(plan: CookFile, output_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -69,6 +71,10 @@ def _check_settings(plan: CookFile) -> None:
         check_choices(plan.sweep)
         check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
         count = len(expand_space(plan.sweep.space_or_default, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
+        refinement = read_refinement(plan.sweep.refine_or_default)
+        count += 0 if refinement is None else refinement.runs
+        if plan.merge is not None and plan.merge.within is not None and plan.sweep.keep != "all":
+            raise RecipeError("`merge.within` averages the snapshots of each run: write `sweep.keep: all`.")
     if plan.merge is not None:
         _check_merge(plan.merge, count)
 
@@ -77,6 +83,7 @@ def _check_merge(options: MergeOptions, count: int) -> None:
     """Check the options of a merge, given the number of ingredients that the cook file lists or trains."""
     check_seed(options.seed, "`merge.seed`")
     share_out(options.method, options.strategy, options.params)
+    check_grouping(options.within, options.k, options.group_by, options.method)
     check_dtype(options.dtype)
     check_executor(options.executor)
     asks_what_it_is_worth = options.folds is not None or options.holdout is not None

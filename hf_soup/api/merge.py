@@ -346,6 +346,11 @@ def _select(
     """Run the strategy on the ingredients, or on their groups as if each were one ingredient."""
     if grouping is None:
         return select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
+    if grouping.within == "greedy" and (folds is not None or holdout is not None):
+        raise RecipeError(
+            'within="greedy" chooses snapshots on all validation data, so that folds and holdout would not show its '
+            'optimism: use within="mean" or "last", or leave them out.'
+        )
     groups = grouping.groups(ingredients, trials)
     as_ingredients = tuple(group.ingredient for group in groups)
     grouped = cast("Trials", GroupedTrials(trials, groups))

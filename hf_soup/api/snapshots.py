@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.folder import checkpoints_by_step
+from ..checkpoints.source import distinct_names
 from ..errors import RecipeError, did_you_mean
 from ..options import WITHIN
 from ..publishing.bases import RUN_FILE
 from ..selection.groups import Group, group_snapshots, join_groups, values_of
-from ..training.records import load_runs
-from ..training.sweep import Sweep
+from ..training.records import Run, load_runs
+from ..training.settings import SHORT
 from ..types import Ingredient, Trials
 from ..untrusted import one_line
 
@@ -43,14 +44,14 @@ def find_snapshots(ingredients: Sequence[Any]) -> list[RunSources]:
 
     Args:
         ingredients (`Sequence[Any]`):
-            A [`Sweep`], or sources.
+            A [`Sweep`] or other runs of sweeps, or sources.
 
     Returns:
         `list[RunSources]`, in the order of the ingredients.
     """
-    if isinstance(ingredients, Sweep):
-        return _runs_of_sweep(ingredients)
-    return [_run_of(item) for item in ingredients]
+    runs = _runs_of(ingredients)
+    names = distinct_names([Ingredient(run.name, _folder_of(run)) for run in runs])
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
 class Grouping(NamedTuple):
@@ -93,7 +94,25 @@ class Grouping(NamedTuple):
         if self.group_by is None:
             return groups
         names = [run.name for run in self.runs]
-        return join_groups(groups, values_of(self.group_by, names, [run.settings for run in self.runs]))
+        by = SHORT.get(self.group_by, self.group_by) if isinstance(self.group_by, str) else self.group_by
+        return join_groups(groups, values_of(by, names, [run.settings for run in self.runs]))
+
+
+def check_grouping(within: str | None, k: int | None, group_by: object, method: str) -> None:
+    """Refuse arguments that exclude each other; they are those of [`merge`].
+
+    Raises:
+        [`RecipeError`]: naming the argument.
+    """
+    if within is not None and within not in WITHIN:
+        name = one_line(within, 40)
+        raise RecipeError(f'there is no average within runs called "{name}"{did_you_mean(within, WITHIN)}')
+    if k is not None:
+        is_count = isinstance(k, int) and not isinstance(k, bool) and k >= 1
+        if not is_count or within not in ("last", "minus_sqrt"):
+            raise RecipeError(f'k={k} is a number of snapshots, 1 or more, for within="last" or "minus_sqrt".')
+    if (within is not None or group_by is not None) and method != "linear":
+        raise RecipeError(f'within and group_by average linearly first: they go with method="linear", not "{method}".')
 
 
 def find_grouping(
@@ -109,14 +128,9 @@ def find_grouping(
     Raises:
         [`RecipeError`]: if the arguments exclude each other, or there is nothing to average within runs.
     """
-    if within is not None and within not in WITHIN:
-        raise RecipeError(f'within="{one_line(within, 40)}"{did_you_mean(within, WITHIN)} Known: {", ".join(WITHIN)}.')
-    if k is not None and (within not in ("last", "minus_sqrt") or k < 1):
-        raise RecipeError(f'k={k} is a number of snapshots, 1 or more, for within="last" or "minus_sqrt".')
+    check_grouping(within, k, group_by, method)
     if within is None and group_by is None:
         return None
-    if method != "linear":
-        raise RecipeError(f'within and group_by average linearly first: they go with method="linear", not "{method}".')
     runs = find_snapshots(ingredients)
     if within is not None and all(len(run.sources) == 1 for run in runs):
         raise RecipeError(
@@ -126,22 +140,31 @@ def find_grouping(
     return Grouping(runs, within, k, group_by)
 
 
-def _runs_of_sweep(sweep: Sweep) -> list[RunSources]:
-    """The runs of a sweep; with `keep="all"` each follows its intermediate checkpoints."""
-    sources: dict[str, list[Any]] = {}
-    settings: dict[str, Mapping[str, Any]] = {}
-    for run in sweep:
-        name = str(run.state["run"])
-        sources.setdefault(name, []).append(run)
-        settings[name] = run.params
-    return [RunSources(name, sources[name], settings[name]) for name in sources]
+def _runs_of(ingredients: Sequence[Any]) -> list[RunSources]:
+    """The runs in their order; snapshots of a run of a sweep may be listed one by one, intermediate ones first."""
+    runs: dict[Any, RunSources] = {}
+    for position, item in enumerate(ingredients):
+        if isinstance(item, Run):
+            is_intermediate = item.folder.name != item.state["run"]
+            key: Any = item.folder.parent if is_intermediate else item.folder
+            before = runs.get(key, RunSources(str(item.state["run"]), [], item.params))
+            runs[key] = before._replace(sources=[*before.sources, item])
+        else:
+            runs[position] = _run_of(item)
+    return list(runs.values())
+
+
+def _folder_of(run: RunSources) -> str:
+    """The folder that names a run further where several have one name."""
+    source = run.sources[-1]
+    return str(source.folder if isinstance(source, Run) else source)
 
 
 def _run_of(source: Any) -> RunSources:
     """One source as a run."""
     if not isinstance(source, (str, os.PathLike)) or not Path(source).expanduser().is_dir():
         return RunSources(_name_of(source), [source], {})
-    folder = Path(source).expanduser()
+    folder = Path(source).expanduser().resolve()
     runs = load_runs(folder) if (folder / RUN_FILE).is_file() else ()
     if runs:
         return RunSources(folder.name, list(runs), runs[-1].params)

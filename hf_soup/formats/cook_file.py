@@ -188,9 +188,9 @@ def load_cook_file(
 
 
 def _with_default_strategy(plan: CookFile) -> CookFile:
-    """The same stages with the strategy `auto` where the file names none and there is validation data to choose by."""
+    """The same stages with the strategy `auto` where the file names none and a sweep or comparison has validation."""
     merge = plan.merge
-    if merge is None or plan.data is None:
+    if merge is None or (plan.sweep is None and plan.compare is None):
         return plan
     if merge.strategy is not None or merge.weights is not None or merge.method != "linear":
         return plan

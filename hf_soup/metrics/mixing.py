@@ -20,7 +20,8 @@ def fit_weights(members: Sequence[Predictions], counts: np.ndarray | None = None
 
     With weights `w` and a factor `s`, the loss of `s * sum_k w_k z_k` is a convex function of `s * w`, of which every
     element is at least 0. The weights are therefore a global minimum, and no temperature has to be chosen. For values
-    the outputs are not logits, and for tokens the probabilities of the correct ones are mixed; their factor is 1.
+    the outputs are not logits, and for tokens the probabilities of the correct ones are mixed: there the weights have
+    the sum 1 and the factor is 1.
 
     Args:
         members (`Sequence[Predictions]`):
@@ -43,11 +44,16 @@ def fit_weights(members: Sequence[Predictions], counts: np.ndarray | None = None
         return _loss_and_gradient(scaled, outputs, labels, shares, kind)
 
     start = np.full(len(members), 1 / len(members))
+    if kind == "values":
+        sum_is_one = {"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like}
+        bounds = [(0, 1)] * len(members)
+        found = optimize.minimize(loss, start, jac=True, method="SLSQP", bounds=bounds, constraints=[sum_is_one]).x
+        return np.maximum(found, 0) / np.maximum(found, 0).sum(), 1.0
     scaled = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(members)).x
     factor = float(scaled.sum())
     if factor <= 0:  # no combination is better than none, so that nothing tells the models apart
         return start, 1.0
-    if kind in ("tokens", "values"):
+    if kind == "tokens":
         return scaled / factor, 1.0
     return scaled / factor, factor
 

@@ -105,6 +105,14 @@ class FunctionTrials(SetupTrials):
         """Not available without examples."""
         _refuse("to get predictions of ingredients")
 
+    def predictions(self, mixture: Mixture) -> Predictions:
+        """Not available without examples."""
+        _refuse("to get predictions of averages")
+
+    def ensemble_of(self, mixtures: Sequence[Mixture], weights: Sequence[float]) -> Score:
+        """Not available, because there are no outputs to average."""
+        _refuse("an ensemble")
+
     def ensemble(self, mixture: Mixture) -> Score:
         """Not available, because there are no outputs to average."""
         _refuse("an ensemble")

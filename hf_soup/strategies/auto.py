@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from ..errors import EvaluationError
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Score, Trial, Trials, gain
 from ._search import NORMAL_95, Search
 from .ensemble_weights import ensemble_weights
 from .greedy import greedy
+
+
+SHRINK_FOLDS = 5  # of the ensemble weights, as far as there are examples
 
 
 class Candidate(NamedTuple):
@@ -46,8 +51,9 @@ def auto(ingredients: Sequence[Ingredient], trials: Trials, *, seed: int = 0) ->
     The candidates are the uniform soup, fitted [`ensemble_weights`], the mean of the greedy and the uniform soup, the
     [`greedy`] soup, and the best single ingredient. Each is chosen on one half of the validation examples and scored
     on the other, and the other way round. Of the candidates within one standard error of the best, the first in this
-    order is taken, so that a mean is preferred to a single ingredient and a simple choice to a search. It is then
-    chosen again on all examples. This takes about twice the forward passes of a greedy soup.
+    order is taken, so that a mean is preferred to a single ingredient and a simple choice to a search. It is chosen
+    again on all examples, and passed over if it then scores more than one standard error below the best single
+    ingredient. This takes about twice the forward passes of a greedy soup.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
@@ -62,23 +68,33 @@ def auto(ingredients: Sequence[Ingredient], trials: Trials, *, seed: int = 0) ->
     """
     import numpy as np
 
+    order = np.random.default_rng(seed).permutation(trials.examples)  # first, because a function has no examples
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
         return search.result()
     candidates = _candidates(search.ranked, seed)
-    halves = np.array_split(np.random.default_rng(seed).permutation(trials.examples), 2)
+    halves = np.array_split(order, 2)
     unseen = [trials.subset(half) for half in halves]
     for candidate in candidates:
-        for seen_half, held_out in ((halves[1], unseen[0]), (halves[0], unseen[1])):
-            mixture = candidate.choose(trials.subset(seen_half))
-            candidate.chosen.append(mixture)
-            candidate.scores.append(held_out.score(mixture))
+        with contextlib.suppress(EvaluationError):  # such as a correlation of an average that predicts one value
+            for seen_half, held_out in ((halves[1], unseen[0]), (halves[0], unseen[1])):
+                mixture = candidate.choose(trials.subset(seen_half))
+                candidate.chosen.append(mixture)
+                candidate.scores.append(held_out.score(mixture))
+    candidates = [candidate for candidate in candidates if len(candidate.scores) == len(unseen)]
+    if not candidates:  # too few examples for halves
+        return search.result()
     higher_is_better = search.score.higher_is_better
     best = max(candidates, key=lambda candidate: gain(candidate.estimate, 0.0, higher_is_better))
-    taken = _simplest_near(best, candidates, unseen)
+    single = search.mixture
+    taken, mixture = candidates[-1], single  # the last candidate is the best single ingredient
+    for candidate in _near(best, candidates, unseen):
+        chosen = candidate.choose(trials)
+        if not _is_below(chosen, single, trials):
+            taken, mixture = candidate, chosen
+            break
     for candidate in candidates:
         search.tried.append(_trial(candidate, candidate is taken, best))
-    mixture = taken.choose(trials)
     search.take(mixture, trials.score(mixture))
     return search.result()
 
@@ -88,6 +104,12 @@ def _candidates(ranked: Sequence[Ingredient], seed: int) -> list[Candidate]:
 
     def of_greedy(trials: Trials) -> Mixture:
         return greedy(ranked, trials, accept="loss").mixture
+
+    def fitted(trials: Trials) -> Mixture:
+        folds = min(SHRINK_FOLDS, trials.examples)
+        if folds < 2:
+            return Mixture.equal(ranked)
+        return ensemble_weights(ranked, trials, shrink_folds=folds, seed=seed).mixture
 
     def shrunk(trials: Trials) -> Mixture:
         kept = of_greedy(trials).names
@@ -100,7 +122,7 @@ def _candidates(ranked: Sequence[Ingredient], seed: int) -> list[Candidate]:
 
     ways: dict[str, Callable[[Trials], Mixture]] = {
         "uniform soup": lambda trials: Mixture.equal(ranked),
-        "ensemble weights": lambda trials: ensemble_weights(ranked, trials, seed=seed).mixture,
+        "ensemble weights": fitted,
         "greedy and uniform": shrunk,
         "greedy soup": of_greedy,
         "best single": single,
@@ -108,15 +130,22 @@ def _candidates(ranked: Sequence[Ingredient], seed: int) -> list[Candidate]:
     return [Candidate(name, choose, [], []) for name, choose in ways.items()]
 
 
-def _simplest_near(best: Candidate, candidates: Sequence[Candidate], unseen: Sequence[Trials]) -> Candidate:
-    """The first candidate that is within one standard error of the best on the unseen examples."""
+def _near(best: Candidate, candidates: Sequence[Candidate], unseen: Sequence[Trials]) -> list[Candidate]:
+    """The candidates that are within one standard error of the best on the unseen examples, the simplest first."""
+    near = []
     for candidate in candidates:
-        if candidate is best:
-            break
-        deficit = fmean(b.gain_over(c) for b, c in zip(best.scores, candidate.scores, strict=True))
-        if deficit <= _standard_error(best, candidate, unseen):
-            return candidate
-    return best
+        deficits = [b.gain_over(c) for b, c in zip(best.scores, candidate.scores, strict=True)]
+        if candidate is best or fmean(deficits) <= _standard_error(best, candidate, unseen):
+            near.append(candidate)
+    return near
+
+
+def _is_below(mixture: Mixture, single: Mixture, trials: Trials) -> bool:
+    """Whether a mixture scores more than one standard error below the best single ingredient on all examples."""
+    deficit = trials.score(single).gain_over(trials.score(mixture))
+    ends = trials.difference(mixture, single)
+    error = 0.0 if ends is None else (ends[1] - ends[0]) / (2 * NORMAL_95)
+    return deficit > error
 
 
 def _standard_error(best: Candidate, candidate: Candidate, unseen: Sequence[Trials]) -> float:

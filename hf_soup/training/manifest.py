@@ -16,7 +16,7 @@ from .records import plain_settings
 
 SWEEP_FILE = "sweep.json"
 SHARED = "training_args"  # key of the settings that all runs share
-ADDED = ("columns",)  # keys that files of older versions lack
+ADDED = ("columns", "higher_is_better")  # keys that files of older versions lack
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
-from ..errors import RecipeError
+from ..errors import EvaluationError, RecipeError
 from ..evaluation.selecting_value import selecting_value
 from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
@@ -70,7 +70,13 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
             is_scored = np.ones(len(labels), dtype=bool)
         rows = np.nonzero(is_scored)[0]
         values = metric.compute(Predictions(logits[is_scored], labels[is_scored], rows, kind, names))
-        name, values = selecting_value([metric], [values], None)
+        try:
+            name, values = selecting_value([metric], [values], None)
+        except EvaluationError:
+            raise EvaluationError(
+                f"the metric {metric.name!r} gives several values ({', '.join(values)}): return one number, or one of "
+                f"them under the name {metric.name!r}."
+            ) from None
         return {**values, metric.name: values[name]}  # a function's dict may have another name for its only value
 
     return compute

@@ -25,6 +25,7 @@ from ..seeds import check_seed
 from ..tasks._model_inputs import empty_model, inputs_of
 from ..tasks._text import limit_length
 from ..tasks._vocabulary import check_token
+from ..types import is_better_higher
 from ..untrusted import as_error
 from .base_model import BaseModel, base_identity, pin_base_model
 from .class_weights import check_class_weights
@@ -35,7 +36,7 @@ from .lengths import Length, run_length
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .metric import selecting_metric
 from .records import load_failure, load_runs
-from .refinement import Refinement, read_refinement
+from .refinement import read_refinement
 from .settings import canonical
 from .start import Origin, find_origin
 from .sweep_settings import SweepSettings, check_all_settings, read_settings
@@ -70,6 +71,8 @@ class SweepPlan(Result):
             Names of runs that are complete, or have diverged and would do so again.
         disk (`int`):
             Maximum number of bytes that the remaining runs need while they are trained.
+        further (`int`, *optional*, defaults to 0):
+            Number of runs that will be added around the best ones.
     """
 
     options: SweepOptions
@@ -80,6 +83,7 @@ class SweepPlan(Result):
     steps: Mapping[str, int]
     done: frozenset[str]
     disk: int
+    further: int = 0
 
     @property
     def todo(self) -> list[str]:
@@ -93,9 +97,8 @@ class SweepPlan(Result):
         todo = self.todo
         steps = sum(self.steps[name] for name in todo)
         runs = f"{len(todo)} runs of {len(self.runs)} to train"
-        refinement = read_refinement(self.options.refine_or_default)
-        if refinement is not None:
-            runs += f", then {refinement.runs} around the best"
+        if self.further:
+            runs += f", then {self.further} around the best"
         if self.done:
             runs += f", {len(self.done)} are done"
         if self.disk >= 1e9:
@@ -201,6 +204,9 @@ def plan_sweep(
     )
     lengths = {name: run_length(context, name, setting, chosen_metric) for name, setting in runs.items()}
     done = _done_runs(folder, runs)
+    refinement = read_refinement(options.refine_or_default)
+    # runs that an earlier call has added are there already
+    further = 0 if refinement is None else max(refinement.runs - (len(extended["runs"]) - len(runs)), 0)
     plan = SweepPlan(
         options=options,
         context=context,
@@ -209,9 +215,10 @@ def plan_sweep(
         manifest={**extended, "base_commit": commit},
         steps={name: length.steps for name, length in lengths.items()},
         done=done,
+        further=further,
         disk=most_bytes(
             model,
-            _with_further_runs(lengths, read_refinement(options.refine_or_default)),
+            {**lengths, **_lengths_of(lengths, further)},
             done,
             keep=options.keep,
             makes_start=start.origin is not None,
@@ -254,11 +261,10 @@ def add_runs(plan: SweepPlan, settings: Sequence[Mapping[str, Any]]) -> SweepPla
     )
 
 
-def _with_further_runs(lengths: Mapping[str, Length], refinement: Refinement | None) -> dict[str, Length]:
-    """The lengths with those of the runs of a refinement, which are as long as the longest."""
-    count = 0 if refinement is None else refinement.runs
+def _lengths_of(lengths: Mapping[str, Length], further: int) -> dict[str, Length]:
+    """The lengths of runs that will be added, each as long as the longest."""
     longest = max(lengths.values(), key=lambda length: length.evaluations)
-    return {**lengths, **{f"further-{number}": longest for number in range(count)}}
+    return {f"further-{number}": longest for number in range(further)}
 
 
 def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
@@ -268,7 +274,9 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
     if read_refinement(options.refine_or_default) is not None and data.validation is None:
-        raise RecipeError("refine needs validation data, by which the best settings are found.")
+        raise RecipeError(
+            "refine needs validation data, by which the best settings are found; refine=0 leaves it out."
+        )
     return replace(options, init_seed=init_seed, probe_args=canonical(options.probe_args or {}))
 
 
@@ -360,6 +368,7 @@ def _fixed(
         "probe_args": settings.probe,
         "keep": options.keep,
         "metric": metric.name,
+        "higher_is_better": is_better_higher(metric.higher_is_better),
         SHARED: settings.shared,
     }
 

@@ -46,11 +46,10 @@ def read_refinement(refine: int | Mapping[str, Any] | None) -> Refinement | None
     given = dict(refine) if isinstance(refine, Mapping) else {"runs": refine}
     for name in given:
         if name not in Refinement._fields:
-            raise RecipeError(
-                f'refine has no "{name}"{did_you_mean(str(name), Refinement._fields)} Known: '
-                f"{', '.join(Refinement._fields)}."
-            )
+            raise RecipeError(f'refine has no "{name}"{did_you_mean(str(name), Refinement._fields)}')
     runs, factor, fraction = given.get("runs"), given.get("learning_rate", 1.0), given.get("bagging_fraction")
+    if isinstance(runs, float) and runs.is_integer():  # the numbers of a mapping in a cook file
+        runs = int(runs)
     if not isinstance(runs, int) or isinstance(runs, bool) or runs < 0:
         raise RecipeError(f"refine is the number of further runs, 0 or more, or a mapping with runs, not {refine!r}.")
     if not _is_number(factor) or not 1 <= factor <= 100:

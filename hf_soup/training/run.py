@@ -155,9 +155,10 @@ def _save_state(state: TrainerState, folder: Path) -> list[dict[str, Any]]:
 def _prepared(folder: Path, *, with_average: bool) -> Path | None:
     """The checkpoint to resume from; other files of an interrupted run are deleted."""
     if is_main():
-        for checkpoint in list(checkpoints_in(folder)) if with_average else ():
-            if not (checkpoint / AVERAGE).is_file():  # interrupted before the average was saved
-                shutil.rmtree(checkpoint, ignore_errors=True)
+        for checkpoint in reversed(list(checkpoints_in(folder)) if with_average else []):
+            if (checkpoint / AVERAGE).is_file():  # older ones that are kept as models have lost theirs
+                break
+            shutil.rmtree(checkpoint, ignore_errors=True)  # interrupted before the average was saved
         if newest_whole_checkpoint(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         (folder / FAILED_FILE).unlink(missing_ok=True)

@@ -194,6 +194,7 @@ def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_
     model soups start from such heads too, arXiv 2203.05482).
     """
     fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
+    extra = extra._replace(average=None)  # an average is of the runs, and would estimate BatchNorm of the body again
     body = [parameter for name, parameter in model.named_parameters() if not is_head(model, name)]
     # Trainer calls `train()` before each step: dropout stays off and BatchNorm statistics stay unchanged
     hook = model.base_model.register_forward_pre_hook(_evaluate)

@@ -163,9 +163,37 @@ def test_folders_of_a_trainer_have_their_checkpoints(sweep, tmp_path):
     assert_is(hf_soup.merge(tmp_path, within="last", k=1), last)
 
 
+def test_runs_of_a_sweep_can_be_listed(sweep):
+    """A list of runs is grouped like the sweep, and settings go by their short names too."""
+    expected = mean([mean(snapshots(sweep, name)) for name in RUNS])
+    assert_is(hf_soup.merge(list(sweep), within="mean"), expected)
+    with pytest.raises(RecipeError, match="known here: learning_rate, seed"):
+        hf_soup.merge(list(sweep), group_by="epochs")
+
+
+def test_runs_of_one_name_are_told_apart(sweep, tmp_path):
+    """Two folders of one name have their parents in their names."""
+    for parent, name in (("a", "run-0"), ("b", "run-1")):
+        shutil.copytree(sweep[0].folder.parents[1] / name, tmp_path / parent / "run")
+    sources = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert_is(hf_soup.merge(sources, within="mean"), mean([mean(snapshots(sweep, name)) for name in RUNS[:2]]))
+
+
+def test_a_function_scores_groups(sweep):
+    """With a function of a model as evaluator there are no predictions, and the search works all the same."""
+
+    def size(model):
+        """A number that differs between models."""
+        return float(sum(parameter.detach().abs().sum() for parameter in model.parameters()))
+
+    soup = hf_soup.merge(sweep, strategy="greedy", within="last", k=2, evaluator=size)
+    assert {trial.ingredient for trial in soup.selection.trials if trial.ingredient} == set(RUNS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"within": "greedy", "strategy": "greedy", "evaluator": DATA[1], "folds": 2}, "would not show its optimism"),
         ({"within": "maen"}, 'did you mean "mean"'),
         ({"within": "mean", "k": 2}, "k=2 is a number of snapshots"),
         ({"within": "last", "k": 0}, "k=0 is a number of snapshots"),

@@ -53,8 +53,6 @@ def test_no_other_weights_have_a_lower_loss(kind):
     for share in np.linspace(0, 1, 41):
         for scale in factors:
             other = mean_loss(members, np.array([share, 1 - share]), scale).mean()
-            if kind == "values":  # there the factor is free while weights are fitted, and 1 in the mixture
-                continue
             assert other >= fitted - 1e-6
 
 

@@ -989,3 +989,21 @@ def test_auto_costs_at_most_three_times_greedy():
             choose(name, trials, count)
             asked[name] = len({(mixture.names, mixture.totals) for mixture in trials.asked})
         assert asked["auto"] <= 3 * asked["greedy"]
+
+
+def test_auto_passes_over_what_is_below_the_best_single_one():
+    """A mean that is as good on the halves, but visibly below the best single ingredient on all, is not taken."""
+    logits = {f"run-{n}": np.zeros(40) for n in range(3)}
+
+    class OnHalves(WithPredictions):
+        """On a part of the examples every mixture scores alike."""
+
+        def subset(self, examples):
+            """Trials that tell nothing apart."""
+            return WithPredictions(lambda mixture: 0.5, logits, half_width=0.1)
+
+    worth = {1: 0.9, 2: 0.8, 3: 0.7}
+    choice = choose("auto", OnHalves(lambda mixture: worth[len(mixture.names)], logits, half_width=0.02))
+    assert len(choice.mixture.names) == 1
+    near = choose("auto", OnHalves(lambda mixture: worth[len(mixture.names)], logits, half_width=0.5))
+    assert len(near.mixture.names) == 3

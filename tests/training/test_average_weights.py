@@ -43,7 +43,7 @@ def reference(kind, history):
         if kind == "bema":
             share = (10 + update) ** -0.5
         else:
-            share = 1 - min(0.9, 1 - (1 + update) ** (-2 / 3))
+            share = 1 - min(0.9, 1 - update ** (-2 / 3))
         average = (1 - share) * average + share * weight
     if kind == "bema":
         return (10 + len(seen)) ** -0.2 * (seen[-1] - seen[0]) + average
@@ -171,10 +171,10 @@ def test_the_average_lies_beside_the_model(tmp_path):
         assert torch.equal(parameter.detach().double(), history.weights[-1][name])
 
 
-@pytest.mark.parametrize("kind", ["last", "ema", "bema", "swa"])
-def test_a_resumed_run_is_the_same_to_the_bit(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "every"), [("last", 1), ("last", None), ("ema", None), ("bema", 2), ("swa", 1)])
+def test_a_resumed_run_is_the_same_to_the_bit(tmp_path, kind, every):
     """Training that goes on from a checkpoint has the weights and the average of training without a break."""
-    options = {"k": 2, "start": 0.0, "every": 1}
+    options = {"k": 2, "start": 0.0, "every": every}
     train(tmp_path / "whole", AverageWeights(kind, **options), epochs=3)
     checkpoint = shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "broken" / "checkpoint-3")
     train(
@@ -235,8 +235,9 @@ def _with_device(module):
         ({"kind": "emma"}, 'did you mean "ema"'),
         ({"decay": 1.0}, "from 0 to below 1"),
         ({"start": -0.1}, "from 0 to below 1"),
-        ({"k": 0}, "1 or more"),
-        ({"every": 0}, "1 or more"),
+        ({"k": 0}, "whole numbers from 1"),
+        ({"k": 2.5}, "whole numbers from 1"),
+        ({"every": 0}, "whole numbers from 1"),
         ({"half_life": 0}, "above 0"),
         ({"save": "aside"}, '"instead" or "beside"'),
     ],
@@ -245,6 +246,44 @@ def test_wrong_arguments_are_refused(options, message):
     """The error says what the argument may be."""
     with pytest.raises(RecipeError, match=message):
         AverageWeights(**options)
+
+
+def test_the_average_of_a_model_with_batchnorm_leaves_training_as_it_is(tmp_path):
+    """Estimating statistics for each evaluation draws no random numbers of training and changes no weights."""
+    config = transformers.ResNetConfig(
+        num_channels=3, embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=2
+    )
+    images = [{"pixel_values": torch.randn(3, 16, 16), "labels": index % 2} for index in range(16)]
+    weights = {}
+    for name, average in (("averaged", AverageWeights("ema", save="beside")), ("plain", None)):
+        transformers.set_seed(0)
+        args = transformers.TrainingArguments(
+            str(tmp_path / name),
+            num_train_epochs=2,
+            per_device_train_batch_size=4,
+            save_strategy="epoch",
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+        )
+        model = transformers.ResNetForImageClassification(config)
+        callbacks = [average] if average else []
+        transformers.Trainer(model, args, train_dataset=images, callbacks=callbacks).train()
+        weights[name] = model.state_dict()
+    assert all(torch.equal(weights["averaged"][name], tensor) for name, tensor in weights["plain"].items())
+    saved = load_file(tmp_path / "averaged" / "checkpoint-8" / "average" / "model.safetensors")
+    means = [name for name in saved if name.endswith("running_mean")]
+    assert means
+    assert any(not torch.equal(saved[name], weights["plain"][name]) for name in means)
+
+
+def test_a_second_training_begins_anew(tmp_path):
+    """A callback that has averaged one training has nothing of it in the next."""
+    average = AverageWeights("swa", start=0.0)
+    train(tmp_path / "first", average)
+    _, history = train(tmp_path / "second", average)
+    mean = {name: sum(state[name] for state in history.weights) / 6 for name in history.weights[0]}
+    assert_same(tmp_path / "second" / "checkpoint-6", mean)
 
 
 # In sweeps

@@ -132,7 +132,24 @@ def test_the_shell_and_the_plan_show_it(base, tmp_path):
 )
 def test_a_cook_file_that_names_no_strategy_has_auto(tmp_path, merge, strategy):
     """Where data is at hand to choose by; without data the soup is uniform."""
-    (tmp_path / "cook.yaml").write_text(f"ingredients: [a, b]\ndata: {{path: my_data}}\nmerge: {merge}\n")
+    (tmp_path / "cook.yaml").write_text(
+        f"ingredients: [a, b]\ndata: {{path: my_data}}\nmerge: {merge}\ncompare: {{}}\n"
+    )
     assert load_cook_file(tmp_path / "cook.yaml").merge.strategy == strategy
     (tmp_path / "cook.yaml").write_text(f"ingredients: [a, b]\nmerge: {merge}\n")
     assert load_cook_file(tmp_path / "cook.yaml").merge.strategy == (strategy if "uniform" in merge else None)
+
+
+def test_a_mapping_in_a_cook_file(tmp_path):
+    """The numbers of a mapping are read as they are meant."""
+    text = "base_model: b\ndata: {path: d}\nsweep: {refine: {runs: 4, learning_rate: 1.5}}\n"
+    (tmp_path / "cook.yaml").write_text(text)
+    refinement = read_refinement(load_cook_file(tmp_path / "cook.yaml").sweep.refine_or_default)
+    assert (refinement.runs, refinement.learning_rate) == (4, 1.5)
+
+
+def test_the_default_space_leaves_what_is_shared(base, tmp_path):
+    """A learning rate for all runs is not overridden by the default ones; then only seeds differ."""
+    options = {"validation": DATA[1], "output_dir": tmp_path / "runs", "refine": 1}
+    runs = hf_soup.sweep(base, DATA[0], training_args={**SHARED, "learning_rate": 1e-3}, **options)
+    assert [run.params for run in runs] == [{"seed": 0}, {"seed": 1}]
