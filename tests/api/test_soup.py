@@ -347,7 +347,7 @@ def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
         ({"strategy": "greedy", "weights": [1, 1, 1]}, "either weights or a strategy"),
         ({"evaluator": len}, "for a strategy that chooses"),
         ({"strategy": "greedy", "evaluator": 3}, "an evaluator is"),
-        ({"strategy": "greedy", "accept": "=="}, "\"accept\" is one of '>=', '>', not '=='"),
+        ({"strategy": "greedy", "accept": "=="}, "\"accept\" is one of '>=', '>', 'loss', not '=='"),
     ],
 )
 def test_bad_arguments(text_runs, options, message):
