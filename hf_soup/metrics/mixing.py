@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import EvaluationError
 from .predictions import Predictions, losses, same_examples
 
 
@@ -31,11 +32,16 @@ def fit_weights(members: Sequence[Predictions], counts: np.ndarray | None = None
 
     Returns:
         `tuple[np.ndarray, float]`: weights of shape `(members,)` that sum to 1, and the factor.
+
+    Raises:
+        [`EvaluationError`]: if the models have generated texts, which cannot be mixed.
     """
     import numpy as np
     from scipy import optimize
 
     same_examples(members)
+    if members[0].texts:
+        raise EvaluationError("generated texts cannot be mixed: weights of an ensemble need logits.")
     kind, labels = members[0].kind, members[0].labels
     outputs = np.stack([member.logits.astype(np.float64) for member in members])
     shares = np.full(len(labels), 1 / len(labels)) if counts is None else counts / counts.sum()

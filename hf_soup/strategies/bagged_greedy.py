@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import RecipeError
+from ..errors import EvaluationError, RecipeError
 from ..metrics.predictions import Predictions, losses
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
@@ -73,6 +73,8 @@ def bagged_greedy(
     # By name, so that the bags do not depend on the order of the ingredients.
     items = sorted(ingredients, key=lambda item: item.name)
     members = [trials.logits(item) for item in items]
+    if members[0].texts:
+        raise EvaluationError("generated texts cannot be mixed: bagged_greedy needs logits.")
     size = max(round(fraction * len(items)), 1)
     counts = np.zeros(len(items))
     for _ in range(bags):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from hf_soup.errors import EvaluationError
 from hf_soup.metrics.mixing import _loss_and_gradient, fit_weights, mean_loss
 from hf_soup.metrics.predictions import Predictions
 
@@ -86,3 +87,10 @@ def test_equal_models_have_equal_weights():
     assert weights[0] == pytest.approx(weights[1], abs=1e-6)
     assert weights[2] == pytest.approx(0, abs=1e-9)
     assert factor > 0
+
+
+def test_generated_texts_cannot_be_mixed():
+    """The error says what is needed instead."""
+    member = models("classes", 1)[0]._replace(texts=("a",) * 60, references=("a",) * 60)
+    with pytest.raises(EvaluationError, match="need logits"):
+        fit_weights([member, member])
