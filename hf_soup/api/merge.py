@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from ..analysis.shrinkage import shrunk_towards_base
 from ..checkpoints.base_model import as_ingredient, resolve_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
@@ -160,7 +161,10 @@ def merge(
     needed = request.strategy_needs_base or needs_base(method)
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
     base_candidate = None
-    if request.strategy_needs_base:
+    shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
+    if shrinks and grouping is not None:
+        raise RecipeError('strategy="auto" chooses among groups by validation score: pass an evaluator.')
+    if request.strategy_needs_base or (shrinks and base is not None):
         base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
     training = bind_training(batchnorm_data, in_order(candidates, agreement.settings))
     setup = set_up(
@@ -181,6 +185,10 @@ def merge(
         if request.weights is not None:
             everything = weighted(everything.ingredients, None, weights=request.weights)
         return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
+    if shrinks:
+        mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)
+        mixture = _with_settings(mixture, agreement.settings)
+        return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
     mixture, selection = _choose(
         request.strategy_for(seed, base_candidate),
         setup,
@@ -302,6 +310,22 @@ def _base_as_candidate(
     if differences and agreement.settings is None:  # the soup would mix models with different computations
         raise IncompatibleError([f"{note}. {choose(like.name)}" for note in differences])
     return replace(candidate, notes=(*candidate.notes, *differences))
+
+
+def _choose_by_weights(
+    candidates: Sequence[Checkpoint], base: Checkpoint | None, agreement: Agreement
+) -> tuple[Mixture, Selection]:
+    """The choice of `"auto"` without validation data: the mean, shrunk towards the base model if it is known."""
+    if base is None:
+        why = "There is no validation data, and no base model to shrink towards: all ingredients, equally."
+        return Mixture.equal([item.ingredient for item in candidates]), Selection("auto", why=why)
+    mixture, shares = shrunk_towards_base(candidates, base, agreement)
+    low, high = min(shares.values()), max(shares.values())
+    why = (
+        f"There is no validation data: by the cosines of their changes, the mean of the ingredients has a share of "
+        f"{low:.2f} to {high:.2f} in each module, and the base model the rest."
+    )
+    return mixture, Selection("auto", why=why)
 
 
 def _choose(
