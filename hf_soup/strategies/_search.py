@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -165,6 +165,14 @@ class Search:
         difference = score.value - self.score.value
         why = _compared_with(score, self.score, kept)
         self.tried.append(Trial(tried, kept, why, score.value, difference, low, high, alpha=alpha))
+
+    def take_weights(self, weights: Mapping[str, float], tried: str) -> None:
+        """Score the mixture with the weight of each ingredient by name, and make it the soup; zeros are left out."""
+        used = [item for item in self.ranked if weights[item.name] > 0]
+        mixture = Mixture(tuple(used), tuple(weights[item.name] for item in used))
+        score = self.trials.score(mixture)
+        self.note(tried, mixture, score, True)
+        self.take(mixture, score)
 
     def add_trials(self, choice: Choice) -> None:
         """Add the trials of another search, except those of single ingredients."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import EvaluationError, RecipeError
 from ..metrics.predictions import Predictions, losses
 from ..plugins import strategy
-from ..types import Choice, Ingredient, Mixture, Trials
+from ..types import Choice, Ingredient, Trials
 from ._search import Search
 
 
@@ -81,11 +81,7 @@ def bagged_greedy(
         bag = np.sort(rng.permutation(len(items))[:size])
         counts[bag] += _select([members[place] for place in bag], start, steps)
     by_name = {item.name: float(count) for item, count in zip(items, counts, strict=True)}
-    used = [item for item in search.ranked if by_name[item.name] > 0]
-    mixture = Mixture(tuple(used), tuple(by_name[item.name] for item in used))
-    score = trials.score(mixture)
-    search.note(f"counts of {bags} bags", mixture, score, True)
-    search.take(mixture, score)
+    search.take_weights(by_name, f"counts of {bags} bags")
     return search.result()
 
 

@@ -9,7 +9,7 @@ from ..errors import RecipeError
 from ..metrics.mixing import fit_weights, mean_loss
 from ..metrics.predictions import Predictions
 from ..plugins import strategy
-from ..types import Choice, Ingredient, Mixture, Trials
+from ..types import Choice, Ingredient, Trials
 from ._search import Search
 
 
@@ -76,11 +76,7 @@ def ensemble_weights(
     weights = (1 - share) * fitted + share / len(items)
     weights[weights < NOTHING] = 0
     by_name = {item.name: float(weight) for item, weight in zip(items, weights, strict=True)}
-    used = [item for item in search.ranked if by_name[item.name] > 0]
-    mixture = Mixture(tuple(used), tuple(by_name[item.name] for item in used))
-    score = trials.score(mixture)
-    search.note(f"fitted weights, {share:.0%} equal", mixture, score, True)
-    search.take(mixture, score)
+    search.take_weights(by_name, f"fitted weights, {share:.0%} equal")
     return search.result()
 
 

@@ -14,6 +14,7 @@ from ..metrics.load import Metric
 from ..seeds import check_seed
 from ..types import is_better_higher
 from ..untrusted import as_error, one_line
+from .averages import average_of
 from .optimizer import OPTIMIZERS
 
 
@@ -192,8 +193,6 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
             _check_fraction(name, settings[name])
     _check_optimizer(settings)
     if settings.get("average") is not None:
-        from ..callbacks import average_of
-
         average_of(settings["average"])  # made without use, so that a wrong one fails here
     if not isinstance(settings.get("augment") or {}, Mapping):
         raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')

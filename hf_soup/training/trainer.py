@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
 from ..tasks._model_inputs import inputs_of
+from .averages import average_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .context import SweepContext
 from .metric import compute_metrics, selecting_metric
@@ -121,8 +122,6 @@ def _callbacks(
         threshold = extra.early_stopping_threshold or 0.0
         callbacks.append(EarlyStoppingCallback(extra.early_stopping_patience, threshold))
     if extra.average is not None:
-        from ..callbacks import average_of
-
         callbacks.append(average_of(extra.average))
     callbacks += [StopWhenDiverged(), LogBeforeSaving()]
     if has_bar:
