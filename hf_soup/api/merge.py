@@ -158,10 +158,10 @@ def merge(
     grouping = find_grouping(ingredients, within=within, k=k, group_by=group_by, method=method)
     candidates = open_all(ingredients if grouping is None else grouping.sources)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
-    needed = request.strategy_needs_base or needs_base(method)
+    shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
+    needed = request.strategy_needs_base or needs_base(method) or shrinks
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
     base_candidate = None
-    shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
     if shrinks and grouping is not None:
         raise RecipeError('strategy="auto" chooses among groups by validation score: pass an evaluator.')
     if request.strategy_needs_base or (shrinks and base is not None):

@@ -31,7 +31,8 @@ def edge_notes(runs: Sequence[Run], best: Run) -> list[str]:
         values: set[float] = {run.params[name] for run in runs if _is_number(run.params.get(name))}
         if name in UNCHECKED or not _is_number(value) or len(values) < FEWEST:
             continue
-        if value in (max(values), min(values)):
+        as_good = {run.params.get(name) for run in runs if run.score == best.score}
+        if as_good == {value} and value in (max(values), min(values)):
             end = "highest" if value == max(values) else "lowest"
             edges.append(f"its {name}, {value:g}, is the {end} that was tried")
     rise = _last_rise(best)

@@ -108,8 +108,9 @@ def settings_around_best(
 
 
 def _best_settings(runs: Sequence[Run]) -> dict[str, Any]:
-    """The settings, without the seed, with the best mean score; the first ones if several are equal."""
+    """The settings, without the seed, with the best mean score; of several equal ones those with the lowest loss."""
     scores: dict[str, list[float]] = {}
+    losses: dict[str, list[float]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run.score is None:
@@ -118,6 +119,7 @@ def _best_settings(runs: Sequence[Run]) -> dict[str, Any]:
         key = json.dumps(own, sort_keys=True, default=str)
         settings.setdefault(key, own)
         scores.setdefault(key, []).append(run.score.rank_key)
+        losses.setdefault(key, []).append(float(run.state["metrics"].get("eval_loss", 0.0)))
     if not scores:
         raise TrainingError("no run has a score, so that there is no best one to refine.")
-    return settings[max(scores, key=lambda key: fmean(scores[key]))]
+    return settings[max(scores, key=lambda key: (fmean(scores[key]), -fmean(losses[key])))]

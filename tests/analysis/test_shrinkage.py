@@ -79,3 +79,18 @@ def test_groups_need_an_evaluator(tmp_path, base):
     """Groups are chosen by score."""
     with pytest.raises(RecipeError, match="chooses among groups by validation score"):
         hf_soup.merge(saved(tmp_path), strategy="auto", group_by={"run-1": "a", "run-2": "a", "run-3": "b"})
+
+
+def test_the_base_model_of_a_sweep_is_known(tmp_path, base):
+    """Runs of a sweep are shrunk towards what they started from, without naming it."""
+    runs = hf_soup.sweep(
+        base,
+        testing.tiny_texts(32),
+        validation=testing.tiny_texts(16, seed=1),
+        space={"seed": [0, 1]},
+        output_dir=tmp_path / "runs",
+        training_args={"epochs": 1, "batch_size": 16, "learning_rate": 1e-2},
+    )
+    soup = hf_soup.merge(runs, strategy="auto")
+    assert len(soup.recipe.ingredients) == 3
+    assert "the base model the rest" in soup.selection.why

@@ -28,6 +28,7 @@ def runs_of(folder, table, evaluations=None):
         ({1e-5: 0.9, 3e-5: 0.8, 1e-4: 0.7}, "its learning_rate, 1e-05, is the lowest that was tried"),
         ({1e-5: 0.8, 3e-5: 0.9, 1e-4: 0.7}, None),
         ({1e-5: 0.7, 1e-4: 0.9}, None),  # of two values each is at an edge
+        ({1e-5: 0.9, 3e-5: 0.9, 1e-4: 0.7}, None),  # a run in the middle is as good
     ],
 )
 def test_an_edge_is_reported(tmp_path, table, words):

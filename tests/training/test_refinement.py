@@ -12,6 +12,7 @@ from hf_soup import testing
 from hf_soup.cli import main
 from hf_soup.errors import RecipeError
 from hf_soup.formats.cook_file import load_cook_file
+from hf_soup.training.records import Run
 from hf_soup.training.refinement import read_refinement, settings_around_best
 
 
@@ -44,8 +45,9 @@ def test_the_best_settings_get_new_seeds(refined):
     assert len(refined) == 6
     means = {}
     for rate in SPACE["learning_rate"]:
-        of_rate = [run.score.value for run in refined[:4] if run.params["learning_rate"] == rate]
-        means[rate] = sum(of_rate) / len(of_rate)
+        of_rate = [run for run in refined[:4] if run.params["learning_rate"] == rate]
+        losses = [run.state["metrics"]["eval_loss"] for run in of_rate]
+        means[rate] = (sum(run.score.value for run in of_rate) / len(of_rate), -sum(losses) / len(losses))
     best = max(means, key=means.get)
     assert [(run.params["learning_rate"], run.seed) for run in refined[4:]] == [(best, 1), (best, 2)]
 
@@ -153,3 +155,14 @@ def test_the_default_space_leaves_what_is_shared(base, tmp_path):
     options = {"validation": DATA[1], "output_dir": tmp_path / "runs", "refine": 1}
     runs = hf_soup.sweep(base, DATA[0], training_args={**SHARED, "learning_rate": 1e-3}, **options)
     assert [run.params for run in runs] == [{"seed": 0}, {"seed": 1}]
+
+
+def test_equal_scores_are_decided_by_loss(tmp_path):
+    """Where a metric ties, the settings with the lower validation loss are refined."""
+    score = {"metric": "accuracy", "value": 0.5, "higher_is_better": True, "split": "validation", "n": 9}
+    runs = []
+    for rate, loss in ((1e-5, 0.9), (3e-5, 0.7), (1e-4, 0.8)):
+        state = {"run": "run", "score": score, "metrics": {"eval_loss": loss}}
+        runs.append(Run({"learning_rate": rate, "seed": 0}, 0, tmp_path, state))
+    (own,) = settings_around_best(runs, {}, read_refinement(1))
+    assert own == {"learning_rate": 3e-5, "seed": 1}
