@@ -145,8 +145,7 @@ def _runs_of(ingredients: Sequence[Any]) -> list[RunSources]:
     runs: dict[Any, RunSources] = {}
     for position, item in enumerate(ingredients):
         if isinstance(item, Run):
-            is_intermediate = item.folder.name != item.state["run"]
-            key: Any = item.folder.parent if is_intermediate else item.folder
+            key: Any = item.folder.parent if item.is_intermediate else item.folder
             before = runs.get(key, RunSources(str(item.state["run"]), [], item.params))
             runs[key] = before._replace(sources=[*before.sources, item])
         else:

@@ -228,6 +228,6 @@ def train(plan: SweepPlan) -> Sweep:
     refinement = read_refinement(options.refine_or_default)
     if refinement is None:
         return sweep
-    complete = [run for run in sweep if run.folder.name == run.state["run"]]  # without intermediate checkpoints
+    complete = [run for run in sweep if not run.is_intermediate]
     further = settings_around_best(complete, context.training_args, refinement, seed=options.seed)
     return run_plan(add_runs(plan, further), publisher=publisher)

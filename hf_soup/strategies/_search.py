@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from ..types import Choice, Ingredient, Mixture, Rejected, Score, Threshold, Tri
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..metrics.predictions import Predictions
 
 
 NORMAL_95 = 1.96  # a 95 % interval of a normal distribution reaches so many standard errors to each side
@@ -106,8 +108,7 @@ class Search:
 
     def _threshold_for(self, mixture: Mixture) -> Threshold:
         """The score that a mixture has to reach: the best so far, less one standard error of the difference."""
-        ends = self.trials.difference(mixture, self.mixture)
-        error = 0.0 if ends is None else (ends[1] - ends[0]) / (2 * NORMAL_95)
+        error = standard_error(self.trials, mixture, self.mixture)
         return Threshold(self.best_score, self._ties, max(self._tolerance, error))
 
     def _loss_is_not_higher(self, mixture: Mixture) -> bool:
@@ -166,8 +167,9 @@ class Search:
         why = _compared_with(score, self.score, kept)
         self.tried.append(Trial(tried, kept, why, score.value, difference, low, high, alpha=alpha))
 
-    def take_weights(self, weights: Mapping[str, float], tried: str) -> None:
-        """Score the mixture with the weight of each ingredient by name, and make it the soup; zeros are left out."""
+    def take_weights(self, items: Sequence[Ingredient], weights_of_items: np.ndarray, tried: str) -> None:
+        """Score the mixture with a weight for each item, and make it the soup; zeros are left out."""
+        weights = {item.name: float(weight) for item, weight in zip(items, weights_of_items, strict=True)}
         used = [item for item in self.ranked if weights[item.name] > 0]
         mixture = Mixture(tuple(used), tuple(weights[item.name] for item in used))
         score = self.trials.score(mixture)
@@ -201,6 +203,20 @@ class Search:
                 trial = replace(trial, kept=trial.ingredient in used)
             trials.append(trial)
         return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)
+
+
+def predictions_by_name(
+    ingredients: Sequence[Ingredient], trials: Trials
+) -> tuple[list[Ingredient], list[Predictions]]:
+    """The ingredients by name, so that their order does not matter, and the predictions of each on validation."""
+    items = sorted(ingredients, key=lambda item: item.name)
+    return items, [trials.logits(item) for item in items]
+
+
+def standard_error(trials: Trials, mixture: Mixture, other: Mixture) -> float:
+    """The standard error of the difference of two scores; 0 where examples are not known."""
+    ends = trials.difference(mixture, other)
+    return 0.0 if ends is None else (ends[1] - ends[0]) / (2 * NORMAL_95)
 
 
 def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str], weights: np.ndarray) -> Mixture:

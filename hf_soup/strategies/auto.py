@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..errors import EvaluationError
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Score, Trial, Trials, gain
-from ._search import NORMAL_95, Search
+from ._search import Search, standard_error
 from .ensemble_weights import ensemble_weights
 from .greedy import greedy
 
@@ -143,18 +143,14 @@ def _near(best: Candidate, candidates: Sequence[Candidate], unseen: Sequence[Tri
 def _is_below(mixture: Mixture, single: Mixture, trials: Trials) -> bool:
     """Whether a mixture scores more than one standard error below the best single ingredient on all examples."""
     deficit = trials.score(single).gain_over(trials.score(mixture))
-    ends = trials.difference(mixture, single)
-    error = 0.0 if ends is None else (ends[1] - ends[0]) / (2 * NORMAL_95)
-    return deficit > error
+    return deficit > standard_error(trials, mixture, single)
 
 
 def _standard_error(best: Candidate, candidate: Candidate, unseen: Sequence[Trials]) -> float:
     """The standard error of the mean difference between two candidates; 0 where examples are not known."""
     variance = 0.0
     for trials, first, second in zip(unseen, best.chosen, candidate.chosen, strict=True):
-        ends = trials.difference(first, second)
-        if ends is not None:
-            variance += ((ends[1] - ends[0]) / (2 * NORMAL_95)) ** 2
+        variance += standard_error(trials, first, second) ** 2
     return math.sqrt(variance) / len(unseen)
 
 

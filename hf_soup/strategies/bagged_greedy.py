@@ -9,7 +9,7 @@ from ..errors import EvaluationError, RecipeError
 from ..metrics.predictions import Predictions, losses
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Trials
-from ._search import Search
+from ._search import Search, predictions_by_name
 
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def bagged_greedy(
     if len(search.ranked) == 1:
         return search.result()
     rng = np.random.default_rng(seed)
-    # By name, so that the bags do not depend on the order of the ingredients.
-    items = sorted(ingredients, key=lambda item: item.name)
-    members = [trials.logits(item) for item in items]
+    items, members = predictions_by_name(ingredients, trials)
     if members[0].texts:
         raise EvaluationError("generated texts cannot be mixed: bagged_greedy needs logits.")
     size = max(round(fraction * len(items)), 1)
@@ -80,8 +78,7 @@ def bagged_greedy(
     for _ in range(bags):
         bag = np.sort(rng.permutation(len(items))[:size])
         counts[bag] += _select([members[place] for place in bag], start, steps)
-    by_name = {item.name: float(count) for item, count in zip(items, counts, strict=True)}
-    search.take_weights(by_name, f"counts of {bags} bags")
+    search.take_weights(items, counts, f"counts of {bags} bags")
     return search.result()
 
 

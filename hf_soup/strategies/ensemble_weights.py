@@ -10,7 +10,7 @@ from ..metrics.mixing import fit_weights, mean_loss
 from ..metrics.predictions import Predictions
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Trials
-from ._search import Search
+from ._search import Search, predictions_by_name
 
 
 if TYPE_CHECKING:
@@ -68,15 +68,12 @@ def ensemble_weights(
     if len(search.ranked) == 1:
         return search.result()
     rng = np.random.default_rng(seed)
-    # By name, so that the weights do not depend on the order of the ingredients.
-    items = sorted(ingredients, key=lambda item: item.name)
-    members = [trials.logits(item) for item in items]
+    items, members = predictions_by_name(ingredients, trials)
     fitted = np.mean([fit_weights(members, _bootstrap(members[0], rng))[0] for _ in range(bootstraps)], axis=0)
     share = _share_of_equal_weights(members, shrink_folds, rng)
     weights = (1 - share) * fitted + share / len(items)
     weights[weights < NOTHING] = 0
-    by_name = {item.name: float(weight) for item, weight in zip(items, weights, strict=True)}
-    search.take_weights(by_name, f"fitted weights, {share:.0%} equal")
+    search.take_weights(items, weights, f"fitted weights, {share:.0%} equal")
     return search.result()
 
 

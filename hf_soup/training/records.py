@@ -67,9 +67,14 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run, such as `run-3` or `run-3-checkpoint-40`."""
-        if self.folder.name == self.state["run"]:
-            return self.folder.name
-        return f"{self.state['run']}-{self.folder.name}"
+        if self.is_intermediate:
+            return f"{self.state['run']}-{self.folder.name}"
+        return self.folder.name
+
+    @property
+    def is_intermediate(self) -> bool:
+        """Whether it is a checkpoint before the end of a run, which `keep="all"` keeps."""
+        return self.folder.name != self.state["run"]
 
     @property
     def score(self) -> Score | None:

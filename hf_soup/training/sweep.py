@@ -89,7 +89,7 @@ class Sweep(Result, Sequence[Run]):
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
         paragraphs = [align(lines), *shared_line({**self.training_args, **shared}, varied)]
-        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # without intermediate checkpoints
+        whole = [run for run in self.runs if not run.is_intermediate]
         best = best_run(whole)
         notes = [] if best is None else edge_notes(whole, best.run)
         if notes:
@@ -131,7 +131,7 @@ class Sweep(Result, Sequence[Run]):
             [`MissingExtraError`]: if matplotlib is not installed.
             [`TrainingError`]: if no run has a score.
         """
-        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # without intermediate checkpoints
+        whole = [run for run in self.runs if not run.is_intermediate]
         best = best_run(whole)
         if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")

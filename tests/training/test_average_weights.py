@@ -105,14 +105,14 @@ class History(transformers.TrainerCallback):
         self.weights.append({name: tensor.detach().double().clone() for name, tensor in model.named_parameters()})
 
 
-def train(folder, average=None, *, epochs=2, resume=None, stop=None, **arguments):
+def train(folder, average=None, *, epochs=2, resume=None, **arguments):
     """Train a tiny text classifier for some epochs of three steps; return the Trainer and its history."""
     transformers.set_seed(0)
     model = testing.tiny_text_model(3)
     rows = testing.tiny_texts(24)
     data = rows.map(lambda row: TOKENIZER(row["text"], padding="max_length", max_length=12, truncation=True))
     history = History()
-    callbacks = [history] + ([average] if average else []) + ([stop] if stop else [])
+    callbacks = [history] if average is None else [history, average]
     args = transformers.TrainingArguments(
         str(folder),
         num_train_epochs=epochs,
