@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from ..checkpoints.hub_errors import read_errors
 from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
-from ..checkpoints.staging import staged_folder, temporary_folder
+from ..checkpoints.staging import staged_folder
 from ..errors import RecipeError, TrainingError
 from ..plugins import load_module
 from ..publishing.bases import START
@@ -23,18 +22,14 @@ from ..publishing.run_card import render_start_card, write_card
 from ..untrusted import as_error, one_line
 from .context import SweepContext
 from .head import class_labels, has_plain_head, is_head, with_new_head
+from .probe import train_probe
 from .processes import is_main, wait
-from .settings import separate
-from .trainer import fit
 
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
     from ..tasks import Task
-
-PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer needs a higher rate than a body
 
 
 class Origin(NamedTuple):
@@ -138,7 +133,7 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
         if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need a padding token
             model.config.pad_token_id = _padding(context.processing_class)
         if origin.head == "probe":
-            _probe(model, context, init_seed, probe_args)
+            train_probe(model, context, init_seed, probe_args)
         if is_main():
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
@@ -187,33 +182,6 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
     if lacking:
         raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
     return model
-
-
-def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_args: Mapping[str, Any]) -> None:
-    """Train the head only, on features of the frozen body without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
-    model soups start from such heads too, arXiv 2203.05482).
-    """
-    fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
-    extra = extra._replace(average=None)  # an average is of the runs, and would estimate BatchNorm of the body again
-    body = [parameter for name, parameter in model.named_parameters() if not is_head(model, name)]
-    # Trainer calls `train()` before each step: dropout stays off and BatchNorm statistics stay unchanged
-    hook = model.base_model.register_forward_pre_hook(_evaluate)
-    for parameter in body:
-        parameter.requires_grad_(False)
-    try:
-        with temporary_folder() as folder:
-            fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
-    except Exception as error:  # Trainer may raise anything
-        raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
-    for parameter in body:
-        parameter.requires_grad_(True)
-    hook.remove()
-    model.cpu()
-
-
-def _evaluate(module: torch.nn.Module, _: Any) -> None:
-    """A hook before `forward` that puts a module into evaluation mode."""
-    module.eval()
 
 
 def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
