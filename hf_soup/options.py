@@ -71,6 +71,9 @@ class SweepOptions:
     refine: int | Mapping[str, float] | None = option(
         None, "Number of further runs around the best settings.", metavar="N"
     )
+    folds: int | None = option(
+        None, "Number of folds: each run trains on training and validation data without one fold, and is scored on it."
+    )
     seed: int = option(0, "Random seed for drawing settings and for holding out validation data.")
     head: str = option(
         "auto", f"Initial head of the runs: {', '.join(HEADS[:-1])} or {HEADS[-1]}.", choices=HEADS, checked=True

@@ -194,6 +194,8 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     runs: Sweep | None = None
     if plan.sweep is not None:
         runs = _sweep(plan.sweep, base_model, examples, folder / "runs")
+        if plan.sweep.folds is not None:
+            runs, examples = runs.best_settings(), examples.without_validation()
     if plan.merge is None:
         return Cooked(None, sweep=runs)
     soup, comparison = _make_soup(plan.merge, examples, runs, folder, allow_pickle)
@@ -287,7 +289,7 @@ def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any]
 def _compare(options: CompareOptions, merged: MergeOptions, examples: Examples, soup: Soup) -> Comparison:
     metric = options.metrics or merged.metric
     evaluators = {name: examples.evaluator(name, metric) for name in examples.scored}
-    validation, test = evaluators.pop(VALIDATION), evaluators.pop(TEST)
+    validation, test = evaluators.pop(VALIDATION, None), evaluators.pop(TEST)
     return compare(soup, test=test, shifted=evaluators, validation=validation, ensembles=options.ensembles)
 
 

@@ -15,6 +15,7 @@ from ..parallel import check_executor
 from ..plugins import chooses, share_out
 from ..seeds import check_seed
 from ..strategies.weighted import is_by_name
+from ..training.folds import check_folds
 from ..training.refinement import read_refinement
 from ..training.space import expand_space
 from ..types import Ingredient, Mixture, as_weights
@@ -73,6 +74,12 @@ def _check_settings(plan: CookFile) -> None:
         count = len(expand_space(plan.sweep.space_or_default, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
         refinement = read_refinement(plan.sweep.refine_or_default)
         count += 0 if refinement is None else refinement.runs
+        check_folds(plan.sweep)
+        if plan.merge is not None and plan.sweep.folds is not None and chooses(plan.merge.strategy):
+            raise RecipeError(
+                "`sweep.folds` trains on the validation data as well, so that none is left to choose by: leave "
+                "`merge.strategy` out. The runs of the best settings are averaged."
+            )
         if plan.merge is not None and plan.merge.within is not None and plan.sweep.keep != "all":
             raise RecipeError("`merge.within` averages the snapshots of each run: write `sweep.keep: all`.")
     if plan.merge is not None:

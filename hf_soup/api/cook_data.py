@@ -58,6 +58,10 @@ class Examples:
             text_columns=section.text_columns,
         )
 
+    def without_validation(self) -> Examples:
+        """Leave out the validation data, because models were trained on it."""
+        return Examples(self.plan, {name: data for name, data in self.sets.items() if name != VALIDATION})
+
     def with_training(self) -> Examples:
         """Add the training data, if it can be loaded."""
         section = self.plan.data

@@ -29,15 +29,16 @@ from ..selection.groups import GroupedTrials, expand
 from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
 from ..strategies.weighted import as_given, weighted
-from ..types import Choice, Ingredient, Mixture, Selection, Trials, Weights, plain
+from ..types import Choice, Ingredient, Mixture, Score, Selection, Trials, Weights, plain
 from .ingredients import read_ingredients
-from .snapshots import Grouping, find_grouping
+from .snapshots import Grouping, find_grouping, refuse_trained_on
 from .soup import Soup
 
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
     from ..evaluation.binding import Evaluation
 
@@ -189,10 +190,15 @@ def merge(
         mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)
         mixture = _with_settings(mixture, agreement.settings)
         return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
+    bound = None
+    if evaluator is not None:
+        bound = bind_evaluator(evaluator, setup.settings_first)
+        if isinstance(bound, Evaluator):
+            refuse_trained_on(ingredients, bound)
     mixture, selection = _choose(
         request.strategy_for(seed, base_candidate),
         setup,
-        evaluator,
+        bound,
         training,
         grouping,
         folds=folds,
@@ -331,7 +337,7 @@ def _choose_by_weights(
 def _choose(
     strategy: Strategy,
     setup: MergeSetup,
-    evaluator: Evaluation | None,
+    evaluator: Evaluator | Callable[[PreTrainedModel], Score] | None,
     training: Evaluator | None,
     grouping: Grouping | None,
     *,
@@ -347,14 +353,13 @@ def _choose(
         choice = strategy.choose(tuple(group.ingredient for group in groups) or ingredients, NoTrials())
         selection = Selection(strategy.name, plain(strategy.params), trials=choice.trials)
         return expand(choice.mixture, groups), selection
-    bound = bind_evaluator(evaluator, setup.settings_first)
     seed = setup.averaging.seed
-    if not isinstance(bound, Evaluator):
-        with FunctionTrials(setup, bound, training=training, device=device, executor=executor) as function_trials:
+    if not isinstance(evaluator, Evaluator):
+        with FunctionTrials(setup, evaluator, training=training, device=device, executor=executor) as function_trials:
             return _select(strategy, ingredients, function_trials, grouping, folds=folds, holdout=holdout, seed=seed)
-    with ModelTrials(setup, bound, training=training, device=device, executor=executor) as trials:
+    with ModelTrials(setup, evaluator, training=training, device=device, executor=executor) as trials:
         mixture, selection = _select(strategy, ingredients, trials, grouping, folds=folds, holdout=holdout, seed=seed)
-    return mixture, replace(selection, dataset=bound.described())
+    return mixture, replace(selection, dataset=evaluator.described())
 
 
 def _select(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..checkpoints.folder import checkpoints_by_step
 from ..checkpoints.source import distinct_names
 from ..errors import RecipeError, did_you_mean
+from ..evaluation.evaluator import Evaluator
 from ..options import WITHIN
 from ..publishing.bases import RUN_FILE
 from ..selection.groups import Group, group_snapshots, join_groups, values_of
@@ -138,6 +139,29 @@ def find_grouping(
             'them with keep="all", or pass folders that hold the checkpoint-* folders of a Trainer.'
         )
     return Grouping(runs, within, k, group_by)
+
+
+def refuse_trained_on(ingredients: Sequence[Any], evaluator: Evaluator) -> None:
+    """Refuse to choose among the runs of folds by the validation examples that they were trained on.
+
+    Args:
+        ingredients (`Sequence[Any]`):
+            A [`Sweep`] or other runs of sweeps, or sources.
+        evaluator ([`Evaluator`]):
+            Examples to choose by.
+
+    Raises:
+        [`RecipeError`]: naming the first such run.
+    """
+    for run in _runs_of(ingredients):
+        if "fold" not in run.settings:
+            continue
+        trained_on = run.sources[-1].state["data"]["validation"]["fingerprint"]
+        if trained_on == evaluator.content_hashes.fingerprint:
+            raise RecipeError(
+                f"{run.name} was trained on these validation examples, as one of several folds. Merge the runs of the "
+                "best settings without an evaluator (merge(sweep.best_settings())), or choose by other examples."
+            )
 
 
 def _runs_of(ingredients: Sequence[Any]) -> list[RunSources]:

@@ -90,6 +90,10 @@ def sweep(arguments: SweepArguments) -> Sweep:
             mean score are trained with so many new seeds, because ingredients of like quality average better. A
             mapping (`{"runs": 4, "learning_rate": 1.5, "bagging_fraction": 0.9}`) also varies the learning rate by up
             to this factor in both directions, and trains each further run on a random part of the examples.
+        folds (`int`, *optional*):
+            Number of folds of the training and validation examples together: run i is trained on all but fold
+            `i % folds` and scored on that one. The soup of several folds has seen all data, and no data is left to
+            choose by: merge the runs of the best settings, `merge(sweep.best_settings())`.
         seed (`int`, *optional*, defaults to 0):
             Random seed for drawing settings and for holding out a validation split.
         head (`str`, *optional*, defaults to `"auto"`):

@@ -188,11 +188,16 @@ def load_cook_file(
 
 
 def _with_default_strategy(plan: CookFile) -> CookFile:
-    """The same stages with the strategy `auto` where the file names none and a sweep or comparison has validation."""
+    """The same stages with the strategy `auto` where the file names none and a sweep or comparison has validation.
+
+    Runs of folds have trained on validation; they are averaged without a choice.
+    """
     merge = plan.merge
     if merge is None or (plan.sweep is None and plan.compare is None):
         return plan
     if merge.strategy is not None or merge.weights is not None or merge.method != "linear":
+        return plan
+    if plan.sweep is not None and plan.sweep.folds is not None:
         return plan
     return dataclasses.replace(plan, merge=dataclasses.replace(merge, strategy="auto"))
 

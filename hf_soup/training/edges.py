@@ -14,7 +14,7 @@ from .resume import STATE
 
 
 FEWEST = 3  # different values of a setting from which on it has an edge
-UNCHECKED = ("seed", "data_seed")  # numbers without an order
+UNCHECKED = ("seed", "data_seed", "fold")  # numbers without an order
 
 
 def edge_notes(runs: Sequence[Run], best: Run) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..metrics.load import Metric
 from .context import SweepContext
+from .folds import in_fold
 from .settings import separate, training_arguments
 
 
@@ -42,6 +43,7 @@ def run_length(context: SweepContext, name: str, settings: Mapping[str, Any], me
         metric ([`Metric`]):
             Metric that determines the best evaluation.
     """
+    context = in_fold(context, settings)
     fields, extra = separate({**context.training_args, **settings})
     args = training_arguments(
         context.folder / name,

@@ -32,6 +32,7 @@ from .class_weights import check_class_weights
 from .context import SweepContext
 from .disk import most_bytes, refuse_small_disk
 from .examples import Columns, choose_columns, encode_examples, guess_task
+from .folds import check_folds, pooled
 from .lengths import Length, run_length
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .metric import selecting_metric
@@ -151,6 +152,8 @@ def plan_sweep(
 
     folder = refuse_folder(output_dir).resolve()
     options = _checked_options(options, data)
+    if options.folds is not None:
+        data = pooled(data)
     callbacks = listed_callbacks(callbacks)
     # made once without use, so that a callback that cannot be made fails here and not in the first run
     stops_early = stop_early(fresh_callbacks(callbacks))
@@ -162,6 +165,9 @@ def plan_sweep(
     settings = read_settings(options)
     columns = choose_columns(module, data.train, label_column, text_columns)
     manifest = find_manifest(folder)  # of an earlier call that this one resumes
+    if options.folds is not None:
+        existing = manifest["runs"].values() if manifest else ()
+        settings = settings.in_folds(options.folds, existing)
     base = pin_base_model(base_model, manifest)
     start = _plan_start(base, folder / START, columns, options.head)
     check_all_settings(
@@ -271,6 +277,7 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     """Options with plain values, checked as far as possible without the data and the base model."""
     init_seed = check_seed(options.init_seed, "init_seed")
     check_choices(options)
+    check_folds(options)
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
     if read_refinement(options.refine_or_default) is not None and data.validation is None:

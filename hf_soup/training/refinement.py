@@ -87,8 +87,9 @@ def settings_around_best(
     """
     import numpy as np
 
-    best = _best_settings(runs)
+    best = best_settings(runs)
     used = {run.seed for run in runs}
+    folds = shared.get("folds")
     rate = {**shared, **best}.get("learning_rate")
     if refinement.learning_rate > 1 and rate is None:
         raise RecipeError("refine: learning_rate varies around the best one: name it in space or training_args.")
@@ -102,24 +103,39 @@ def settings_around_best(
                 own["learning_rate"] = float(f"{rate * refinement.learning_rate ** rng.uniform(-1, 1):.3g}")
             if refinement.bagging_fraction is not None:
                 own["bagging_fraction"] = refinement.bagging_fraction
+            if folds is not None:
+                own["fold"] = (len(runs) + len(further)) % folds
             further.append(own)
         next_seed += 1
     return further
 
 
-def _best_settings(runs: Sequence[Run]) -> dict[str, Any]:
-    """The settings, without the seed, with the best mean score; of several equal ones those with the lowest loss."""
+def best_settings(runs: Sequence[Run]) -> dict[str, Any]:
+    """The settings, without seed and fold, with the best mean score; of several equal ones those with the lowest loss.
+
+    Args:
+        runs (`Sequence[Run]`):
+            Complete runs, without intermediate checkpoints.
+
+    Raises:
+        [`TrainingError`]: if no run has a score.
+    """
     scores: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run.score is None:
             continue
-        own = {name: value for name, value in run.params.items() if name != "seed"}
+        own = without_seed(run.params)
         key = json.dumps(own, sort_keys=True, default=str)
         settings.setdefault(key, own)
         scores.setdefault(key, []).append(run.score.rank_key)
         losses.setdefault(key, []).append(float(run.state["metrics"].get("eval_loss", 0.0)))
     if not scores:
-        raise TrainingError("no run has a score, so that there is no best one to refine.")
+        raise TrainingError("no run has a score, so that there are no best settings.")
     return settings[max(scores, key=lambda key: (fmean(scores[key]), -fmean(losses[key])))]
+
+
+def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that runs of one kind share: all but the seed and the fold."""
+    return {name: value for name, value in settings.items() if name not in ("seed", "fold")}

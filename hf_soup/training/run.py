@@ -19,6 +19,7 @@ from ..publishing.run_card import render_run_card, write_card
 from ..types import is_better_higher
 from ..version import versions
 from .context import SweepContext
+from .folds import in_fold
 from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .metric import selecting_metric
@@ -88,6 +89,7 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
 
     started = time.perf_counter()
     task = load_module("task", context.task)
+    context = in_fold(context, params)
     fields, extra = separate({**context.training_args, **params})
     resume = _prepared(folder, with_average=extra.average is not None)
     seed = fields.get("seed", transformers.TrainingArguments.seed)
@@ -196,7 +198,7 @@ def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]
         "metric": metric.name,
         "value": value,
         "higher_is_better": is_better_higher(metric.higher_is_better),
-        "split": "validation",
+        "split": "out-of-fold" if "folds" in context.training_args else "validation",
         "n": len(context.validation),
     }
     return {"metrics": values, "score": score}

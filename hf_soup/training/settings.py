@@ -65,6 +65,8 @@ class Extra(NamedTuple):
             Number of evaluations without improvement after which the run stops.
         early_stopping_threshold (`float`, *optional*):
             Smallest change of the score that counts as improvement.
+        fold (`int`, *optional*), folds (`int`, *optional*):
+            Fold of the examples that the run is scored on, and the number of folds; a sweep sets both.
         layer_decay (`float`, *optional*):
             Factor by which the learning rate decreases from each layer to the one below it.
         max_length (`int`, *optional*):
@@ -81,6 +83,8 @@ class Extra(NamedTuple):
     class_weights: str | Mapping[str, float] | Sequence[float] | None = None
     early_stopping_patience: int | None = None
     early_stopping_threshold: float | None = None
+    fold: int | None = None
+    folds: int | None = None
     layer_decay: float | None = None
     max_length: int | None = None
     momentum: float | None = None

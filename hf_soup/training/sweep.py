@@ -20,6 +20,7 @@ from ..untrusted import as_error, read_json
 from .edges import edge_notes
 from .manifest import SHARED, read_manifest
 from .records import FailedRun, Run, load_failure, load_runs
+from .refinement import best_settings, without_seed
 from .resume import STATE
 
 
@@ -74,6 +75,18 @@ class Sweep(Result, Sequence[Run]):
         if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")
         return best.run
+
+    def best_settings(self) -> Sweep:
+        """The runs of the settings with the best mean score over seeds and folds: ingredients of like quality.
+
+        Returns:
+            [`Sweep`]: with `keep="all"`, the intermediate checkpoints of these runs as well.
+
+        Raises:
+            [`TrainingError`]: if no run has a score.
+        """
+        best = best_settings([run for run in self.runs if not run.is_intermediate])
+        return replace(self, runs=tuple(run for run in self.runs if without_seed(run.params) == best))
 
     def table(self) -> str:
         """A row for each run with its settings and score, best first; then the failed runs and the shared settings."""

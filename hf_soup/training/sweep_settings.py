@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError
 from ..metrics.load import Metric
 from ..options import SweepOptions
+from .folds import with_folds
 from .settings import canonical, check_settings
 from .space import different_settings, expand_space
 
@@ -34,6 +35,12 @@ class SweepSettings(NamedTuple):
     shared: dict[str, Any]
     runs: list[dict[str, Any]]
     probe: Mapping[str, Any]
+
+    def in_folds(self, folds: int, existing: Iterable[Mapping[str, Any]]) -> SweepSettings:
+        """The same settings with the fold of each run; the arguments are those of [`with_folds`]."""
+        return self._replace(
+            shared={**self.shared, "folds": folds}, runs=with_folds(self.runs, folds, tuple(existing))
+        )
 
     @property
     def of_runs_and_probe(self) -> list[Mapping[str, Any]]:
@@ -67,6 +74,8 @@ def read_settings(options: SweepOptions) -> SweepSettings:
         runs=different_settings([canonical(setting) for setting in runs]),
         probe=options.probe_args or {},
     )
+    if any("fold" in own or "folds" in own for own in (settings.shared, *settings.of_runs_and_probe)):
+        raise RecipeError('"fold" and "folds" are no settings of runs: pass folds to the sweep.')
     if any("max_length" in own for own in settings.of_runs_and_probe):  # texts are truncated once, before all runs
         raise RecipeError(
             '"max_length" is the same for all runs, because the data is encoded once: give it one value, in '
