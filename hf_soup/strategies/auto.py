@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from statistics import fmean
 from typing import NamedTuple
 
+from ..checkpoints.folder import checkpoints_by_step
 from ..errors import EvaluationError
 from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Score, Trial, Trials, gain
@@ -17,6 +19,7 @@ from .greedy import greedy
 
 
 SHRINK_FOLDS = 5  # of the ensemble weights, as far as there are examples
+SNAPSHOTS = 3  # of each run that are averaged first
 
 
 class Candidate(NamedTuple):
@@ -48,7 +51,8 @@ class Candidate(NamedTuple):
 def auto(ingredients: Sequence[Ingredient], trials: Trials, *, seed: int = 0) -> Choice:
     """Compare a few candidates on examples that they were not chosen on, and take the simplest of the best.
 
-    The candidates are the uniform soup, fitted [`ensemble_weights`], the mean of the greedy and the uniform soup, the
+    The candidates are the uniform soup (of several snapshots of each run: that of the last ones, and that of the means
+    of the last three), fitted [`ensemble_weights`], the mean of the greedy and the uniform soup, the
     [`greedy`] soup, and the best single ingredient. Each is chosen on one half of the validation examples and scored
     on the other, and the other way round. Of the candidates within one standard error of the best, the first in this
     order is taken, so that a mean is preferred to a single ingredient and a simple choice to a search. It is chosen
@@ -120,14 +124,41 @@ def _candidates(ranked: Sequence[Ingredient], seed: int) -> list[Candidate]:
         scores = trials.map([Mixture.equal([item]) for item in ranked])
         return Mixture.equal([max(zip(scores, ranked, strict=True), key=lambda pair: pair[0].rank_key)[1]])
 
+    def mean(mixture: Mixture) -> Callable[[Trials], Mixture]:
+        return lambda trials: mixture
+
     ways: dict[str, Callable[[Trials], Mixture]] = {
-        "uniform soup": lambda trials: Mixture.equal(ranked),
+        **{name: mean(mixture) for name, mixture in _means(ranked).items()},
         "ensemble weights": fitted,
         "greedy and uniform": shrunk,
         "greedy soup": of_greedy,
         "best single": single,
     }
     return [Candidate(name, choose, [], []) for name, choose in ways.items()]
+
+
+def _means(ranked: Sequence[Ingredient]) -> dict[str, Mixture]:
+    """The means of all ingredients. Of several snapshots of a run, the early ones are left out."""
+    runs: dict[PurePath, dict[str, Ingredient]] = {}
+    for item in ranked:
+        place = PurePath(item.source)
+        run = place.parent if checkpoints_by_step([place.name]) else place
+        runs.setdefault(run, {})[place.name] = item
+    if len(runs) == len(ranked):
+        return {"uniform soup": Mixture.equal(ranked)}
+    last: list[Ingredient] = []
+    late: list[Ingredient] = []
+    weights: list[float] = []
+    for run, snapshots in runs.items():
+        names = [*checkpoints_by_step(snapshots), *(name for name in snapshots if name == run.name)]
+        of_run = [snapshots[name] for name in names[-SNAPSHOTS:]]
+        last.append(of_run[-1])
+        late += of_run
+        weights += [1 / len(of_run)] * len(of_run)
+    return {
+        "uniform soup of the last snapshots": Mixture.equal(last),
+        f"uniform soup of the means of the last {SNAPSHOTS} snapshots": Mixture(tuple(late), tuple(weights)),
+    }
 
 
 def _near(best: Candidate, candidates: Sequence[Candidate], unseen: Sequence[Trials]) -> list[Candidate]:

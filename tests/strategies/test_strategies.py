@@ -980,6 +980,21 @@ def test_auto_prefers_the_mean_within_a_standard_error():
         assert kept == (["uniform soup"] if names == 3 else ["greedy soup"])  # greedy keeps the best single one here
 
 
+def test_auto_averages_the_last_snapshots_of_each_run():
+    """Of runs with several snapshots, the last ones are averaged, or the means of the last three of each run; the
+    first snapshots are in neither mean.
+    """
+    places = [f"a/checkpoint-{step}" for step in (90, 100, 110, 120)] + ["b/checkpoint-90", "b"]
+    items = [Ingredient(place, place) for place in places]
+    logits = {place: np.zeros(40) for place in places}
+    for best, shares in ((2, {"a/checkpoint-120": 1 / 2, "b": 1 / 2}), (5, {"b": 1 / 4, "a/checkpoint-100": 1 / 6})):
+        trials = WithPredictions(lambda mixture, best=best: float(len(mixture.names) == best), logits, half_width=0.01)
+        mixture = choose("auto", trials, items=items).mixture
+        assert len(mixture.names) == best
+        weights = dict(zip(mixture.names, mixture.totals, strict=True))
+        assert {name: weights[name] / sum(weights.values()) for name in shares} == pytest.approx(shares)
+
+
 def test_auto_costs_at_most_three_times_greedy():
     """For any number of ingredients, the requested scores of different mixtures are at most three times greedy's."""
     for count in (2, 3, 5):
