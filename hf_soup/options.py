@@ -68,7 +68,7 @@ class SweepOptions:
 
     space: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     n_runs: int | None = option(None, "Number of settings to draw; by default all combinations are used.")
-    refine: int | Mapping[str, float] | None = option(
+    refine: int | Mapping[str, float | bool] | None = option(
         None, "Number of further runs around the best settings.", metavar="N"
     )
     folds: int | None = option(
@@ -99,7 +99,7 @@ class SweepOptions:
         return {name: values for name, values in DEFAULT_SPACE.items() if name not in shared}
 
     @property
-    def refine_or_default(self) -> int | Mapping[str, float] | None:
+    def refine_or_default(self) -> int | Mapping[str, float | bool] | None:
         """The refinement; that of the default space, if neither is given."""
         if self.space is None and self.refine is None:
             return DEFAULT_REFINE

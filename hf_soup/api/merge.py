@@ -155,7 +155,8 @@ def merge(
     seed = check_seed(seed)
     ingredients = read_ingredients(ingredients)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
-        warn(f"{failure.name} is left out: {failure.reason}")
+        if not failure.is_stopped:
+            warn(f"{failure.name} is left out: {failure.reason}")
     grouping = find_grouping(ingredients, within=within, k=k, group_by=group_by, method=method)
     candidates = open_all(ingredients if grouping is None else grouping.sources)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)

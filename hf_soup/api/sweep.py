@@ -89,7 +89,9 @@ def sweep(arguments: SweepArguments) -> Sweep:
             Number of further runs around the best settings: after the runs of the space, the settings with the best
             mean score are trained with so many new seeds, because ingredients of like quality average better. A
             mapping (`{"runs": 4, "learning_rate": 1.5, "bagging_fraction": 0.9}`) also varies the learning rate by up
-            to this factor in both directions, and trains each further run on a random part of the examples.
+            to this factor in both directions, and trains each further run on a random part of the examples. With
+            `"halving": True` the runs of the space are stopped after a quarter and after half of their training if
+            they are in the lower half of the runs that have come as far (successive halving).
         folds (`int`, *optional*):
             Number of folds of the training and validation examples together: run i is trained on all but fold
             `i % folds` and scored on that one. The soup of several folds has seen all data, and no data is left to

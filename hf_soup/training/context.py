@@ -45,6 +45,8 @@ class SweepContext:
             Whether Trainer's progress bar is shown.
         callbacks (`tuple`, *optional*):
             Callbacks of the user, of which each run has a copy.
+        halves (`bool`, *optional*, defaults to `False`):
+            Whether successive halving stops runs.
     """
 
     folder: Path
@@ -61,3 +63,4 @@ class SweepContext:
     base_card: Mapping[str, Any]
     bars: bool = True
     callbacks: tuple[Any, ...] = ()
+    halves: bool = False

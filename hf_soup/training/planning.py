@@ -69,7 +69,7 @@ class SweepPlan(Result):
         steps (`Mapping[str, int]`):
             Number of optimizer steps of each run.
         done (`frozenset[str]`):
-            Names of runs that are complete, or have diverged and would do so again.
+            Names of runs that are complete, or have failed and would fail in the same way again.
         disk (`int`):
             Maximum number of bytes that the remaining runs need while they are trained.
         further (`int`, *optional*, defaults to 0):
@@ -193,6 +193,7 @@ def plan_sweep(
     train, validation = _encode(data, columns, start, inputs)
     for weights in settings.values_of("class_weights"):  # which may need the labels of the encoded data
         check_class_weights(weights, module, start.config, train, columns.head.get("id2label"))
+    refinement = read_refinement(options.refine_or_default)
     context = SweepContext(
         folder=folder,
         task=columns.task_name,
@@ -207,10 +208,10 @@ def plan_sweep(
         about=_about(base_model, commit, data, fixed),
         base_card=base.card,
         callbacks=callbacks,
+        halves=refinement is not None and refinement.halving,
     )
     lengths = {name: run_length(context, name, setting, chosen_metric) for name, setting in runs.items()}
     done = _done_runs(folder, runs)
-    refinement = read_refinement(options.refine_or_default)
     # runs that an earlier call has added are there already
     further = 0 if refinement is None else max(refinement.runs - (len(extended["runs"]) - len(runs)), 0)
     plan = SweepPlan(
@@ -250,7 +251,7 @@ def add_runs(plan: SweepPlan, settings: Sequence[Mapping[str, Any]]) -> SweepPla
     folder, options = plan.context.folder, plan.options
     module = load_module("task", plan.context.task)
     processing_class = module.load_processing_class(str(folder / START), None)
-    context = replace(plan.context, processing_class=processing_class)
+    context = replace(plan.context, processing_class=processing_class, halves=False)
     metric = selecting_metric(context.metric, context.higher_is_better, module.KIND)
     manifest = find_manifest(folder)
     extended, runs = extend_manifest(manifest, folder, plan.manifest["fixed"], [*plan.runs.values(), *settings])
@@ -407,11 +408,10 @@ def _about(
 
 
 def _done_runs(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """The runs that are complete or have diverged, which would give the same result again."""
+    """The runs that are complete, or whose failure would be the same again."""
     done = set()
     for name in names:
         failure = load_failure(folder / name)
-        has_diverged = failure is not None and failure.cause == "diverged"
-        if has_diverged or load_runs(folder / name):
+        if (failure is not None and failure.is_final) or load_runs(folder / name):
             done.add(name)
     return frozenset(done)

@@ -52,7 +52,15 @@ def train_probe(model: PreTrainedModel, context: SweepContext, init_seed: int, p
     repeats = is_one_model and not extra.augment and not fields.get("torch_compile")
     try:
         with _frozen_body(model, repeats=repeats), temporary_folder() as folder:
-            fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
+            fit(
+                replace(context, callbacks=(), halves=False),
+                model,
+                fields,
+                extra,
+                folder / "probe",
+                keep="last",
+                saves=False,
+            )
     except Exception as error:  # Trainer may raise anything
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     model.cpu()

@@ -42,6 +42,10 @@ class DivergedError(TrainingError):
     """The loss or a weight is NaN or infinite; training again would give the same result."""
 
 
+class StoppedError(TrainingError):
+    """Successive halving has stopped a run whose score was in the lower half."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One complete training run, or one of its intermediate checkpoints with `keep="all"`.
@@ -99,13 +103,28 @@ class FailedRun:
         reason (`str`):
             Reason for the failure, in one line.
         cause (`str`):
-            Kind of failure: `"diverged"`, after which the run is not tried again, `"memory"` or `"error"`.
+            Kind of failure: `"diverged"`, `"stopped"` (by successive halving), `"memory"` or `"error"`.
     """
 
     name: str
     params: Mapping[str, Any]
     reason: str
     cause: str
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run would end in the same way again, so that it is not repeated."""
+        return self.cause == "diverged" or self.is_stopped
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether successive halving stopped the run, which is no failure."""
+        return self.cause == "stopped"
+
+    @property
+    def line(self) -> str:
+        """The run and the reason in one line."""
+        return f"{self.name} {'was stopped' if self.is_stopped else 'failed'}: {self.reason}"
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

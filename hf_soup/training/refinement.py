@@ -24,11 +24,14 @@ class Refinement(NamedTuple):
             Factor by which learning rates differ at most from the best one; 1 keeps the best one.
         bagging_fraction (`float`, *optional*):
             Fraction of the training examples that each further run is trained on, drawn by its seed.
+        halving (`bool`, *optional*, defaults to `False`):
+            Whether runs of the space whose score is in the lower half after a part of the training are stopped.
     """
 
     runs: int
     learning_rate: float = 1.0
     bagging_fraction: float | None = None
+    halving: bool = False
 
 
 def read_refinement(refine: int | Mapping[str, Any] | None) -> Refinement | None:
@@ -56,7 +59,10 @@ def read_refinement(refine: int | Mapping[str, Any] | None) -> Refinement | None
         raise RecipeError(f"refine: learning_rate is a factor from 1 to 100, not {factor!r}.")
     if fraction is not None and (not _is_number(fraction) or not 0 < fraction <= 1):
         raise RecipeError(f"refine: bagging_fraction is above 0 and at most 1, not {fraction!r}.")
-    return Refinement(runs, float(factor), fraction) if runs else None
+    halving = given.get("halving", False)
+    if not isinstance(halving, bool):
+        raise RecipeError(f"refine: halving is true or false, not {halving!r}.")
+    return Refinement(runs, float(factor), fraction, halving) if runs else None
 
 
 def _is_number(value: object) -> bool:

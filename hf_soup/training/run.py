@@ -24,7 +24,17 @@ from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .metric import selecting_metric
 from .processes import give_up, is_main, wait
-from .records import FAILED_FILE, DivergedError, FailedRun, Run, load_runs, plain_settings, record_failure, tidy
+from .records import (
+    FAILED_FILE,
+    DivergedError,
+    FailedRun,
+    Run,
+    StoppedError,
+    load_runs,
+    plain_settings,
+    record_failure,
+    tidy,
+)
 from .resume import AVERAGE, STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
 from .settings import separate
 from .trainer import fit, without_trackers
@@ -73,7 +83,7 @@ def train_run(context: SweepContext, name: str, params: Mapping[str, Any]) -> tu
     except Exception as error:  # an error of Trainer, the model or the data only ends this run
         _refuse_full_disk(error, context.folder)
         failed = record_failure(context.folder, (name, params), _reason(error), _cause(error))
-        if not isinstance(error, DivergedError):
+        if not failed.is_final:
             give_up(error)  # processes that share a run cannot continue if one of them fails
         elif is_main():
             tidy(folder, keep={})
@@ -235,6 +245,8 @@ def _cause(error: Exception) -> str:
 
     if isinstance(error, DivergedError):
         return "diverged"
+    if isinstance(error, StoppedError):
+        return "stopped"
     if should_reduce_batch_size(error) or isinstance(error, MemoryError):
         return "memory"
     return "error"
@@ -244,6 +256,8 @@ def _reason(error: Exception) -> str:
     """The reason why a run failed, in one line, with what to do about it."""
     text = (str(error) or type(error).__name__).strip().splitlines()[0][:LONGEST_REASON]
     cause = _cause(error)
+    if cause == "stopped":
+        return text
     if cause == "diverged":
         return f"it diverged: {text}. Lower the learning rate, or warm up longer."
     if cause == "memory":

@@ -66,7 +66,8 @@ def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
     if sweep.failed and not sweep.runs:
         raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
     for failure in sweep.failed:
-        warn(f"{failure.name} failed and is left out of soups: {failure.reason}")
+        if not failure.is_stopped:
+            warn(f"{failure.name} failed and is left out of soups: {failure.reason}")
     return sweep
 
 
@@ -168,11 +169,10 @@ def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: b
     """Record a failure, and report it above the bar or as an error."""
     if is_main() and load_failure(folder / failure.name) is None:  # recorded by a worker on another machine
         record_failure(folder, (failure.name, failure.params), failure.reason, failure.cause)
-    line = f"{failure.name} failed: {failure.reason}"
-    if raises:
-        raise TrainingError(line)
+    if raises and not failure.is_stopped:
+        raise TrainingError(failure.line)
     if not bar.disable:
-        bar.write(line, file=sys.stderr)
+        bar.write(failure.line, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def _finish(folder: Path, publisher: Publisher | None, *, raises: bool) -> None:
         [`TrainingError`]: if the run failed, and failures are to be raised.
     """
     failure = load_failure(folder)
-    if failure is not None and raises:
-        raise TrainingError(f"{folder.name} failed: {failure.reason}")
+    if failure is not None and raises and not failure.is_stopped:
+        raise TrainingError(failure.line)
     runs = load_runs(folder)
     if not runs:
         return

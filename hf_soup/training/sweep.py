@@ -109,8 +109,7 @@ class Sweep(Result, Sequence[Run]):
             paragraphs += ["", *notes]
         if self.failed:
             paragraphs.append("")
-            for failure in self.failed:
-                paragraphs.append(f"{failure.name} failed: {failure.reason}")
+            paragraphs += [failure.line for failure in self.failed]
         return "\n".join(paragraphs)
 
     def to_pandas(self) -> pd.DataFrame:

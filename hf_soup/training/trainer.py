@@ -59,11 +59,14 @@ def fit(
     from transformers.trainer_callback import PrinterCallback
 
     from .callbacks import ended_tracking, one_group, stop_early
+    from .halving import StopLowerHalf
 
     task = load_module("task", context.task)
     metric = selecting_metric(context.metric, context.higher_is_better, task.KIND)
     has_bar = context.bars and not fields.get("disable_tqdm")
     callbacks = _callbacks(context, extra, folder.name, keep=keep, has_bar=has_bar)
+    if context.halves:
+        callbacks.append(StopLowerHalf(folder, metric))
     named = {"run_name": f"{context.folder.name}/{folder.name}", "project": context.folder.name, **fields}
     args = training_arguments(
         folder,

@@ -137,9 +137,9 @@ def test_an_interrupted_run_has_the_same_bits(base, tmp_path, keep):
 def test_a_probe_stops_as_well(base, tmp_path):
     """Early stopping in shared settings applies to the probe as well, unless `probe_args` overrides it."""
     seen = []
-    from hf_soup.training import start
+    from hf_soup.training import probe
 
-    fit = start.fit
+    fit = probe.fit
 
     def look(*args, **kwargs):
         trainer = fit(*args, **kwargs)
@@ -147,7 +147,7 @@ def test_a_probe_stops_as_well(base, tmp_path):
         return trainer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "fit", look)
+        patch.setattr(probe, "fit", look)
         shared = {**STILL, "early_stopping_patience": 1}
         for folder, more in (("stops", {}), ("goes on", {"early_stopping_patience": None})):
             options = {"head": "probe", "probe_args": {"learning_rate": 0.0, **more}}
