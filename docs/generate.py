@@ -210,9 +210,14 @@ def _plugins() -> dict[str, list[Plugin]]:
 
 
 def _plugin_text(parameter: str, users: list[Plugin]) -> str:
-    """What a parameter is: the same wherever it is taken."""
-    texts = {entry.name: entry.text for entry in read_docstring(users[0].function).arguments}
-    return _cell(texts[parameter])
+    """What a parameter is, with the names of its users where it is several things."""
+    users_of: dict[str, list[str]] = {}
+    for user in users:
+        (text,) = [entry.text for entry in read_docstring(user.function).arguments if entry.name == parameter]
+        users_of.setdefault(text, []).append(user.name)
+    if len(users_of) == 1:
+        return _cell(*users_of)
+    return _cell(" ".join(f"{', '.join(names)}: {text}" for text, names in users_of.items()))
 
 
 def _plugin_defaults(parameter: str, users: list[Plugin]) -> str:

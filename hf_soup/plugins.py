@@ -55,9 +55,15 @@ class MethodTraits:
         elementwise (`bool`, *optional*, defaults to `False`):
             Each number of the result depends on the numbers at its own place alone, so that the method may be given
             flat pieces of tensors instead of whole ones. A method that asks for `out` is elementwise anyway.
+        absolute_weights (`bool`, *optional*, defaults to `False`):
+            The result depends on the weights themselves, such as factors of changes, and not only on their ratios.
+        ingredients (`int`, *optional*):
+            Largest number of ingredients that the method combines; by default any number.
     """
 
     elementwise: bool = False
+    absolute_weights: bool = False
+    ingredients: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,11 @@ class StrategyTraits:
     never_worse: bool = False
 
 
-def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
+def method(
+    *, elementwise: bool = False, absolute_weights: bool = False, ingredients: int | None = None
+) -> Callable[[Function], Function]:
     """Decorate a method with its traits; the arguments are those of [`MethodTraits`]."""
-    return _declare(MethodTraits(elementwise))
+    return _declare(MethodTraits(elementwise, absolute_weights, ingredients))
 
 
 def strategy(
@@ -322,6 +330,26 @@ def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: A
     return as_annotated(parameter, function, value)
 
 
+def checked_by_tensor(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
+    """Check the value of a method's parameter; a number may be given by module (a mapping) and by depth (a list).
+
+    Raises:
+        [`RecipeError`]: if a value is of another type.
+    """
+    if not takes_number(parameter):
+        return checked(parameter, function, value)
+    if isinstance(value, Mapping):
+        return {str(module): checked_by_tensor(parameter, function, own) for module, own in value.items()}
+    if isinstance(value, (list, tuple)) and value:
+        return [checked(parameter, function, own) for own in value]
+    return checked(parameter, function, value)
+
+
+def takes_number(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is a number, which may differ between the tensors of a model."""
+    return str(parameter.annotation) in ("int", "float", "float | None")
+
+
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
     """Convert a value to the annotated type: 2 for 2.0 if an integer is expected, a list for an array.
 
@@ -405,13 +433,13 @@ def share_out(
             hint = did_you_mean(name, [*of_method, *of_strategy, *others])
             raise RecipeError(f'{neither} a parameter "{name}"{hint}')
         if name in of_method:
-            value = checked(of_method[name], method_function, value)
-            method_params[name] = plain(value)
+            method_params[name] = plain(checked_by_tensor(of_method[name], method_function, value))
         if name in of_strategy:  # a parameter of both is passed to both
             strategy_params[name] = plain(checked(of_strategy[name], strategy_function, value))
     return strategy_function, method_params, strategy_params
 
 
 def needs_base(method: str) -> bool:
-    """Whether a method requires the base model."""
-    return asks_for(load_function("method", method), "base")
+    """Whether a method requires the base model; where its parameter `base` has a default, it takes one if given."""
+    parameter = inspect.signature(load_function("method", method)).parameters.get("base")
+    return parameter is not None and parameter.default is parameter.empty

@@ -7,7 +7,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import hf_soup
-from hf_soup import options
+from hf_soup import options, plugins
 from hf_soup.api import sweep as sweep_module
 from hf_soup.cli import main
 from hf_soup.errors import RecipeError
@@ -88,7 +88,7 @@ def test_the_same_choices_everywhere():
     [
         (["sweep", "--head"], {"auto", "new", "probe", "checkpoint", "independent"}),
         (["sweep", "--keep"], {"best", "last", "all"}),
-        (["merge", "--method"], {"linear", "median", "ties"}),
+        (["merge", "--method"], set(plugins.names("method"))),
         (["merge", "--executor"], {"local", "ray"}),
         (["compare", "--ensemble"], {"logits", "probabilities", "vote", "mixture"}),
         (["merge", "--metric"], set(BUILT_IN)),

@@ -13,7 +13,7 @@ from ..merging.agreement import Agreement
 from ..merging.averaging import bind_method
 from ..merging.plan import find_settings
 from ..merging.setup import set_up
-from ..plugins import needs_base
+from ..plugins import asks_for, load_function
 from ..types import Ingredient, Recipe
 from .soup import Soup
 
@@ -74,7 +74,7 @@ def _base_reference(recipe: Recipe) -> Ingredient | None:
     if recipe.base_inside is not None:
         # the digests of its files are in the ingredient, not in `recipe.base_model`
         return next(item for item in recipe.ingredients if item.name == recipe.base_inside)
-    return recipe.base_model if needs_base(recipe.method) else None
+    return recipe.base_model if asks_for(load_function("method", recipe.method), "base") else None
 
 
 def cook_recipe(

@@ -20,6 +20,7 @@ from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
+from ..merging.varied import weights_by_depth
 from ..options import dtype_name
 from ..parallel import check_executor
 from ..plugins import asks_for, name_of, needs_base, parameters, share_out, strategy_traits
@@ -77,8 +78,9 @@ def merge(
             for state dicts, pickles and custom names.
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
             Relative weights of the ingredients; equal by default. They are given in the order of the ingredients, by
-            name (`{"run-0": 2, "run-1": 1}`; ingredients that are not named have the weight 0), or in order for each
-            module prefix (`{"classifier": [1, 0], "": [1, 1]}`).
+            name (`{"run-0": 2, "run-1": 1}`; ingredients that are not named have the weight 0), in order for each
+            module prefix (`{"classifier": [1, 0], "": [1, 1]}`), or along the depth for each name (`{"run-0": [1, 0],
+            "run-1": [0, 1]}`, interpolated from the first layer to the last).
         method (`str` or `Callable`, *optional*, defaults to `"linear"`):
             Method that combines the tensors of one name: its name (`hf-soup methods` lists them),
             `"package.module:function"`, or a function. A recipe can only name a function that is defined at the top
@@ -185,7 +187,8 @@ def merge(
         groups = [] if grouping is None else grouping.groups(items)
         everything = Mixture.equal([group.ingredient for group in groups] or items)
         if request.weights is not None:
-            everything = weighted(everything.ingredients, None, weights=request.weights)
+            by_depth = weights_by_depth(request.weights, everything.names, candidates[0].specs)
+            everything = weighted(everything.ingredients, None, weights=by_depth or request.weights)
         return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
     if shrinks:
         mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)

@@ -197,12 +197,7 @@ def assign_weights(
         [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no weights.
     """
     names = list(names)
-    whole_names = _whole_names(names, weights_by_module)
-    matched: dict[str, str] = {}  # tensor -> the name of its module in the weights by module
-    for module in sorted(whole_names, key=len):  # if two cover a tensor, the longer comes later
-        for name in names:
-            if _covers(module, name):
-                matched[name] = whole_names[module]
+    matched = assign_modules(names, weights_by_module, "weights")
     without_weights = [name for name in names if name not in matched]
     if without_weights:
         raise RecipeError(
@@ -212,8 +207,74 @@ def assign_weights(
     return {name: weights_by_module[matched[name]] for name in names}
 
 
-def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
-    """The full name of each module, with the model's own prefix -> its name in the weights by module."""
+def assign_modules(names: Sequence[str], modules: Iterable[str], what: str) -> dict[str, str]:
+    """The module of each tensor: the longest prefix that covers it. Tensors that none covers are left out.
+
+    Args:
+        names (`Sequence[str]`):
+            Tensor names on disk.
+        modules (`Iterable[str]`):
+            Module prefixes: whole dotted components, with or without the model's own prefix.
+        what (`str`):
+            What is given by module, with which error messages begin.
+
+    Raises:
+        [`RecipeError`]: if a prefix matches no tensor, or two are the same module.
+    """
+    whole_names = _whole_names(names, modules, what)
+    matched: dict[str, str] = {}
+    for module in sorted(whole_names, key=len):  # if two cover a tensor, the longer comes later
+        for name in names:
+            if _covers(module, name):
+                matched[name] = whole_names[module]
+    return matched
+
+
+def depths_of(names: Iterable[str]) -> dict[str, float]:
+    """The depth of each tensor: 0 for the first of numbered layers and for embeddings, 1 for the last and above.
+
+    Layers have equal distances. An encoder and a decoder are each counted from 0 to 1.
+
+    Args:
+        names (`Iterable[str]`):
+            Tensor names on disk.
+    """
+    names = list(names)
+    prefix = own_prefix(names)
+    groups = {name: group(name, prefix) for name in names}
+    stacks: dict[str, set[str]] = {}
+    for module in groups.values():
+        stack = _stack_of(module)
+        if stack is not None:
+            stacks.setdefault(stack, set()).add(module)
+    ordered = {stack: sorted(modules, key=_by_numbers) for stack, modules in stacks.items()}
+    depths = {}
+    for name, module in groups.items():
+        stack = _stack_of(module)
+        if stack is not None:
+            layers = ordered[stack]
+            depths[name] = layers.index(module) / max(len(layers) - 1, 1)
+        else:
+            depths[name] = 0.0 if any(_is_embedding(component) for component in name.split(".")) else 1.0
+    return depths
+
+
+def _stack_of(module: str) -> str | None:
+    """The components before the number of a layer; `None` for a module that is no layer."""
+    components = module.split(".")
+    for place, component in enumerate(components):
+        if component.isdecimal():
+            return ".".join(components[:place])
+    return None
+
+
+def _is_embedding(component: str) -> bool:
+    """Whether a component of a name belongs to the bottom of a model."""
+    return "embed" in component or component in ("wte", "wpe", "shared", "stem")
+
+
+def _whole_names(names: Sequence[str], modules: Iterable[str], what: str) -> dict[str, str]:
+    """The full name of each module, with the model's own prefix -> its name as it was given."""
     prefix = own_prefix(names)
     whole_names: dict[str, str] = {}
     for module in modules:
@@ -223,9 +284,9 @@ def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]
         if not _covers_any(name, names):
             groups = {group(tensor, prefix) for tensor in names}
             hint = did_you_mean(module, groups)
-            raise RecipeError(f'weights: no tensor lies below the module "{one_line(module)}"{hint}')
+            raise RecipeError(f'{what}: no tensor lies below the module "{one_line(module)}"{hint}')
         if name in whole_names:
-            raise RecipeError(f'weights: "{whole_names[name]}" and "{module}" are the same module; give it one row.')
+            raise RecipeError(f'{what}: "{whole_names[name]}" and "{module}" are the same module; give it one value.')
         whole_names[name] = module
     return whole_names
 

@@ -146,7 +146,11 @@ def plugin_options(command: Command) -> Command:
 
 def _plugin_option(name: str, users: list[Callable[..., Any]]) -> Callable[[Command], Command]:
     parameter = parameters(users[0])[name]
-    text = f"[{', '.join(function.__name__ for function in users)}] {_described_in_docstring(users[0], parameter)}"
+    users_of: dict[str, list[str]] = {}  # a parameter may be different things for different methods
+    for function in users:
+        text = _described_in_docstring(function, parameters(function)[name])
+        users_of.setdefault(text, []).append(function.__name__)
+    text = " ".join(f"[{', '.join(names)}] {text}" for text, names in users_of.items())
     flag = f"--{name.replace('_', '-')}"
     if isinstance(parameter.default, bool):
         return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, help=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,20 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.reader import AVERAGED
 from ..errors import RecipeError, did_you_mean
 from ..methods.linear import linear
-from ..plugins import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
+from ..plugins import (
+    PROVIDED,
+    asks_for,
+    check_params,
+    checked_by_tensor,
+    load_function,
+    method_traits,
+    needs_base,
+    parameters,
+    takes_number,
+)
 from ..untrusted import one_line
 from .steps import How
+from .varied import is_varied, values_by_tensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,9 @@ class Averaging:
 
     Args:
         how ([`How`]):
-            The method with its parameters.
+            The method with the parameters that are the same for all tensors.
+        varied (`Mapping[str, Any]`):
+            Parameters that are given by module or by depth.
         normalize (`bool`):
             Whether the sum is divided by the sum of the weights.
         dtype (`str`):
@@ -39,12 +52,39 @@ class Averaging:
     """
 
     how: How
+    varied: Mapping[str, Any]
     normalize: bool
     dtype: str
     seed: int
     alignments: Mapping[str, tuple[int, ...]]
     base: Checkpoint | None
     settings: Checkpoint | None
+
+    def how_by_tensor(self, names: Iterable[str]) -> dict[str, How]:
+        """The method with all parameters for each tensor.
+
+        Args:
+            names (`Iterable[str]`):
+                Names of all tensors.
+
+        Raises:
+            [`RecipeError`]: if a parameter by module names none, or has no value for a tensor.
+        """
+        names = list(names)
+        declared = parameters(self.how.function.func)
+        values_of = {}
+        for param, value in self.varied.items():
+            default = declared[param].default
+            values_of[param] = values_by_tensor(param, value, names, default)
+        same: dict[tuple[float, ...], How] = {}  # tensors with the same values are combined together
+        hows = {}
+        for name in names:
+            own = {param: values[name] for param, values in values_of.items()}
+            key = tuple(own.values())
+            if key not in same:
+                same[key] = self.how._replace(function=functools.partial(self.how.function, **own))
+            hows[name] = same[key] if own else self.how
+        return hows
 
 
 def check_dtype(dtype: str) -> None:
@@ -82,24 +122,32 @@ def bind_averaging(
     Raises:
         [`RecipeError`]: if there is no such method or type, it takes no such parameter, or needs a base model.
     """
-    how = bind_method(method, params)
+    how, varied = bind_method(method, params)
     check_dtype(dtype)
-    needed = "base" in how.asks
-    if needed and base is None:
+    if needs_base(method) and base is None:
         raise RecipeError(f'the method "{method}" needs what the ingredients were fine-tuned from: base_model=...')
     return Averaging(
         how=how,
-        normalize=bool(params.get("normalize", True)),
+        varied=varied,
+        normalize=_normalizes(how),
         dtype=dtype,
         seed=seed,
         alignments=alignments or {},
-        base=base if needed else None,
+        base=base if "base" in how.asks else None,
         settings=settings,
     )
 
 
-def bind_method(method: str, params: Mapping[str, Any]) -> How:
-    """A method with its parameters.
+def _normalizes(how: How) -> bool:
+    """Whether a method divides by the sum of the weights."""
+    default = parameters(how.function.func).get("normalize")
+    if default is None:
+        return not method_traits(how.function.func).absolute_weights
+    return bool(how.function.keywords.get("normalize", default.default))
+
+
+def bind_method(method: str, params: Mapping[str, Any]) -> tuple[How, dict[str, Any]]:
+    """A method with the parameters that are the same for all tensors, and the parameters that differ.
 
     Raises:
         [`RecipeError`]: if there is no such method or it takes no such parameter.
@@ -107,8 +155,15 @@ def bind_method(method: str, params: Mapping[str, Any]) -> How:
     function = load_function("method", method)
     declared = parameters(function)
     check_params(params, declared, f'the method "{method}"')
-    checked_params = {name: checked(declared[name], function, value) for name, value in params.items()}
-    return _how(function, checked_params)
+    same: dict[str, Any] = {}
+    varied: dict[str, Any] = {}
+    for name, value in params.items():
+        checked_value = checked_by_tensor(declared[name], function, value)
+        if takes_number(declared[name]) and is_varied(checked_value):
+            varied[name] = checked_value
+        else:
+            same[name] = checked_value
+    return _how(function, same), varied
 
 
 @functools.cache

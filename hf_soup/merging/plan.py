@@ -14,10 +14,11 @@ from ..checkpoints.reader import TensorSpec, widest
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean, listed
 from ..methods.linear import linear
+from ..plugins import method_traits
 from ..types import Mixture
 from ..untrusted import one_line
 from .averaging import Averaging, plain_mean
-from .steps import CombineStep, CopyStep, Step
+from .steps import CombineStep, CopyStep, How, Step
 
 
 # Sums that cancel to less than this fraction of their terms are zero except for rounding errors.
@@ -133,7 +134,11 @@ def make_plan(
     _refuse_extreme(mixture)
     if averaging.normalize:
         _refuse_cancelled(mixture)
-    steps = [_step(name, weights_by_tensor[name], averaging, checkpoints) for name in sorted(weights_by_tensor)]
+    _refuse_too_many(mixture, averaging)
+    hows = averaging.how_by_tensor(weights_by_tensor)
+    steps = []
+    for name in sorted(weights_by_tensor):
+        steps.append(_step(name, weights_by_tensor[name], averaging, hows[name], checkpoints))
     notes = _notes_of_lacking(steps, checkpoints, averaging.base, base_inside)
     has_classes = not NO_CLASSES.search(report.architecture)
     bytes_read = 0
@@ -224,6 +229,17 @@ def _refuse_cancelled(mixture: Mixture) -> None:
             )
 
 
+def _refuse_too_many(mixture: Mixture, averaging: Averaging) -> None:
+    """Refuse more ingredients than the method combines."""
+    function = averaging.how.function.func
+    most = method_traits(function).ingredients
+    if most is not None and len(mixture.used) > most:
+        raise RecipeError(
+            f'the method "{function.__name__}" combines at most {most} ingredients, not {len(mixture.used)}: '
+            f"{listed(mixture.used)}."
+        )
+
+
 def _shown(prefix: str, weights: Sequence[float]) -> str:
     """Weights as shown in a message, with the module to which they belong."""
     shown = f"[{listed(map(str, weights))}]"
@@ -232,7 +248,9 @@ def _shown(prefix: str, weights: Sequence[float]) -> str:
     return shown
 
 
-def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
+def _step(
+    name: str, weights: Sequence[float], averaging: Averaging, how: How, checkpoints: Sequence[Checkpoint]
+) -> Step:
     """The operation on one tensor; `weights` has one entry per checkpoint."""
     first = checkpoints[0].specs[name]
     if not first.is_floating:
@@ -248,7 +266,7 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
         used_weights.append(weight)
         dtypes.append(spec.dtype)
     dtype = widest(dtypes) if averaging.dtype == "auto" else averaging.dtype
-    how, uses_base = averaging.how, False
+    uses_base = False
     if averaging.base is not None:
         base_spec = averaging.base.specs.get(name)
         uses_base = base_spec is not None and base_spec.shape == first.shape

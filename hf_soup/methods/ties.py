@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
+from ._changes import add_changes, agreement, check_fraction, column, keep_largest, stack_changes
 
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def ties(
     density: float = 0.2,
     scale: float = 1.0,
     election: Literal["weighted", "unweighted"] = "weighted",
+    normalize: bool = True,
 ) -> torch.Tensor:
     """Add the trimmed changes of the ingredients to the base model, with one elected sign for each element.
 
@@ -41,6 +43,9 @@ def ties(
             `"weighted"` elects signs from the weighted changes and divides by the sum of the weights that agree, as
             mergekit does; it takes no negative weights. `"unweighted"` elects signs from the changes alone and divides
             by the number of ingredients that agree, as PEFT does.
+        normalize (`bool`, *optional*, defaults to `True`):
+            Whether the sum of the changes is divided. `False`, for a weighted election, adds them up with the weights
+            as factors.
 
     Returns:
         `torch.Tensor`: the merged tensor, with the shape and type of `base`.
@@ -51,52 +56,21 @@ def ties(
 
     Source: Yadav et al. 2023, [TIES-Merging](https://arxiv.org/abs/2306.01708), algorithm 1, which has no weights.
     """
-    import torch
-
-    if not 0 <= density <= 1:
-        raise RecipeError(f'the method "ties" keeps a fraction of changes: density is between 0 and 1, not {density}.')
+    check_fraction("ties", "density", density)
     if election not in ("weighted", "unweighted"):
         raise RecipeError(f'the method "ties" knows the elections "weighted" and "unweighted", not {election!r}.')
-    if election == "weighted" and min(weights) < 0:  # the weights that agree could cancel, or flip the elected sign
-        raise RecipeError(
-            f'the method "ties" divides by the weights that agree, so none may be negative, as in {list(weights)}. '
-            'election="unweighted" takes negative weights.'
-        )
     # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest elements are kept; (k, ...).
-    changes = torch.stack([_trim(tensor - base, density) for tensor in tensors])
-    # one weight for each task vector, in a shape that broadcasts over it: (k, 1, ...)
-    column = torch.tensor(weights, dtype=base.dtype, device=base.device).reshape(-1, *[1] * base.dim())
+    changes = stack_changes(tensors, base, lambda change: keep_largest(change, density))
     # Step 2, elect: gamma_m = sgn(sum_t tau_t), from weighted changes or from the changes alone. Step 3, merge:
     # tau_m, the mean of those changes whose sign is gamma_m; in the paper it has no weights.
     if election == "weighted":
-        changes *= column
-        agree = _agreement(changes)
-        divisor = (column * agree).sum(dim=0)
-        divisor[divisor == 0] = 1  # where no change is kept
-    else:
-        agree = _agreement(changes)
-        changes *= column * (len(weights) / sum(weights))  # equal weights become 1
-        divisor = agree.sum(dim=0).clamp(min=1)
+        if normalize and min(weights) < 0:  # the weights that agree could cancel, or flip the elected sign
+            raise RecipeError(
+                f'the method "ties" divides by the weights that agree, so none may be negative: {list(weights)}. '
+                'election="unweighted" takes negative weights, and normalize=False too.'
+            )
+        return add_changes(base, changes, weights, elect=True, normalize=normalize, scale=scale)
+    agree = agreement(changes)
+    changes *= column(weights, base) * (len(weights) / sum(weights))  # equal weights become 1
     # theta_m = theta_init + lambda * tau_m
-    return base + scale * (changes * agree).sum(dim=0) / divisor
-
-
-def _agreement(changes: torch.Tensor) -> torch.Tensor:
-    """Which changes have the sign of their sum, element by element: (k, ...)."""
-    import torch
-
-    # A sum of zero counts as positive, as in PEFT. A trimmed change is zero, has no sign and never agrees.
-    return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
-
-
-def _trim(change: torch.Tensor, density: float) -> torch.Tensor:
-    """The change with all but its largest elements by magnitude, a fraction `density` of them, set to zero."""
-    import torch
-
-    count = int(density * change.numel())  # the paper's top k %
-    if density > 0 and change.numel():
-        count = max(count, 1)
-    largest = change.abs().flatten().topk(count).indices
-    mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
-    mask[largest] = True
-    return change * mask.reshape(change.shape)
+    return base + scale * (changes * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)

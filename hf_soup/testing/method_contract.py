@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ def check_method(function: Callable[..., Any]) -> None:
     """Check that a method keeps the promises that merging relies on.
 
     A method documents its parameters, returns one tensor with the shape and type of its inputs, returns the same
-    result for the same input, treats weights as relative to each other, and does not change its inputs. Copies of one
+    result for the same input, treats weights as relative to each other unless it declares otherwise, and does not
+    change its inputs. It is given as many tensors as it declares, three at most. Copies of one
     tensor give that tensor (for a method with a base model, copies of the base model give the base model). A method
     that asks for `out` or is declared elementwise keeps what `hf_soup.methods` says about that.
 
@@ -32,19 +34,32 @@ def check_method(function: Callable[..., Any]) -> None:
         [`AssertionError`]: if a promise is broken; the message names the method and the promise, and says what was
             returned.
     """
-    import torch
-
     promises = Promises("method", function)
     promises.check_documented()
     method = _Method(function, promises)
-    generator = torch.Generator().manual_seed(0)
-    for dtype in (torch.float32, torch.float64):
-        for shape in ((), (3,), (4, 5), (0, 2)):  # a single number and an empty tensor as well
-            _check_combination(method, shape, dtype, generator)
+    if _has_optional_base(function):
+        _check_method_for(_Method(function, promises, with_base=False))
+    _check_method_for(method)
     # Only such methods are ever given pieces of a tensor; random numbers are drawn for whole tensors.
     comes_in_pieces = asks_for(function, "out") or method_traits(function).elementwise
     if comes_in_pieces and not asks_for(function, "rng"):
         _check_pieces(method)
+
+
+def _has_optional_base(function: Callable[..., Any]) -> bool:
+    """Whether a method takes a base model if there is one."""
+    parameter = inspect.signature(function).parameters.get("base")
+    return parameter is not None and parameter.default is not parameter.empty
+
+
+def _check_method_for(method: _Method) -> None:
+    """Check the promises of every method, for tensors of several shapes and types."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        for shape in ((), (3,), (4, 5), (0, 2)):  # a single number and an empty tensor as well
+            _check_combination(method, shape, dtype, generator)
 
 
 class _Method:
@@ -55,15 +70,20 @@ class _Method:
             The method.
         promises ([`Promises`]):
             Says which promise was broken.
+        with_base (`bool`, *optional*, defaults to `True`):
+            Whether the tensor of a base model is given, where the method takes one.
     """
 
-    def __init__(self, function: Callable[..., Any], promises: Promises):
+    def __init__(self, function: Callable[..., Any], promises: Promises, *, with_base: bool = True):
         self.promises = promises
+        self.weights = WEIGHTS[: method_traits(function).ingredients]
+        self.absolute_weights = method_traits(function).absolute_weights
         self._function = function
+        self._with_base = with_base
 
     def asks_for(self, name: str) -> bool:
-        """Whether the method has a parameter of this name."""
-        return asks_for(self._function, name)
+        """Whether the method is given what a parameter of this name stands for."""
+        return asks_for(self._function, name) and (name != "base" or self._with_base)
 
     def __call__(
         self, tensors: Sequence[torch.Tensor], weights: Sequence[float], base: torch.Tensor, dtype: torch.dtype
@@ -115,26 +135,29 @@ def _check_combination(
     """Check the promises of every method, with tensors of one shape and type."""
     import torch
 
-    tensors = [torch.randn(shape, generator=generator, dtype=dtype) for _ in WEIGHTS]
+    tensors = [torch.randn(shape, generator=generator, dtype=dtype) for _ in method.weights]
     base = torch.randn(shape, generator=generator, dtype=dtype)
     # Copied, since a method may return one of its inputs.
-    result = method(tensors, WEIGHTS, base, dtype).clone()
-    again = method(tensors, WEIGHTS, base, dtype)
+    result = method(tensors, method.weights, base, dtype).clone()
+    again = method(tensors, method.weights, base, dtype)
     if not torch.equal(result, again):
         method.promises.broken("return the same result for the same input", f"returned {result} and then {again}")
-    twice = tuple(2 * weight for weight in WEIGHTS)
+    twice = tuple(2 * weight for weight in method.weights)
     doubled = method(tensors, twice, base, dtype)
-    if not torch.allclose(result, doubled):
-        outcome = f"does not take weights as relative: it returned {result} for {WEIGHTS} and {doubled} for {twice}"
+    if not method.absolute_weights and not torch.allclose(result, doubled):
+        outcome = (
+            f"does not take weights as relative: it returned {result} for {method.weights} and {doubled} for {twice}"
+        )
         method.promises.broken("depend only on the ratios of the weights", outcome)
     # With few bits, the sum of three copies is exact, so the result has to equal the copy.
     copy = tensors[0].to(torch.bfloat16).to(dtype)
-    of_copies = method([copy] * 3, (1.0, 1.0, 1.0), copy, dtype)
+    number = len(method.weights)
+    of_copies = method([copy] * number, (1.0,) * number, copy, dtype)
     if not torch.equal(of_copies, copy):
         promise = "return a tensor for copies of it"
         if method.asks_for("base"):
             promise = "return the base model for copies of the base model"
-        method.promises.broken(promise, f"returned {of_copies} for three copies of {copy}")
+        method.promises.broken(promise, f"returned {of_copies} for {number} copies of {copy}")
 
 
 def _check_pieces(method: _Method) -> None:
@@ -143,13 +166,13 @@ def _check_pieces(method: _Method) -> None:
 
     generator = torch.Generator().manual_seed(0)
     # Tensors of a checkpoint in bfloat16, and the same tensors in the type that they are averaged in.
-    tensors = [torch.randn(NUMBER, generator=generator).to(torch.bfloat16) for _ in WEIGHTS]
+    tensors = [torch.randn(NUMBER, generator=generator).to(torch.bfloat16) for _ in method.weights]
     wide = [tensor.float() for tensor in tensors]
     base = wide[0] * 2
-    whole = method(wide, WEIGHTS, base, torch.float32)
+    whole = method(wide, method.weights, base, torch.float32)
     pieces = []
     for piece in (slice(0, 7), slice(7, NUMBER)):
-        pieces.append(method([tensor[piece] for tensor in wide], WEIGHTS, base[piece], torch.float32))
+        pieces.append(method([tensor[piece] for tensor in wide], method.weights, base[piece], torch.float32))
     joined = torch.cat(pieces)
     if not torch.equal(joined, whole):
         promise = "work in pieces, element by element, because it asks for `out` or is declared elementwise"
@@ -183,7 +206,7 @@ def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Ten
             yield buffer.copy_(tensor)
 
     given = "for a first tensor in bfloat16 and others that come in one buffer"
-    result = method.combine(in_one_buffer(), WEIGHTS, base, out, given)
+    result = method.combine(in_one_buffer(), method.weights, base, out, given)
     if result is not out:
         method.promises.broken_by_value("return `out`, because it asks for it", result, given)
     if not torch.equal(result, whole):
@@ -192,7 +215,9 @@ def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Ten
         method.promises.broken("use one tensor at a time, because it asks for `out`", outcome)
     first, _, last = [tensor.float() for tensor in tensors]
     spoiled = [first, torch.full((NUMBER,), torch.nan), last]
-    hidden = method.combine(iter(spoiled), WEIGHTS, base, torch.empty(NUMBER), "for a tensor of NaN among others")
+    hidden = method.combine(
+        iter(spoiled), method.weights, base, torch.empty(NUMBER), "for a tensor of NaN among others"
+    )
     if not hidden.isnan().all():
         promise = "pass NaN on to the result, because it asks for `out`"
         method.promises.broken(promise, f"hides NaN: it returned {hidden} where the second tensor is NaN everywhere")

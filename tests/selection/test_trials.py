@@ -3,9 +3,7 @@
 import copy
 import itertools
 import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -640,36 +638,6 @@ def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
         kinds = [row.value_type for row in cache.kept() if " + " in row.about]
         assert set(kinds) == {"score"}
         assert hf_soup.merge(runs, strategy="pruned", evaluator=evaluator).recipe.names == first.recipe.names
-
-
-def test_on_ray_the_result_is_the_same(runs):
-    """With `executor="ray"` recipes and scores are the same as in one process."""
-    code = f"""
-import datasets, hf_soup, torch
-from hf_soup import testing
-from hf_soup.evaluation import cache
-torch.set_num_threads(1)
-import ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-data = hf_soup.Evaluator(testing.tiny_texts(60, seed=3), cache=False)
-runs = {[str(run) for run in runs]!r}
-for strategy in ("exhaustive", "greedy_best_first"):
-    there = hf_soup.merge(runs, strategy=strategy, evaluator=data, executor="ray")
-    here = hf_soup.merge(runs, strategy=strategy, evaluator=data)
-    assert there.recipe == here.recipe, strategy
-try:
-    hf_soup.merge(runs, strategy="greedy", evaluator=hf_soup.Evaluator(data.dataset, metric="nothing"), executor="ray")
-except hf_soup.errors.RecipeError:
-    print("same")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
 def test_without_ray_the_pip_line_is_told(runs, monkeypatch):

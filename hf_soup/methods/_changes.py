@@ -1,0 +1,178 @@
+"""Parts that methods on changes share: sparsify, elect signs, add. A change is a tensor less that of the base model.
+
+Changes are stacked: `(k, ...)` for k ingredients. Weights are a column that broadcasts over them: `(k, 1, ...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import RecipeError
+
+
+if TYPE_CHECKING:
+    import torch
+
+TINY = 1e-7  # norms below it are not scaled
+
+
+def stack_changes(
+    tensors: Iterable[torch.Tensor],
+    base: torch.Tensor,
+    sparsify: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """The changes of all ingredients, each sparsified on its own.
+
+    Args:
+        tensors (`Iterable[torch.Tensor]` of one shape):
+            Tensors of the ingredients.
+        base (`torch.Tensor` of the same shape):
+            Tensor of the base model.
+        sparsify (`Callable`, *optional*):
+            Sets some elements of a change to zero.
+    """
+    import torch
+
+    changes = []
+    for tensor in tensors:
+        change = tensor - base
+        changes.append(change if sparsify is None else sparsify(change))
+    return torch.stack(changes)
+
+
+def column(weights: Sequence[float], base: torch.Tensor) -> torch.Tensor:
+    """The weights in a shape that broadcasts over stacked changes: `(k, 1, ...)`."""
+    import torch
+
+    return torch.tensor(weights, dtype=base.dtype, device=base.device).reshape(-1, *[1] * base.dim())
+
+
+def add_changes(
+    base: torch.Tensor,
+    changes: torch.Tensor,
+    weights: Sequence[float],
+    *,
+    elect: bool,
+    normalize: bool,
+    scale: float,
+) -> torch.Tensor:
+    """Add weighted changes to the base model.
+
+    Args:
+        base (`torch.Tensor`), changes (`torch.Tensor` of shape `(k, ...)`), weights (`Sequence[float]`):
+            Tensor of the base model, and the changes with their weights.
+        elect (`bool`):
+            Whether only changes whose weighted sign is that of the sum are added (TIES).
+        normalize (`bool`):
+            Whether the sum is divided by the sum of the weights, of those that are added.
+        scale (`float`):
+            Factor by which the merged change is multiplied.
+    """
+    of_each = column(weights, base)
+    weighted = changes * of_each
+    if elect:
+        agree = agreement(weighted)
+        divisor = (of_each * agree).sum(dim=0)
+        merged = (weighted * agree).sum(dim=0)
+    else:
+        divisor = of_each.sum(dim=0)
+        merged = weighted.sum(dim=0)
+    if normalize:
+        divisor = divisor.masked_fill(divisor == 0, 1)  # where no change is kept
+        merged = merged / divisor
+    return base + scale * merged
+
+
+def agreement(changes: torch.Tensor) -> torch.Tensor:
+    """Which changes have the sign of their sum, element by element: `(k, ...)`."""
+    import torch
+
+    # A sum of zero counts as positive. A change of zero has no sign and never agrees.
+    return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
+
+
+def check_fraction(method: str, name: str, value: float) -> None:
+    """Raise an error for a value outside of 0 to 1.
+
+    Raises:
+        [`RecipeError`]: naming method and parameter.
+    """
+    if not 0 <= value <= 1:
+        raise RecipeError(f'the method "{method}": {name} is between 0 and 1, not {value}.')
+
+
+def keep_largest(change: torch.Tensor, density: float) -> torch.Tensor:
+    """Keep the largest elements by magnitude, a fraction `density` of them, but at least one above 0."""
+    if density == 1:
+        return change
+    return _keep_ranks(change, change.numel() - _count(change, density), change.numel())
+
+
+def drop_outliers(change: torch.Tensor, density: float, gamma: float) -> torch.Tensor:
+    """Keep a fraction `density` of the elements below the largest fraction `gamma` by magnitude (Model breadcrumbs).
+
+    Where less than `density` is left below the largest, fewer of the largest are dropped.
+    """
+    if density == 1:
+        return change
+    count = _count(change, density)
+    start = max(change.numel() - int(gamma * change.numel()) - count, 0)
+    return _keep_ranks(change, start, start + count)
+
+
+def _count(change: torch.Tensor, density: float) -> int:
+    """Number of elements to keep."""
+    count = int(density * change.numel())  # the papers' top k %
+    return max(count, 1) if density > 0 and change.numel() else count
+
+
+def _keep_ranks(change: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """Keep the elements whose ranks by magnitude are in a range; rank 0 is the smallest."""
+    import torch
+
+    mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
+    magnitudes = change.abs().flatten()
+    if stop == change.numel():  # faster than to sort
+        mask[magnitudes.topk(stop - start).indices] = True
+    else:
+        mask[magnitudes.argsort()[start:stop]] = True
+    return change * mask.reshape(change.shape)
+
+
+def drop_random(change: torch.Tensor, density: float, rng: torch.Generator, *, rescale: bool) -> torch.Tensor:
+    """Keep each element with the probability `density` (DARE)."""
+    import torch
+
+    if density == 1:
+        return change
+    mask = torch.rand(change.shape, generator=rng, dtype=change.dtype, device=change.device) < density
+    return _kept(change, mask, rescale)
+
+
+def drop_small(
+    change: torch.Tensor, density: float, epsilon: float, rng: torch.Generator, *, rescale: bool
+) -> torch.Tensor:
+    """Keep larger elements of each row with a higher probability (DELLA).
+
+    The probabilities rise with the rank in the row from `density - epsilon` to `density + epsilon`.
+    """
+    import torch
+
+    if density == 1:
+        return change
+    rows = change.reshape(-1, change.shape[-1]) if change.dim() else change.reshape(1, 1)
+    ranks = rows.abs().argsort(dim=1).argsort(dim=1).to(change.dtype)  # 0 is the smallest
+    ranks = (ranks / max(rows.shape[1] - 1, 1)).reshape(change.shape)
+    probability = density - epsilon + ranks * 2 * epsilon
+    mask = torch.rand(change.shape, generator=rng, dtype=change.dtype, device=change.device) < probability
+    return _kept(change, mask, rescale)
+
+
+def _kept(change: torch.Tensor, mask: torch.Tensor, rescale: bool) -> torch.Tensor:
+    """The elements of a mask, with `rescale` multiplied so that the sum of the magnitudes stays the same."""
+    kept = change * mask
+    if not rescale:
+        return kept
+    before, after = change.abs().sum(), kept.abs().sum()
+    return kept * (before / after) if before >= TINY and after >= TINY else kept
