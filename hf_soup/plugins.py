@@ -347,7 +347,12 @@ def checked_by_tensor(parameter: inspect.Parameter, function: Callable[..., Any]
 
 def takes_number(parameter: inspect.Parameter) -> bool:
     """Whether a parameter is a number, which may differ between the tensors of a model."""
-    return str(parameter.annotation) in ("int", "float", "float | None")
+    return str(parameter.annotation) in ("int", "float", "float | None") or takes_numbers(parameter)
+
+
+def takes_numbers(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter may be one number for each ingredient."""
+    return str(parameter.annotation) == "float | Sequence[float]"
 
 
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:

@@ -20,7 +20,7 @@ from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
-from ..merging.varied import weights_by_depth
+from ..merging.varied import is_by_ingredient, is_varied, weights_by_module
 from ..options import dtype_name
 from ..parallel import check_executor
 from ..plugins import asks_for, name_of, needs_base, parameters, share_out, strategy_traits
@@ -79,8 +79,8 @@ def merge(
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
             Relative weights of the ingredients; equal by default. They are given in the order of the ingredients, by
             name (`{"run-0": 2, "run-1": 1}`; ingredients that are not named have the weight 0), in order for each
-            module prefix (`{"classifier": [1, 0], "": [1, 1]}`), or along the depth for each name (`{"run-0": [1, 0],
-            "run-1": [0, 1]}`, interpolated from the first layer to the last).
+            module prefix (`{"classifier": [1, 0], "": [1, 1]}`), or for each name along the depth (interpolated from
+            the first layer to the last) or by module (`{"run-0": [1, 0], "run-1": {"classifier": 0, "": [0, 1]}}`).
         method (`str` or `Callable`, *optional*, defaults to `"linear"`):
             Method that combines the tensors of one name: its name (`hf-soup methods` lists them),
             `"package.module:function"`, or a function. A recipe can only name a function that is defined at the top
@@ -187,8 +187,10 @@ def merge(
         groups = [] if grouping is None else grouping.groups(items)
         everything = Mixture.equal([group.ingredient for group in groups] or items)
         if request.weights is not None:
-            by_depth = weights_by_depth(request.weights, everything.names, candidates[0].specs)
-            everything = weighted(everything.ingredients, None, weights=by_depth or request.weights)
+            given = request.weights
+            if is_by_ingredient(given, everything.names) and any(map(is_varied, given.values())):
+                given = weights_by_module(given, everything.names, list(candidates[0].specs))
+            everything = weighted(everything.ingredients, None, weights=given)
         return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
     if shrinks:
         mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)

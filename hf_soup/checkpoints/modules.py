@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
+PATTERN = re.compile(r"[*?\[]")  # in what stands for names of tensors
 # A first component with less than this fraction of the tensors is a head even if it has numbers (`classifier.1`).
 LARGEST_HEAD = 10
 
@@ -208,25 +211,34 @@ def assign_weights(
 
 
 def assign_modules(names: Sequence[str], modules: Iterable[str], what: str) -> dict[str, str]:
-    """The module of each tensor: the longest prefix that covers it. Tensors that none covers are left out.
+    """The module of each tensor: the first pattern that matches it, or else the longest prefix that covers it. Tensors
+    that none covers are left out.
 
     Args:
         names (`Sequence[str]`):
             Tensor names on disk.
         modules (`Iterable[str]`):
-            Module prefixes: whole dotted components, with or without the model's own prefix.
+            Module prefixes: whole dotted components, with or without the model's own prefix; or patterns for names,
+            such as `"*self_attn*"`.
         what (`str`):
             What is given by module, with which error messages begin.
 
     Raises:
         [`RecipeError`]: if a prefix matches no tensor, or two are the same module.
     """
-    whole_names = _whole_names(names, modules, what)
+    modules = list(modules)
+    patterns = [module for module in modules if PATTERN.search(module)]
+    whole_names = _whole_names(names, [module for module in modules if module not in patterns], what)
     matched: dict[str, str] = {}
     for module in sorted(whole_names, key=len):  # if two cover a tensor, the longer comes later
         for name in names:
             if _covers(module, name):
                 matched[name] = whole_names[module]
+    for pattern in reversed(patterns):
+        covered = fnmatch.filter(names, pattern)
+        if not covered:
+            raise RecipeError(f'{what}: no tensor has a name like "{one_line(pattern)}".')
+        matched |= dict.fromkeys(covered, pattern)
     return matched
 
 

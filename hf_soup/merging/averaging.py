@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from ..plugins import (
     needs_base,
     parameters,
     takes_number,
+    takes_numbers,
 )
 from ..untrusted import one_line
 from .steps import How
-from .varied import is_varied, values_by_tensor
+from .varied import is_by_ingredient, is_varied, values_by_ingredient, values_by_tensor
 
 
 @dataclass(frozen=True)
@@ -60,31 +61,47 @@ class Averaging:
     base: Checkpoint | None
     settings: Checkpoint | None
 
-    def how_by_tensor(self, names: Iterable[str]) -> dict[str, How]:
+    def how_by_tensor(self, weights: Mapping[str, Sequence[float]], ingredients: Sequence[str]) -> dict[str, How]:
         """The method with all parameters for each tensor.
 
         Args:
-            names (`Iterable[str]`):
-                Names of all tensors.
+            weights (`Mapping[str, Sequence[float]]`):
+                Name of each tensor -> the weight of each ingredient.
+            ingredients (`Sequence[str]`):
+                Names of the ingredients.
 
         Raises:
             [`RecipeError`]: if a parameter by module names none, or has no value for a tensor.
         """
-        names = list(names)
-        declared = parameters(self.how.function.func)
-        values_of = {}
-        for param, value in self.varied.items():
-            default = declared[param].default
-            values_of[param] = values_by_tensor(param, value, names, default)
-        same: dict[tuple[float, ...], How] = {}  # tensors with the same values are combined together
+        names = list(weights)
+        values = {param: self._values_of(param, names, ingredients) for param in self.varied}
+        same: dict[tuple[float | tuple[float, ...], ...], How] = {}  # tensors with these values are combined together
         hows = {}
         for name in names:
-            own = {param: values[name] for param, values in values_of.items()}
+            own: dict[str, Any] = {}
+            for param, by_tensor in values.items():
+                value = by_tensor[name]
+                if isinstance(value, tuple):  # ingredients of weight 0 are not read
+                    value = tuple(each for each, weight in zip(value, weights[name], strict=True) if weight)
+                own[param] = value
             key = tuple(own.values())
             if key not in same:
                 same[key] = self.how._replace(function=functools.partial(self.how.function, **own))
             hows[name] = same[key] if own else self.how
         return hows
+
+    def _values_of(
+        self, param: str, names: Sequence[str], ingredients: Sequence[str]
+    ) -> Mapping[str, float | tuple[float, ...]]:
+        """The value of a varied parameter for each tensor; of each ingredient where it is given by name."""
+        parameter = parameters(self.how.function.func)[param]
+        value = self.varied[param]
+        if not is_by_ingredient(value, ingredients):
+            return values_by_tensor(param, value, names, parameter.default)
+        if not takes_numbers(parameter):
+            method = self.how.function.func.__name__
+            raise RecipeError(f'the method "{method}" takes one {param} for all ingredients, not one for each.')
+        return values_by_ingredient(param, value, ingredients, names, parameter.default)
 
 
 def check_dtype(dtype: str) -> None:

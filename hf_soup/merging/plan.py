@@ -135,7 +135,7 @@ def make_plan(
     if averaging.normalize:
         _refuse_cancelled(mixture)
     _refuse_too_many(mixture, averaging)
-    hows = averaging.how_by_tensor(weights_by_tensor)
+    hows = averaging.how_by_tensor(weights_by_tensor, mixture.names)
     steps = []
     for name in sorted(weights_by_tensor):
         steps.append(_step(name, weights_by_tensor[name], averaging, hows[name], checkpoints))

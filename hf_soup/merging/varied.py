@@ -1,28 +1,33 @@
-"""Parameters of a method that differ between tensors: by module, or along the depth of the model."""
+"""Numbers that differ between tensors: by module or pattern, along the depth of the model, and by ingredient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from ..checkpoints.modules import assign_modules, depths_of, group, own_prefix
 from ..errors import RecipeError
 
 
 def is_varied(value: object) -> bool:
-    """Whether the value of a number is given by module (a mapping) or by depth (a list)."""
+    """Whether a number is given by ingredient or module (a mapping), or by depth (a list)."""
     return isinstance(value, (Mapping, list, tuple))
 
 
-def values_by_tensor(param: str, value: Any, names: Iterable[str], default: Any) -> dict[str, float]:
+def is_by_ingredient(value: object, ingredients: Collection[str]) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a mapping gives a value for each ingredient by name; other mappings give one by module."""
+    return isinstance(value, Mapping) and bool(value) and set(value) <= set(ingredients)
+
+
+def values_by_tensor(param: str, value: Any, names: Sequence[str], default: Any) -> dict[str, float]:
     """The value of a parameter for each tensor.
 
     Args:
         param (`str`):
             Name of the parameter, for error messages.
-        value (`Mapping` or `Sequence[float]`):
-            Module prefix -> a number, or numbers along the depth; or numbers along the depth.
-        names (`Iterable[str]`):
+        value (`float`, `Sequence[float]` or `Mapping`):
+            A number, numbers along the depth, or either of them by module or pattern.
+        names (`Sequence[str]`):
             Names of all tensors.
         default:
             Value of tensors that no module covers.
@@ -30,44 +35,60 @@ def values_by_tensor(param: str, value: Any, names: Iterable[str], default: Any)
     Raises:
         [`RecipeError`]: if a module covers no tensor, or a tensor has no value.
     """
-    names = list(names)
     depths = depths_of(names)
     by_module = value if isinstance(value, Mapping) else {"": value}
     module_of = assign_modules(names, by_module, param)
     values = {}
     for name in names:
         own = by_module[module_of[name]] if name in module_of else default
-        if own is None or isinstance(own, type):  # a parameter without a default
+        if isinstance(own, (list, tuple)):
+            own = at_depth(own, depths[name])
+        if not isinstance(own, (int, float)):  # a parameter without a default
             raise RecipeError(f'{param}: "{name}" has no value; give one for "" as well, the rest.')
-        values[name] = own if not is_varied(own) else at_depth(own, depths[name])
+        values[name] = own
     return values
 
 
-def weights_by_depth(
-    weights: object, ingredients: Sequence[str], names: Iterable[str]
-) -> dict[str, tuple[float, ...]] | None:
-    """Weights that are given along the depth for each ingredient, as weights by module; `None` for other weights.
+def values_by_ingredient(
+    param: str, value: Mapping[str, Any], ingredients: Sequence[str], names: Sequence[str], default: Any
+) -> dict[str, tuple[float, ...]]:
+    """The values of a parameter for each tensor, one for each ingredient.
 
     Args:
-        weights:
-            Weights as the user gave them: here, a mapping of names of ingredients to weights along the depth.
+        param (`str`), names (`Sequence[str]`), default:
+            As for [`values_by_tensor`].
+        value (`Mapping[str, Any]`):
+            Name of an ingredient -> its value; of others it is the default.
         ingredients (`Sequence[str]`):
-            Names of the ingredients; those that are not named have the weight 0.
-        names (`Iterable[str]`):
-            Names of all tensors.
+            Names of the ingredients, in their order.
     """
-    if not isinstance(weights, Mapping) or not weights or not set(weights) <= set(ingredients):
-        return None
-    if not all(is_varied(values) and len(values) for values in weights.values()):
-        return None
-    names = list(names)
+    columns = [values_by_tensor(param, value.get(item, default), names, default) for item in ingredients]
+    return {name: tuple(column[name] for column in columns) for name in names}
+
+
+def weights_by_module(
+    weights: Mapping[str, Any], ingredients: Sequence[str], names: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+    """Weights that vary between tensors for each ingredient, as weights by module; by tensor where they differ within
+    one.
+
+    Args:
+        weights (`Mapping[str, Any]`):
+            Name of an ingredient -> its weight, as a number, along the depth, by module or by pattern. Others have the
+            weight 0.
+        ingredients (`Sequence[str]`), names (`Sequence[str]`):
+            Names of the ingredients and of all tensors.
+    """
+    rows = values_by_ingredient("weights", weights, ingredients, names, 0.0)
     prefix = own_prefix(names)
-    depths = depths_of(names)
-    rows = {}
-    for name in names:
-        values = [at_depth(weights.get(item, [0.0]), depths[name]) for item in ingredients]
-        rows[group(name, prefix)] = tuple(values)
-    return rows
+    of_groups: dict[str, set[tuple[float, ...]]] = {}
+    for name, row in rows.items():
+        of_groups.setdefault(group(name, prefix), set()).add(row)
+    by_module = {}
+    for name, row in rows.items():
+        module = group(name, prefix)
+        by_module[module if len(of_groups[module]) == 1 else name] = row
+    return by_module
 
 
 def at_depth(values: Sequence[float], depth: float) -> float:

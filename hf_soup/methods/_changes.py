@@ -20,7 +20,8 @@ TINY = 1e-7  # norms below it are not scaled
 def stack_changes(
     tensors: Iterable[torch.Tensor],
     base: torch.Tensor,
-    sparsify: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    sparsify: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
+    density: float | Sequence[float] = 1.0,
 ) -> torch.Tensor:
     """The changes of all ingredients, each sparsified on its own.
 
@@ -30,14 +31,17 @@ def stack_changes(
         base (`torch.Tensor` of the same shape):
             Tensor of the base model.
         sparsify (`Callable`, *optional*):
-            Sets some elements of a change to zero.
+            Sets some elements of a change to zero, so that a given fraction is left.
+        density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
+            This fraction, or one for each ingredient.
     """
     import torch
 
     changes = []
-    for tensor in tensors:
+    for number, tensor in enumerate(tensors):
         change = tensor - base
-        changes.append(change if sparsify is None else sparsify(change))
+        own = density if isinstance(density, (int, float)) else density[number]
+        changes.append(change if sparsify is None else sparsify(change, own))
     return torch.stack(changes)
 
 
@@ -92,13 +96,14 @@ def agreement(changes: torch.Tensor) -> torch.Tensor:
     return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
 
 
-def check_fraction(method: str, name: str, value: float) -> None:
+def check_fraction(method: str, name: str, value: float | Sequence[float]) -> None:
     """Raise an error for a value outside of 0 to 1.
 
     Raises:
         [`RecipeError`]: naming method and parameter.
     """
-    if not 0 <= value <= 1:
+    lowest, highest = (value, value) if isinstance(value, (int, float)) else (min(value), max(value))
+    if not 0 <= lowest <= highest <= 1:
         raise RecipeError(f'the method "{method}": {name} is between 0 and 1, not {value}.')
 
 

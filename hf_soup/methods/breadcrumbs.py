@@ -19,7 +19,7 @@ def breadcrumbs(
     weights: Sequence[float],
     *,
     base: torch.Tensor,
-    density: float = 1.0,
+    density: float | Sequence[float] = 1.0,
     gamma: float = 0.01,
     scale: float = 1.0,
     normalize: bool = False,
@@ -33,8 +33,9 @@ def breadcrumbs(
             Weight of each change, a factor unless `normalize` is set.
         base (`torch.Tensor` of the same shape):
             Tensor of the base model that the ingredients were fine-tuned from.
-        density (`float`, *optional*, defaults to 1.0):
-            Fraction of the elements of each change that is kept, from 0 to 1.
+        density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
+            Fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
+            tensor.
         gamma (`float`, *optional*, defaults to 0.01):
             Fraction of the largest elements that is dropped first.
         scale (`float`, *optional*, defaults to 1.0):
@@ -52,5 +53,5 @@ def breadcrumbs(
     """
     check_fraction("breadcrumbs", "density", density)
     check_fraction("breadcrumbs", "gamma", gamma)
-    changes = stack_changes(tensors, base, lambda change: drop_outliers(change, density, gamma))
+    changes = stack_changes(tensors, base, lambda change, own: drop_outliers(change, own, gamma), density)
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

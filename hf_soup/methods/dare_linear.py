@@ -20,7 +20,7 @@ def dare_linear(
     *,
     base: torch.Tensor,
     rng: torch.Generator,
-    density: float = 1.0,
+    density: float | Sequence[float] = 1.0,
     rescale: bool = True,
     scale: float = 1.0,
     normalize: bool = False,
@@ -36,8 +36,9 @@ def dare_linear(
             Tensor of the base model that the ingredients were fine-tuned from.
         rng (`torch.Generator`):
             Random numbers of this tensor.
-        density (`float`, *optional*, defaults to 1.0):
-            Expected fraction of the elements of each change that is kept, from 0 to 1.
+        density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
+            Expected fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
+            tensor.
         rescale (`bool`, *optional*, defaults to `True`):
             Whether the kept elements of a change are multiplied so that the sum of the magnitudes stays the same.
         scale (`float`, *optional*, defaults to 1.0):
@@ -54,5 +55,5 @@ def dare_linear(
     Source: Yu et al. 2024, [Language Models are Super Mario](https://arxiv.org/abs/2311.03099), section 3.
     """
     check_fraction("dare_linear", "density", density)
-    changes = stack_changes(tensors, base, lambda change: drop_random(change, density, rng, rescale=rescale))
+    changes = stack_changes(tensors, base, lambda change, own: drop_random(change, own, rng, rescale=rescale), density)
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

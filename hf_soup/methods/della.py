@@ -20,7 +20,7 @@ def della(
     *,
     base: torch.Tensor,
     rng: torch.Generator,
-    density: float = 1.0,
+    density: float | Sequence[float] = 1.0,
     epsilon: float = 0.15,
     rescale: bool = True,
     scale: float = 1.0,
@@ -37,8 +37,9 @@ def della(
             Tensor of the base model that the ingredients were fine-tuned from.
         rng (`torch.Generator`):
             Random numbers of this tensor.
-        density (`float`, *optional*, defaults to 1.0):
-            Expected fraction of the elements of each change that is kept, from 0 to 1.
+        density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
+            Expected fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
+            tensor.
         epsilon (`float`, *optional*, defaults to 0.15):
             Difference between the probability of the largest element of a row and `density`.
         rescale (`bool`, *optional*, defaults to `True`):
@@ -58,8 +59,11 @@ def della(
         Election of signs: [TIES](https://arxiv.org/abs/2306.01708).
     """
     check_fraction("della", "density", density)
-    if density < 1:
-        check_fraction("della", "density - epsilon", density - epsilon)
-        check_fraction("della", "density + epsilon", density + epsilon)
-    changes = stack_changes(tensors, base, lambda change: drop_small(change, density, epsilon, rng, rescale=rescale))
+    for own in [density] if isinstance(density, (int, float)) else density:
+        if own < 1:
+            check_fraction("della", "density - epsilon", own - epsilon)
+            check_fraction("della", "density + epsilon", own + epsilon)
+    changes = stack_changes(
+        tensors, base, lambda change, own: drop_small(change, own, epsilon, rng, rescale=rescale), density
+    )
     return add_changes(base, changes, weights, elect=True, normalize=normalize, scale=scale)

@@ -18,7 +18,7 @@ def ties(
     weights: Sequence[float],
     *,
     base: torch.Tensor,
-    density: float = 0.2,
+    density: float | Sequence[float] = 0.2,
     scale: float = 1.0,
     election: Literal["weighted", "unweighted"] = "weighted",
     normalize: bool = True,
@@ -34,8 +34,9 @@ def ties(
             Weight of each tensor. `election` says how the weights enter.
         base (`torch.Tensor` of the same shape):
             Tensor of the base model that the ingredients were fine-tuned from.
-        density (`float`, *optional*, defaults to 0.2):
-            Fraction of the changes of each tensor that is kept, from 0 to 1; the largest changes are kept. Above 0, at
+        density (`float` or `Sequence[float]`, *optional*, defaults to 0.2):
+            Fraction of the changes of each tensor that is kept, from 0 to 1, or one fraction for each
+            tensor; the largest changes are kept. Above 0, at
             least one element of each tensor is kept, so that small tensors change too; 0 gives the base model.
         scale (`float`, *optional*, defaults to 1.0):
             Factor by which the merged change is multiplied.
@@ -60,7 +61,7 @@ def ties(
     if election not in ("weighted", "unweighted"):
         raise RecipeError(f'the method "ties" knows the elections "weighted" and "unweighted", not {election!r}.')
     # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest elements are kept; (k, ...).
-    changes = stack_changes(tensors, base, lambda change: keep_largest(change, density))
+    changes = stack_changes(tensors, base, lambda change, own: keep_largest(change, own), density)
     # Step 2, elect: gamma_m = sgn(sum_t tau_t), from weighted changes or from the changes alone. Step 3, merge:
     # tau_m, the mean of those changes whose sign is gamma_m; in the paper it has no weights.
     if election == "weighted":

@@ -55,6 +55,8 @@ def as_given(weights: object) -> Weights | Mapping[str, float]:
     Raises:
         [`RecipeError`]: if the value has none of these forms.
     """
+    if isinstance(weights, Mapping) and any(isinstance(value, Mapping) for value in weights.values()):
+        return weights  # for each name by module; who knows the names and modules checks them
     return weights if is_by_name(weights) else as_weights(weights)
 
 

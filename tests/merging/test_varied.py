@@ -133,3 +133,26 @@ def test_the_depth_of_tensors(names, depths):
 def test_values_lie_at_equal_distances(values, depth, expected):
     """The values are interpolated linearly between equal distances."""
     assert at_depth(values, depth) == pytest.approx(expected)
+
+
+def test_weights_by_pattern_for_each_ingredient(three):
+    """Weights of an ingredient may differ between tensors of one layer, and patterns take precedence over modules."""
+    weights = {"m1": {"*attention*": [1, 3], "": 1}, "m2": 1}
+    soup = hf_soup.merge(three[1:], weights=weights)
+    for name, share in shares(soup, three).items():
+        expected = 0.25 if "layer.1.attention" in name else 0.5
+        assert share == pytest.approx(expected, abs=1e-3), name
+
+
+def test_a_density_for_each_ingredient(three):
+    """A parameter may be given for each ingredient by name; ingredients of weight 0 take no part."""
+    options = {"method": "ties", "base_model": three[0]}
+    one = hf_soup.merge(three[1:], density={"m1": 0.3, "m2": 1.0}, weights=[1, 0], **options).model.state_dict()
+    other = hf_soup.merge(three[1:2], density=0.3, **options).model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    both = hf_soup.merge(three[1:], density={"m1": 0.3, "m2": {"encoder": [0.2, 0.8], "": 0.5}}, **options)
+    assert both.model is not None
+    with pytest.raises(RecipeError, match='"ties" takes one scale for all ingredients'):
+        _ = hf_soup.merge(three[1:], scale={"m1": 0.3, "m2": 1.0}, **options).plan
+    with pytest.raises(RecipeError, match=r'density: no tensor has a name like "\*nothing\*"'):
+        _ = hf_soup.merge(three[1:], density={"*nothing*": 0.3, "": 1}, **options).plan
