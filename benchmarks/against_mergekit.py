@@ -2,7 +2,7 @@
 
 python benchmarks/against_mergekit.py                     # six BERT-base by each method, in turn
 python benchmarks/against_mergekit.py --method ties -r 3  # one method, the median of three rounds
-python benchmarks/against_mergekit.py --values FILE       # expected values of small tensors, for tests/methods
+python benchmarks/against_mergekit.py --values            # writes the expected values of the tests
 
 mergekit gets its own environment, made here. The models are random numbers in the shapes of BERT-base, in float32: a
 base model and six models near it. Methods that draw random numbers have no differences; their mean and variance over
@@ -12,6 +12,7 @@ many draws are compared instead, on one tensor. The measurements are in `docs/fr
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -206,6 +207,33 @@ def small_values() -> dict[str, Any]:
     return {"tensors": tensors, "cases": cases}
 
 
+CONFIGURATIONS = Path(__file__).parents[1] / "tests" / "formats" / "mergekit"
+
+
+def results_of_configurations() -> dict[str, Any]:
+    """mergekit's results for the configurations of tests/formats, as digests; called in its environment."""
+    import yaml
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
+    sys.path.append(str(CONFIGURATIONS.parent))
+    from tiny_llama import digest, make_models
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make_models("models")
+        for path in sorted(CONFIGURATIONS.glob("*.yml")):
+            for content in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+                name = content.pop("name", "result")  # run_merge has single configurations: stages are folders
+                shutil.rmtree(name, ignore_errors=True)
+                options = MergeOptions(copy_tokenizer=False, quiet=True, write_model_card=False)
+                run_merge(MergeConfiguration.model_validate(content), name, options)
+            found[path.stem] = digest("result")
+    return found
+
+
 def moments(tool: str, draws: int = 4000) -> dict[str, list[float]]:
     """Mean and standard deviation of the merged change over many draws, averaged over the elements of one tensor."""
     import torch
@@ -251,16 +279,23 @@ def compare_moments(python: str) -> None:
 @click.command(help=__doc__)
 @click.option("--method", "methods", multiple=True, type=click.Choice(list(CASES)))
 @click.option("-r", "--rounds", default=1, show_default=True)
-@click.option("--values", type=click.Path(path_type=Path), help="Write expected values of small tensors, and stop.")
+@click.option("--values", is_flag=True, help="Write the expected values of the tests, and stop.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "merge_speed", show_default=True
 )
-def main(methods: tuple[str, ...], rounds: int, values: Path | None, work: Path) -> None:
+def main(methods: tuple[str, ...], rounds: int, values: bool, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     python = environment(work)
-    if values is not None:
-        made = subprocess.run([python, __file__, "--inside", "values"], capture_output=True, text=True, check=True)
-        values.write_text(made.stdout, encoding="utf-8")
+    if values:
+        tests = CONFIGURATIONS.parents[1]
+        for what, path in (
+            ("values", tests / "methods" / "mergekit_values.json"),
+            ("configurations", CONFIGURATIONS / "results.json"),
+        ):
+            made = subprocess.run([python, __file__, "--inside", what], capture_output=True, text=True)
+            if made.returncode:
+                raise SystemExit(made.stderr[-2000:])
+            path.write_text(made.stdout.splitlines()[-1] + "\n", encoding="utf-8")
         return
     compare_moments(python)
     models = make_models(work / "against")
@@ -280,6 +315,8 @@ def inside(tool: str, *arguments: str) -> None:
     """The part of a process that this script has started."""
     if tool == "values":
         print(json.dumps(small_values()))
+    elif tool == "configurations":
+        print(json.dumps(results_of_configurations()))
     elif tool == "moments":
         print(json.dumps(moments("mergekit")))
     else:

@@ -114,7 +114,7 @@ class MergeOptions:
     strategy.
     """
 
-    weights: list[float] | dict[str, list[float] | float] | None = None
+    weights: list[float] | dict[str, Any] | None = None
     method: str = option(
         "linear", f"Method that combines tensors: {', '.join(names('method'))}.", choices=names("method")
     )

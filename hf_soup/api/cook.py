@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from ..data.splits import TrainingData
 from ..display.results import Result
 from ..errors import RecipeError, SoupError, did_you_mean
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
+from ..formats.mergekit import as_cook_files, layers_of, read_documents
 from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
 from ..formats.shipped_recipes import resolve_shipped, shipped_recipes
-from ..formats.strict_yaml import read_yaml
+from ..formats.strict_yaml import build, read_yaml
 from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, keywords
 from ..plugins import chooses, is_code
 from ..training.pretraining import Blank, pretrain
@@ -94,8 +95,8 @@ def cook(
 
     Args:
         path (`str`, `os.PathLike` or [`Recipe`]):
-            A cook file or the name of a shipped one (`"digits-vit"`; `hf-soup recipes` lists them), a
-            `soup_recipe.yaml`, the folder or Hub id of a soup, or a recipe read by [`load_recipe`].
+            A cook file or the name of a shipped one (`"digits-vit"`; `hf-soup recipes` lists them), a configuration of
+            mergekit, a `soup_recipe.yaml`, the folder or Hub id of a soup, or a recipe read by [`load_recipe`].
         output_dir (`str` or `os.PathLike`, *optional*):
             For a recipe, folder in which the soup is saved; without it the soup is not saved. For a cook file, folder
             that replaces the file's own `output_dir`.
@@ -138,8 +139,49 @@ def cook(
         )
     if add or drop:
         raise RecipeError(f"{path} is a cook file: change its list of `ingredients` instead of adding or dropping.")
+    documents = read_documents(path)
+    if len(documents) > 1:
+        return _cook_documents(documents, path, output_dir, overrides, allow_pickle)
     plan = load_cook_file(path, overrides, allow_code=allow_code)
+    _refuse_fewer_layers(documents, path, allow_pickle)
     return _cook_stages(plan, Path(output_dir) if output_dir else None, allow_pickle)
+
+
+def _cook_documents(
+    documents: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+    allow_pickle: bool,
+) -> Cooked:
+    """Cook several configurations of mergekit in one file, which build on each other; the last result is returned."""
+    if output_dir is None:
+        raise RecipeError(f"{path} needs a folder for its results: pass output_dir=... (-o FOLDER).")
+    if overrides:
+        raise RecipeError(f"{path} holds several configurations, so that overrides have no place; change the file.")
+    stages = as_cook_files(documents, str(path), os.fspath(output_dir))
+    plans = [build(CookFile, content, str(path)) for content in stages]  # all are checked before the first is cooked
+    _refuse_fewer_layers(documents, path, allow_pickle)
+    cooked = [_cook_stages(plan, None, allow_pickle) for plan in plans]
+    return cooked[-1]
+
+
+def _refuse_fewer_layers(
+    documents: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], allow_pickle: bool
+) -> None:
+    """Refuse slices that leave out the last layers of a model, of which mergekit would make a smaller one.
+
+    Raises:
+        [`RecipeError`]: naming the model.
+    """
+    for source, layers in layers_of(documents).items():
+        (checkpoint,) = open_all([source], allow_pickle=allow_pickle)
+        of_model = checkpoint.config.get("num_hidden_layers", layers)
+        if of_model != layers:
+            raise RecipeError(
+                f"{path}: the slices end after {layers} layers, and {source} has {of_model}: make models of other "
+                "shapes with mergekit."
+            )
 
 
 def names_recipe(path: str | os.PathLike[str]) -> bool:
@@ -156,6 +198,8 @@ def names_recipe(path: str | os.PathLike[str]) -> bool:
             f"{path} does not exist, and is neither a Hub id (owner/name, owner/name@revision) nor a shipped "
             f"recipe{shipped}."
         )
+    if read_documents(path):
+        return False
     if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
         return is_recipe(read_yaml(path))
     return True

@@ -14,7 +14,7 @@ from ..options import MergeOptions, check_choices
 from ..parallel import check_executor
 from ..plugins import chooses, share_out
 from ..seeds import check_seed
-from ..strategies.weighted import is_by_name
+from ..strategies.weighted import is_by_name, varies_by_tensor
 from ..training.folds import check_folds
 from ..training.refinement import read_refinement
 from ..training.space import expand_space
@@ -101,7 +101,8 @@ def _check_merge(options: MergeOptions, count: int) -> None:
 
 
 def _check_weights(weights: object, count: int) -> None:
-    if not is_by_name(weights):  # weights by name need ingredients, which are not opened yet
+    # weights by name need ingredients, which are not opened yet
+    if not is_by_name(weights) and not varies_by_tensor(weights):
         # a mixture checks the number of its weights without opening its ingredients
         ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
         Mixture(ingredients, as_weights(weights))

@@ -22,6 +22,7 @@ from ..display.results import Result
 from ..display.tables import align
 from ..errors import warn
 from ..evaluation.running_statistics import running_statistics
+from ..formats.mergekit import write_mergekit
 from ..formats.recipe_file import RECIPE_FILE, dump_recipe
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
@@ -193,6 +194,7 @@ class Soup(Result):
                 analysis=self.analysis,
             )
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
+            write_mergekit(stage, recipe)
         self.saved_as = str(target)
         return target
 
@@ -282,6 +284,7 @@ class Soup(Result):
                 options=CardOptions(target.repo_id, (tags,) if isinstance(tags, str) else tags, license),
             )
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+            write_mergekit(stage, recipe)
             for name, content in leaderboard.items():
                 (stage / name).parent.mkdir(exist_ok=True)
                 (stage / name).write_text(content, encoding="utf-8")

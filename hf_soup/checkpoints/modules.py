@@ -271,6 +271,21 @@ def depths_of(names: Iterable[str]) -> dict[str, float]:
     return depths
 
 
+def at_depth(values: Sequence[float], depth: float) -> float:
+    """The value at a depth from 0 to 1, interpolated between values at equal distances.
+
+    Args:
+        values (`Sequence[float]`):
+            One value or more, the first of which belongs to the bottom of the model, and the last to the top.
+        depth (`float`):
+            Position in the model.
+    """
+    place = depth * (len(values) - 1)
+    low = min(int(place), len(values) - 1)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (values[high] - values[low]) * (place - low)
+
+
 def _stack_of(module: str) -> str | None:
     """The components before the number of a layer; `None` for a module that is no layer."""
     components = module.split(".")

@@ -115,6 +115,7 @@ for command in (
     published.verify_command,
     published.lineage_command,
     training.cook_command,
+    training.convert_command,
     training.recipes_command,
     soups.plan_command,
     soups.strategies_command,

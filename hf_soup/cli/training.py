@@ -293,6 +293,29 @@ def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
     return data["folder"], data, "\n\n".join(filter(None, paragraphs))
 
 
+@click.command("convert")
+@click.argument("file")
+@click.option(
+    "-o", "--output", default="soup", show_default=True, help="Folder of the results, as the cook file names it."
+)
+def convert_command(file: str, output: str) -> None:
+    """Print the cook file that does the same as FILE, a configuration of mergekit.
+
+    \b
+    hf-soup convert merge.yml > cook.yaml
+    """
+    import yaml
+
+    from ..formats.mergekit import as_cook_files, read_documents
+    from ..formats.strict_yaml import dumper
+
+    documents = read_documents(file)
+    if not documents:
+        raise click.UsageError(f"{file} is no configuration of mergekit: it has no merge_method.")
+    files = as_cook_files(documents, file, output)
+    click.echo(yaml.dump_all(files, Dumper=dumper(), sort_keys=False, default_flow_style=None, width=100).rstrip())
+
+
 @click.command("recipes")
 @click.argument("name", required=False)
 @output_options

@@ -18,7 +18,7 @@ from ..metrics.built_in import BUILT_IN
 from ..options import STRICT, CompareOptions, MergeOptions, PushOptions, SweepOptions
 from ..plugins import chooses, is_code, refuse_code
 from ..untrusted import is_printable, one_line
-from .mergekit import refuse_mergekit
+from .mergekit import as_cook_file, is_mergekit
 from .strict_yaml import build, override, read_yaml
 
 
@@ -170,10 +170,11 @@ def load_cook_file(
     """
     where = one_line(path)
     content = read_yaml(path)
+    if is_mergekit(content):
+        content = as_cook_file(content, where)
     for item in overrides:
         override(content, item)
     _refuse_control(content, where)
-    refuse_mergekit(content, where)
     plan = _with_default_strategy(build(CookFile, content, str(path)))
     if not allow_code:
         refuse_code(_code(plan), str(path))

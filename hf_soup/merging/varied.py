@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ..checkpoints.modules import assign_modules, depths_of, group, own_prefix
+from ..checkpoints.modules import assign_modules, at_depth, depths_of, group, own_prefix
 from ..errors import RecipeError
 
 
@@ -89,18 +89,3 @@ def weights_by_module(
         module = group(name, prefix)
         by_module[module if len(of_groups[module]) == 1 else name] = row
     return by_module
-
-
-def at_depth(values: Sequence[float], depth: float) -> float:
-    """The value at a depth from 0 to 1, interpolated between values at equal distances.
-
-    Args:
-        values (`Sequence[float]`):
-            One value or more, the first of which belongs to the bottom of the model, and the last to the top.
-        depth (`float`):
-            Position in the model.
-    """
-    place = depth * (len(values) - 1)
-    low = min(int(place), len(values) - 1)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (place - low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from ..errors import RecipeError, did_you_mean
 from ..plugins import strategy
@@ -55,9 +55,17 @@ def as_given(weights: object) -> Weights | Mapping[str, float]:
     Raises:
         [`RecipeError`]: if the value has none of these forms.
     """
-    if isinstance(weights, Mapping) and any(isinstance(value, Mapping) for value in weights.values()):
-        return weights  # for each name by module; who knows the names and modules checks them
-    return weights if is_by_name(weights) else as_weights(weights)
+    if varies_by_tensor(weights) or is_by_name(weights):
+        return weights
+    return as_weights(weights)
+
+
+def varies_by_tensor(weights: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether weights by name differ between tensors: a mapping, or lists beside numbers. Names are checked later."""
+    if not isinstance(weights, Mapping):
+        return False
+    types = {isinstance(value, (int, float)) for value in weights.values()}
+    return len(types) == 2 or any(isinstance(value, Mapping) for value in weights.values())
 
 
 def is_by_name(weights: object) -> TypeGuard[Mapping[str, float]]:

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-import hf_soup
 from hf_soup.errors import RecipeError
 from hf_soup.formats.cook_file import load_cook_file
 from hf_soup.formats.recipe_file import dump_recipe, load_recipe
@@ -191,34 +190,3 @@ def test_a_wrong_recipe_is_told_where(tmp_path, change, message):
     path.write_text(change(text))
     with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
         load_recipe(path)
-
-
-MERGEKIT = """
-merge_method: linear
-models:
-  - model: run 1
-    parameters: {weight: 2}
-  - model: user/run2
-    parameters: {weight: 0.5}
-parameters: {normalize: true}
-dtype: bfloat16
-"""
-
-
-def test_a_configuration_of_mergekit_is_recognised(tmp_path):
-    """A mergekit configuration raises an error that refers to the guide and, for a linear merge, gives the command."""
-    path = tmp_path / "mergekit.yaml"
-    path.write_text(MERGEKIT)
-    with pytest.raises(RecipeError, match=r"a configuration of mergekit .*docs/from_mergekit\.md") as refused:
-        hf_soup.cook(path)
-    command = "hf-soup merge 'run 1' user/run2 --weights 2,0.5 --dtype bfloat16 -o soup"
-    assert f"The same merge is `{command}`;" in str(refused.value)
-    path.write_text(MERGEKIT.replace("normalize: true", "normalize: false"))
-    with pytest.raises(RecipeError, match=r"--weights 2,0\.5 --no-normalize --dtype bfloat16"):
-        hf_soup.cook(path)
-    others = [("linear", "slerp"), ("weight: 2", "weight: [0, 1]"), ("dtype: bfloat16", "tokenizer_source: union")]
-    for old, new in others:
-        path.write_text(MERGEKIT.replace(old, new))
-        with pytest.raises(RecipeError, match="a configuration of mergekit") as refused:
-            hf_soup.cook(path)
-        assert "hf-soup merge" not in str(refused.value)

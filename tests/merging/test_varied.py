@@ -6,9 +6,8 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.checkpoints.modules import depths_of
+from hf_soup.checkpoints.modules import at_depth, depths_of
 from hf_soup.errors import RecipeError
-from hf_soup.merging.varied import at_depth
 
 
 @pytest.fixture(scope="module")
