@@ -23,7 +23,16 @@ from ..merging.setup import MergeSetup, set_up
 from ..merging.varied import is_by_ingredient, is_varied, weights_by_module
 from ..options import dtype_name
 from ..parallel import check_executor
-from ..plugins import asks_for, name_of, needs_base, parameters, share_out, strategy_traits
+from ..plugins import (
+    asks_for,
+    load_function,
+    method_traits,
+    name_of,
+    needs_base,
+    parameters,
+    share_out,
+    strategy_traits,
+)
 from ..seeds import check_seed
 from ..selection.function_trials import FunctionTrials
 from ..selection.groups import GroupedTrials, expand
@@ -278,6 +287,13 @@ def _parse(
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     if worth_asked and not scored:
         raise RecipeError("folds, holdout and executor are for trials: add a strategy and evaluator=Evaluator(data).")
+    most = method_traits(load_function("method", method)).ingredients
+    tries_more = strategy_traits(function).scores and strategy is not None
+    if most is not None and tries_more and (strategy_params.get("max_ingredients") or most + 1) > most:
+        raise RecipeError(
+            f'the method "{method}" combines at most {most} ingredients, and strategy="{strategy}" tries more: give '
+            "the ingredients without a strategy, or max_ingredients to one that takes it."
+        )
     if strategy_traits(function).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     return _Request(method_params, given_weights, strategy, function, strategy_params)

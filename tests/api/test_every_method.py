@@ -1,0 +1,85 @@
+"""Every method works with the strategies that do not say otherwise, and its recipe gives the same bits again."""
+
+import pytest
+import torch
+
+import hf_soup
+from hf_soup import plugins, testing
+from hf_soup.errors import RecipeError
+
+
+DATA = testing.tiny_texts(24, seed=5)
+STRATEGIES = [
+    name
+    for name in plugins.names("strategy")
+    if not plugins.strategy_traits(plugins.load_function("strategy", name)).linear_only
+    and plugins.chooses(name)
+    and name != "search"  # which is tried with a small budget
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A base model and three fine-tunes of it."""
+    folder = tmp_path_factory.mktemp("models")
+    saved = []
+    for seed in range(4):
+        model = testing.tiny_text_model(0)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * bool(seed) * torch.randn_like(parameter)
+        saved.append(testing.save_text_model(model, folder / f"m{seed}"))
+    return saved
+
+
+def options_for(method, models):
+    """The base model, if a method takes one."""
+    asks = plugins.asks_for(plugins.load_function("method", method), "base")
+    return {"method": method, **({"base_model": models[0]} if asks else {})}
+
+
+def is_the_same(one, other):
+    """Whether two soups have the same weights, to the bit."""
+    first, second = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", plugins.names("method"))
+def test_a_recipe_of_every_method_gives_the_same_bits(models, tmp_path, method):
+    """A saved soup is cooked again from its recipe, with finite weights and the same bits."""
+    most = plugins.method_traits(plugins.load_function("method", method)).ingredients
+    soup = hf_soup.merge(models[1 : 1 + (most or 3)], **options_for(method, models))
+    soup.save_pretrained(tmp_path / "soup")
+    assert all(tensor.isfinite().all() for tensor in soup.model.state_dict().values())
+    assert is_the_same(hf_soup.cook(tmp_path / "soup").soup, soup)
+
+
+@pytest.mark.parametrize("method", plugins.names("method"))
+def test_every_method_is_searched_greedily(models, method):
+    """A greedy search makes its soup by the method; a method of few ingredients says so before anything is scored."""
+    options = options_for(method, models)
+    if plugins.method_traits(plugins.load_function("method", method)).ingredients is not None:
+        with pytest.raises(RecipeError, match=r"tries more: give the ingredients without"):
+            hf_soup.merge(models[1:], strategy="greedy", evaluator=DATA, **options)
+        return
+    soup = hf_soup.merge(models[1:], strategy="greedy", evaluator=DATA, **options)
+    names = {path.name: path for path in models}
+    again = hf_soup.merge([names[name] for name in soup.recipe.names], weights=soup.recipe.weights, **options)
+    assert is_the_same(soup, again)
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "search"])
+def test_every_strategy_takes_other_methods(models, strategy):
+    """A strategy chooses among soups that are made with random numbers and a base model."""
+    params = {"budget": 3} if strategy == "search" else {}
+    soup = hf_soup.merge(
+        models[1:], method="dare_ties", density=0.5, base_model=models[0], strategy=strategy, evaluator=DATA, **params
+    )
+    assert soup.selection.score is not None
+
+
+def test_a_search_for_two_takes_a_method_of_two(models):
+    """A strategy that is limited to two ingredients takes a method that combines two."""
+    soup = hf_soup.merge(models[1:], method="slerp", strategy="greedy", evaluator=DATA, max_ingredients=2)
+    assert len(soup.recipe.names) <= 2
