@@ -204,7 +204,8 @@ def _reference(tried: Sequence[Trial], ranked: Sequence[Ingredient], trials: Tri
         reference[SINGLE] = max(single_scores, key=lambda single: single.rank_key).value
     if len(ranked) > 1:
         everything = Mixture.equal(ranked)
-        with contextlib.suppress(EvaluationError):  # the uniform soup may give NaN
+        # the uniform soup may give NaN, or the method may not combine all ingredients
+        with contextlib.suppress(EvaluationError, RecipeError):
             reference[UNIFORM] = trials.score(everything).value
         with contextlib.suppress(EvaluationError):  # no ensemble for functions of a model and generated texts
             reference["ensemble"] = trials.ensemble(everything).value
