@@ -19,6 +19,7 @@ TINY = 1e-7  # norms below it are not scaled
 
 def stack_changes(
     tensors: Iterable[torch.Tensor],
+    count: int,
     base: torch.Tensor,
     sparsify: Callable[[torch.Tensor, float], torch.Tensor] | None = None,
     density: float | Sequence[float] = 1.0,
@@ -28,6 +29,8 @@ def stack_changes(
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
             Tensors of the ingredients.
+        count (`int`):
+            Number of them.
         base (`torch.Tensor` of the same shape):
             Tensor of the base model.
         sparsify (`Callable`, *optional*):
@@ -37,12 +40,13 @@ def stack_changes(
     """
     import torch
 
-    changes = []
+    changes = torch.empty((count, *base.shape), dtype=base.dtype, device=base.device)
     for number, tensor in enumerate(tensors):
-        change = tensor - base
-        own = density if isinstance(density, (int, float)) else density[number]
-        changes.append(change if sparsify is None else sparsify(change, own))
-    return torch.stack(changes)
+        torch.sub(tensor, base, out=changes[number])
+        if sparsify is not None:
+            own = density if isinstance(density, (int, float)) else density[number]
+            changes[number] = sparsify(changes[number], own)
+    return changes
 
 
 def column(weights: Sequence[float], base: torch.Tensor) -> torch.Tensor:
@@ -64,8 +68,10 @@ def add_changes(
     """Add weighted changes to the base model.
 
     Args:
-        base (`torch.Tensor`), changes (`torch.Tensor` of shape `(k, ...)`), weights (`Sequence[float]`):
-            Tensor of the base model, and the changes with their weights.
+        base (`torch.Tensor`), weights (`Sequence[float]`):
+            Tensor of the base model, and the weight of each change.
+        changes (`torch.Tensor` of shape `(k, ...)`):
+            The changes, which are multiplied by their weights in place.
         elect (`bool`):
             Whether only changes whose weighted sign is that of the sum are added (TIES).
         normalize (`bool`):
@@ -73,27 +79,33 @@ def add_changes(
         scale (`float`):
             Factor by which the merged change is multiplied.
     """
-    of_each = column(weights, base)
-    weighted = changes * of_each
-    if elect:
-        agree = agreement(weighted)
-        divisor = (of_each * agree).sum(dim=0)
-        merged = (weighted * agree).sum(dim=0)
-    else:
-        divisor = of_each.sum(dim=0)
-        merged = weighted.sum(dim=0)
+    import torch
+
+    changes *= column(weights, base)
+    merged = changes.sum(dim=0)
+    if not elect:
+        return base + scale * (merged / sum(weights) if normalize else merged)
+    signs = _signs(merged)
+    merged, divisor = torch.zeros_like(base), torch.zeros_like(base)
+    for change, weight in zip(changes, weights, strict=True):  # one at a time, which saves memory
+        agree = change.sign() == signs
+        merged += change * agree
+        divisor.add_(agree, alpha=weight)
     if normalize:
-        divisor = divisor.masked_fill(divisor == 0, 1)  # where no change is kept
-        merged = merged / divisor
+        merged /= divisor.masked_fill_(divisor == 0, 1)  # where no change is kept
     return base + scale * merged
 
 
-def agreement(changes: torch.Tensor) -> torch.Tensor:
-    """Which changes have the sign of their sum, element by element: `(k, ...)`."""
+def _signs(total: torch.Tensor) -> torch.Tensor:
+    """The sign of each element of a sum of changes; zero counts as positive."""
     import torch
 
-    # A sum of zero counts as positive. A change of zero has no sign and never agrees.
-    return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
+    return torch.where(total >= 0, 1, -1)
+
+
+def agreement(changes: torch.Tensor) -> torch.Tensor:
+    """Which changes have the sign of their sum, element by element: `(k, ...)`. A change of zero never agrees."""
+    return changes.sign() == _signs(changes.sum(dim=0))
 
 
 def check_fraction(method: str, name: str, value: float | Sequence[float]) -> None:

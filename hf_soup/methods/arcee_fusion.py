@@ -33,7 +33,7 @@ def arcee_fusion(tensors: Iterable[torch.Tensor], weights: Sequence[float], *, b
 
     Source: mergekit's Arcee Fusion.
     """
-    (change,) = stack_changes(tensors, base)
+    (change,) = stack_changes(tensors, len(weights), base)
     if not base.numel():
         return base
     new, old = (value.reshape(1) if value.dim() == 0 else value for value in (base + change, base))

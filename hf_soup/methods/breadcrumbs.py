@@ -53,5 +53,7 @@ def breadcrumbs(
     """
     check_fraction("breadcrumbs", "density", density)
     check_fraction("breadcrumbs", "gamma", gamma)
-    changes = stack_changes(tensors, base, lambda change, own: drop_outliers(change, own, gamma), density)
+    changes = stack_changes(
+        tensors, len(weights), base, lambda change, own: drop_outliers(change, own, gamma), density
+    )
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

@@ -54,5 +54,7 @@ def breadcrumbs_ties(
     """
     check_fraction("breadcrumbs_ties", "density", density)
     check_fraction("breadcrumbs_ties", "gamma", gamma)
-    changes = stack_changes(tensors, base, lambda change, own: drop_outliers(change, own, gamma), density)
+    changes = stack_changes(
+        tensors, len(weights), base, lambda change, own: drop_outliers(change, own, gamma), density
+    )
     return add_changes(base, changes, weights, elect=True, normalize=normalize, scale=scale)

@@ -55,5 +55,7 @@ def dare_linear(
     Source: Yu et al. 2024, [Language Models are Super Mario](https://arxiv.org/abs/2311.03099), section 3.
     """
     check_fraction("dare_linear", "density", density)
-    changes = stack_changes(tensors, base, lambda change, own: drop_random(change, own, rng, rescale=rescale), density)
+    changes = stack_changes(
+        tensors, len(weights), base, lambda change, own: drop_random(change, own, rng, rescale=rescale), density
+    )
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

@@ -56,5 +56,7 @@ def dare_ties(
         Election of signs: [TIES](https://arxiv.org/abs/2306.01708).
     """
     check_fraction("dare_ties", "density", density)
-    changes = stack_changes(tensors, base, lambda change, own: drop_random(change, own, rng, rescale=rescale), density)
+    changes = stack_changes(
+        tensors, len(weights), base, lambda change, own: drop_random(change, own, rng, rescale=rescale), density
+    )
     return add_changes(base, changes, weights, elect=True, normalize=normalize, scale=scale)

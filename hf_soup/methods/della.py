@@ -64,6 +64,10 @@ def della(
             check_fraction("della", "density - epsilon", own - epsilon)
             check_fraction("della", "density + epsilon", own + epsilon)
     changes = stack_changes(
-        tensors, base, lambda change, own: drop_small(change, own, epsilon, rng, rescale=rescale), density
+        tensors,
+        len(weights),
+        base,
+        lambda change, own: drop_small(change, own, epsilon, rng, rescale=rescale),
+        density,
     )
     return add_changes(base, changes, weights, elect=True, normalize=normalize, scale=scale)

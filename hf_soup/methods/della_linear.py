@@ -63,6 +63,10 @@ def della_linear(
             check_fraction("della_linear", "density - epsilon", own - epsilon)
             check_fraction("della_linear", "density + epsilon", own + epsilon)
     changes = stack_changes(
-        tensors, base, lambda change, own: drop_small(change, own, epsilon, rng, rescale=rescale), density
+        tensors,
+        len(weights),
+        base,
+        lambda change, own: drop_small(change, own, epsilon, rng, rescale=rescale),
+        density,
     )
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

@@ -38,7 +38,7 @@ def iso_c(
     """
     import torch
 
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     total = (changes * column(weights, base)).sum(0)
     if base.dim() != 2 or not base.numel():
         return base + scale * total / len(changes)

@@ -42,7 +42,7 @@ def model_stock(
     """
     import torch
 
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     count = len(changes)
     vectors = as_vectors(changes, per)
     mean = (column(weights, vectors[0]) * vectors).sum(0) / sum(weights)

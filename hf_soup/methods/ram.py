@@ -34,7 +34,7 @@ def ram(
 
     Source: [Behavior knowledge merge](https://arxiv.org/abs/2601.13572).
     """
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     active = changes.abs() > epsilon
     of_active = column(weights, base) * active
     total = of_active.sum(0)

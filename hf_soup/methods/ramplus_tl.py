@@ -45,7 +45,7 @@ def ramplus_tl(
 
     Source: [Behavior knowledge merge](https://arxiv.org/abs/2601.13572).
     """
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     active = changes.abs() > epsilon
     contributors = active.sum(0)
     of_active = column(weights, base) * active

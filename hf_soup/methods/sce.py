@@ -43,7 +43,7 @@ def sce(
     import torch
 
     check_fraction("sce", "select_topk", select_topk)
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     if select_topk < 1:
         variance = changes.var(dim=0, correction=0).flatten()
         count = int(select_topk * int(variance.count_nonzero()))

@@ -41,5 +41,5 @@ def task_arithmetic(
 
     Source: Ilharco et al. 2023, [Editing Models with Task Arithmetic](https://arxiv.org/abs/2212.04089), section 2.
     """
-    changes = stack_changes(tensors, base)
+    changes = stack_changes(tensors, len(weights), base)
     return add_changes(base, changes, weights, elect=False, normalize=normalize, scale=scale)

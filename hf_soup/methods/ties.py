@@ -61,7 +61,7 @@ def ties(
     if election not in ("weighted", "unweighted"):
         raise RecipeError(f'the method "ties" knows the elections "weighted" and "unweighted", not {election!r}.')
     # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest elements are kept; (k, ...).
-    changes = stack_changes(tensors, base, lambda change, own: keep_largest(change, own), density)
+    changes = stack_changes(tensors, len(weights), base, lambda change, own: keep_largest(change, own), density)
     # Step 2, elect: gamma_m = sgn(sum_t tau_t), from weighted changes or from the changes alone. Step 3, merge:
     # tau_m, the mean of those changes whose sign is gamma_m; in the paper it has no weights.
     if election == "weighted":
