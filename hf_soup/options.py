@@ -134,6 +134,9 @@ class MergeOptions:
     executor: str = option("local", "Where independent trials run: local or ray.", choices=EXECUTORS)
     dtype: str = option("auto", "Data type of the soup: bfloat16, float16, float32 ...")
     seed: int = option(0, "Random seed of methods, strategies and folds.")
+    max_memory: int | str | None = option(
+        None, "Memory for methods that need whole tensors, such as 8GB; by default a quarter of what is free."
+    )
     align_labels: bool = option(False, "Permute heads whose labels are in another order, and ignore letter case.")
     take_from: str | None = option(
         None, "Name of the ingredient whose config, tokenizer and processor the soup takes.", metavar="NAME"

@@ -19,6 +19,7 @@ from ..errors import IncompatibleError, RecipeError, warn
 from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
+from ..merging.budget import read_size
 from ..merging.setup import MergeSetup, set_up
 from ..merging.varied import is_by_ingredient, is_varied, weights_by_module
 from ..options import dtype_name
@@ -76,6 +77,7 @@ def merge(
     align_labels: bool = False,
     take_from: str | None = None,
     device: str = "cpu",
+    max_memory: int | str | None = None,
     **params: Any,
 ) -> Soup:
     """Make a soup of fine-tuned checkpoints. Nothing is averaged until it is needed.
@@ -139,6 +141,9 @@ def merge(
             that changes the model's inputs or computation.
         device (`str`, *optional*, defaults to `"cpu"`):
             Device on which tensors are averaged, such as `"cuda"`.
+        max_memory (`int` or `str`, *optional*):
+            Memory that a method which needs whole tensors may use at once, in bytes or as a size (`"8GB"`); by default
+            a quarter of the free memory. Tensors that need more are combined on one thread, one after the other.
         params:
             Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
 
@@ -163,6 +168,7 @@ def merge(
     )
     check_executor(executor)
     check_device(device)
+    read_size(max_memory)
     seed = check_seed(seed)
     ingredients = read_ingredients(ingredients)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
@@ -190,6 +196,7 @@ def merge(
         dtype=dtype_of_soup,
         seed=seed,
         batchnorm=batchnorm_record(training),
+        max_memory=max_memory,
     )
     items = tuple(item.ingredient for item in candidates)
     if request.strategy is None:

@@ -50,6 +50,8 @@ class Averaging:
             The base model, opened; none unless the method asks for it.
         settings (`Checkpoint`, *optional*):
             The checkpoint that gives the settings, if the user named one.
+        max_memory (`int` or `str`, *optional*):
+            Memory for tensors that are combined whole, as for [`merge`].
     """
 
     how: How
@@ -60,6 +62,7 @@ class Averaging:
     alignments: Mapping[str, tuple[int, ...]]
     base: Checkpoint | None
     settings: Checkpoint | None
+    max_memory: int | str | None = None
 
     def how_by_tensor(self, weights: Mapping[str, Sequence[float]], ingredients: Sequence[str]) -> dict[str, How]:
         """The method with all parameters for each tensor.
@@ -124,6 +127,7 @@ def bind_averaging(
     alignments: Mapping[str, tuple[int, ...]] | None = None,
     base: Checkpoint | None = None,
     settings: Checkpoint | None = None,
+    max_memory: int | str | None = None,
 ) -> Averaging:
     """Bind a method to its parameters and to everything else that determines how tensors are averaged.
 
@@ -152,6 +156,7 @@ def bind_averaging(
         alignments=alignments or {},
         base=base if "base" in how.asks else None,
         settings=settings,
+        max_memory=max_memory,
     )
 
 

@@ -14,6 +14,7 @@ from ..checkpoints.pieces import PIECE, in_threads
 from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
+from .budget import MemoryBudget, bytes_at_once, read_size
 from .buffer import Buffer
 from .pieces import Piece, pieces_of
 from .plan import Plan
@@ -40,7 +41,7 @@ def blend(
 
     For additive methods, memory holds a piece and its sum per thread, whatever the size of the model and the number of
     ingredients. Other methods get all tensors of a name at once: in pieces if they are elementwise, else complete, on
-    each thread.
+    as many threads as the memory of the plan allows.
 
     Args:
         plan ([`Plan`]):
@@ -72,13 +73,15 @@ def blend(
     if digests:
         digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
+    memory = MemoryBudget(read_size(plan.max_memory))
 
     # Called once on each thread, so the buffers are not shared.
     def make_worker() -> Callable[[Piece], None]:
         worker = _Worker(plan, checkpoints_and_base, files, digests_read, device)
 
         def work(piece: Piece) -> None:
-            elements = worker.make(piece)
+            with memory.using(bytes_at_once(piece.steps[0])):
+                elements = worker.make(piece)
             for span in piece.spans:
                 sink(span.name, span.start, elements[span.within])
             with lock:

@@ -18,6 +18,7 @@ from ..plugins import method_traits
 from ..types import Mixture
 from ..untrusted import one_line
 from .averaging import Averaging, plain_mean
+from .budget import bytes_at_once, read_size
 from .steps import CombineStep, CopyStep, How, Step
 
 
@@ -48,6 +49,8 @@ class Plan(NamedTuple):
             Names of the soup's classes; empty for models without classes.
         bytes_read (`int`):
             Number of bytes of the ingredients' tensors.
+        max_memory (`int` or `str`, *optional*):
+            Memory for tensors that are combined whole, as for [`merge`].
         report ([`CheckReport`]):
             Report of the check of the candidates, with the notes about this plan.
     """
@@ -59,6 +62,7 @@ class Plan(NamedTuple):
     settings: Checkpoint
     labels: tuple[str, ...]
     bytes_read: int
+    max_memory: int | str | None
     report: CheckReport
 
     @property
@@ -99,7 +103,14 @@ class Plan(NamedTuple):
         for key, specs in groups.items():
             numel = sum(spec.numel for spec in specs)
             lines.append([*key, str(len(specs)), f"{numel:,}"])
-        return f"{align(lines)}\n\n{self.bytes_read / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
+        text = f"{align(lines)}\n\n{self.bytes_read / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
+        largest = max(map(bytes_at_once, self.steps), default=0)
+        if largest:
+            memory = read_size(self.max_memory)
+            text += f"\nThe largest tensor is combined whole and takes {largest / 1e6:,.1f} MB of memory"
+            if largest > memory:
+                text += f", more than max_memory, {memory / 1e6:,.1f} MB: it is combined on one thread"
+        return text
 
 
 def make_plan(
@@ -152,6 +163,7 @@ def make_plan(
         settings=averaging.settings or checkpoints[0],
         labels=report.labels if has_classes else (),
         bytes_read=bytes_read,
+        max_memory=averaging.max_memory,
         report=replace(report, notes=(*report.notes, *notes)),
     )
 

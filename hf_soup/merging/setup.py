@@ -124,6 +124,7 @@ def set_up(
     seed: int = 0,
     batchnorm: BatchNormRecord | None = None,
     report: CheckReport | None = None,
+    max_memory: int | str | None = None,
 ) -> MergeSetup:
     """Check the ingredients once, and bind the options of a merge.
 
@@ -143,6 +144,8 @@ def set_up(
             Record of the data for BatchNorm, as in [`MergeSetup`].
         report ([`CheckReport`], *optional*):
             Report of the check, where the caller has checked the same ingredients already.
+        max_memory (`int` or `str`, *optional*):
+            Memory for tensors that are combined whole, as for [`merge`].
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
@@ -156,6 +159,7 @@ def set_up(
         alignments=agreement.alignments,
         base=base,
         settings=agreement.settings,
+        max_memory=max_memory,
     )
     report = report or agreement.check(candidates, base_candidate)
     report.raise_for_problems()
