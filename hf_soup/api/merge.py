@@ -423,5 +423,5 @@ def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
     ingredients = (*mixture.ingredients, settings.ingredient)
     if isinstance(mixture.weights, dict):
         by_module = {module: (*weights, 0.0) for module, weights in mixture.weights_by_module.items()}
-        return Mixture(ingredients, by_module)
-    return Mixture(ingredients, (*mixture.weights, 0.0))
+        return Mixture(ingredients, by_module, mixture.params)
+    return Mixture(ingredients, (*mixture.weights, 0.0), mixture.params)

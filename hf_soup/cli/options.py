@@ -165,6 +165,8 @@ def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[
     if allowed:
         return click.Choice(list(allowed))
     hint = str(parameters(users[0])[name].annotation)
+    if hint.startswith("Mapping["):
+        return _Yaml()
     if hint.startswith("Sequence["):
         return _List(float if "float" in hint else str)
     types = {"int": int, "float": float, "str": str}
@@ -197,6 +199,18 @@ class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
             return [self._value_type(item.strip()) for item in value.split(",")]
         except ValueError:
             self.fail(f"{value!r}: write numbers separated by commas.", param, ctx)
+
+
+class _Yaml(click.ParamType):  # type: ignore[type-arg]  # it has a type argument in the newest versions of click only
+    """A mapping as YAML: `{density: [0.1, 1]}`."""
+
+    name = "YAML"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the text."""
+        from ..formats.strict_yaml import read_value
+
+        return read_value(value) if isinstance(value, str) else value
 
 
 # Single options

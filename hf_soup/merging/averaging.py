@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checkpoints.checkpoint import Checkpoint
@@ -63,6 +63,25 @@ class Averaging:
     base: Checkpoint | None
     settings: Checkpoint | None
     max_memory: int | str | None = None
+
+    def with_params(self, params: Mapping[str, float]) -> Averaging:
+        """The same with other parameters of the method, which take precedence.
+
+        Args:
+            params (`Mapping[str, float]`):
+                Name -> value, the same for all tensors.
+
+        Raises:
+            [`RecipeError`]: if the method takes no such parameter.
+        """
+        if not params:
+            return self
+        function = self.how.function.func
+        declared = parameters(function)
+        check_params(params, declared, f'the method "{function.__name__}"')
+        own = {name: checked_by_tensor(declared[name], function, value) for name, value in params.items()}
+        varied = {name: value for name, value in self.varied.items() if name not in own}
+        return replace(self, how=_how(function, {**self.how.function.keywords, **own}), varied=varied)
 
     def how_by_tensor(self, weights: Mapping[str, Sequence[float]], ingredients: Sequence[str]) -> dict[str, How]:
         """The method with all parameters for each tensor.

@@ -89,7 +89,7 @@ class MergeSetup:
             mixture.ingredients,
             mixture.weights,
             method=self.method,
-            params=dict(self.params),
+            params={**self.params, **mixture.params},
             base_model=self.base,
             dtype=self.averaging.dtype,
             seed=self.averaging.seed,
@@ -109,7 +109,8 @@ class MergeSetup:
         base_inside = None
         if self.base_candidate is not None:
             base_inside = self.base_candidate.name
-        return make_plan(mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside)
+        averaging = self.averaging.with_params(mixture.params)
+        return make_plan(mixture, self.checkpoints_of(mixture), averaging, self.report, base_inside=base_inside)
 
 
 def set_up(

@@ -144,7 +144,7 @@ def expand(mixture: Mixture, groups: Sequence[Group]) -> Mixture:
     rows = {}
     for module, weights in mixture.weights_by_module.items():
         rows[module] = tuple(weights[column] * weight for column, weight in columns)
-    return Mixture(tuple(ingredients), rows[""] if list(rows) == [""] else rows)
+    return Mixture(tuple(ingredients), rows[""] if list(rows) == [""] else rows, mixture.params)
 
 
 def _normalised(mixture: Mixture) -> Mixture:

@@ -69,6 +69,8 @@ class Mixture:
             Ingredients in the order in which they are summed.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
             Weight of each ingredient, or a row of weights for each module prefix; see [`Recipe`].
+        params (`Mapping[str, float]`, *optional*):
+            Parameters of the method, which take precedence over those of the merge.
 
     Raises:
         [`RecipeError`]: if there is no ingredient, two have the same name, or a row of weights has the wrong length,
@@ -77,6 +79,7 @@ class Mixture:
 
     ingredients: tuple[Ingredient, ...]
     weights: Weights
+    params: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ingredients", tuple(self.ingredients))  # lists are accepted, but would not be frozen
@@ -255,8 +258,12 @@ class Recipe(Result):
 
     @property
     def mixture(self) -> Mixture:
-        """The ingredients and their weights."""
-        return Mixture(self.ingredients, self.weights)
+        """The ingredients and their weights, with the parameters that a strategy may have found."""
+        numbers = {}
+        for name, value in self.params.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                numbers[name] = value
+        return Mixture(self.ingredients, self.weights, numbers)
 
     @property
     def weights_by_module(self) -> dict[str, tuple[float, ...]]:

@@ -83,3 +83,48 @@ def test_a_search_for_two_takes_a_method_of_two(models):
     """A strategy that is limited to two ingredients takes a method that combines two."""
     soup = hf_soup.merge(models[1:], method="slerp", strategy="greedy", evaluator=DATA, max_ingredients=2)
     assert len(soup.recipe.names) <= 2
+
+
+def test_a_search_over_parameters_of_the_method(models):
+    """`search` finds weights and parameters within their ranges; the recipe has them and gives the same bits."""
+    options = {"method": "ties", "base_model": models[0]}
+    soup = hf_soup.merge(
+        models[1:],
+        strategy="search",
+        evaluator=hf_soup.Evaluator(DATA, metric="loss"),
+        budget=12,
+        over={"density": [0.1, 0.9], "scale": [0.5, 1.5]},
+        **options,
+    )
+    tried = [trial.tried for trial in soup.selection.trials if "density=" in trial.tried]
+    assert len(set(tried)) == 11
+    if soup.recipe.params:  # a single ingredient has those of the merge
+        assert 0.1 < soup.recipe.params["density"] < 0.9
+        assert 0.5 < soup.recipe.params["scale"] < 1.5
+    names = {path.name: path for path in models}
+    sources = [names[name] for name in soup.recipe.names]
+    again = hf_soup.merge(sources, weights=soup.recipe.weights, **options, **soup.recipe.params)
+    assert is_the_same(soup, again)
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"density": [1, 0.5]}, 'the range of "density" is its lowest and its highest value'),
+        ({"density": [1]}, "is its lowest and its highest value"),
+        ({"gamma": [0, 1]}, 'the method "ties" takes no parameter "gamma"'),
+    ],
+)
+def test_wrong_ranges_are_refused(models, over, message):
+    """A range that is none, or a parameter that the method lacks, is an error before the ingredients are scored."""
+    calls = []
+
+    def evaluator(model):
+        calls.append(model)
+        return 0.0
+
+    with pytest.raises(RecipeError, match=message):
+        hf_soup.merge(
+            models[1:], method="ties", base_model=models[0], strategy="search", evaluator=evaluator, over=over
+        )
+    assert not calls
