@@ -347,12 +347,19 @@ def checked_by_tensor(parameter: inspect.Parameter, function: Callable[..., Any]
 
 def takes_number(parameter: inspect.Parameter) -> bool:
     """Whether a parameter is a number, which may differ between the tensors of a model."""
-    return str(parameter.annotation) in ("int", "float", "float | None") or takes_numbers(parameter)
+    return _hint(parameter) in ("float", "float | None") or takes_numbers(parameter)
 
 
 def takes_numbers(parameter: inspect.Parameter) -> bool:
     """Whether a parameter may be one number for each ingredient."""
-    return str(parameter.annotation) == "float | Sequence[float]"
+    return _hint(parameter) == "float | Sequence[float]"
+
+
+def _hint(parameter: inspect.Parameter) -> str:
+    """The annotation of a parameter as a text; it is a type in modules without postponed annotations."""
+    hint = parameter.annotation
+    text = hint.__name__ if isinstance(hint, type) else str(hint)
+    return text.replace("collections.abc.", "").replace("typing.", "")
 
 
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:

@@ -17,6 +17,7 @@ from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint, contents_of
 from ..checkpoints.content import content_digests
 from ..checkpoints.hub import split_revision, split_source
+from ..checkpoints.modules import count_layers
 from ..checkpoints.source import open_all
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error, refuse_target
@@ -174,9 +175,9 @@ def _refuse_fewer_layers(
     Raises:
         [`RecipeError`]: naming the model.
     """
-    for source, layers in layers_of(documents).items():
+    for source, layers in layers_of(documents, str(path)).items():
         (checkpoint,) = open_all([source], allow_pickle=allow_pickle)
-        of_model = checkpoint.config.get("num_hidden_layers", layers)
+        of_model = count_layers(checkpoint.specs)
         if of_model != layers:
             raise RecipeError(
                 f"{path}: the slices end after {layers} layers, and {source} has {of_model}: make models of other "
@@ -238,10 +239,10 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     runs: Sweep | None = None
     if plan.sweep is not None:
         runs = _sweep(plan.sweep, base_model, examples, folder / "runs")
-        if plan.sweep.folds is not None:
-            runs, examples = runs.best_settings(), examples.without_validation()
     if plan.merge is None:
         return Cooked(None, sweep=runs)
+    if runs is not None and plan.sweep is not None and plan.sweep.folds is not None:
+        runs, examples = runs.best_settings(), examples.without_validation()
     soup, comparison = _make_soup(plan.merge, examples, runs, folder, allow_pickle)
     if plan.push is not None:
         soup.push_to_hub(**keywords(plan.push))

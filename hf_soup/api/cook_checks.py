@@ -80,6 +80,8 @@ def _check_settings(plan: CookFile) -> None:
                 "`sweep.folds` trains on the validation data as well, so that none is left to choose by: leave "
                 "`merge.strategy` out. The runs of the best settings are averaged."
             )
+        if plan.merge is not None and plan.sweep.folds is not None and isinstance(plan.merge.weights, list):
+            raise RecipeError("`sweep.folds` averages the runs of the best settings: leave `merge.weights` out.")
         if plan.merge is not None and plan.merge.within is not None and plan.sweep.keep != "all":
             raise RecipeError("`merge.within` averages the snapshots of each run: write `sweep.keep: all`.")
     if plan.merge is not None:

@@ -12,9 +12,10 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companion_files import MODULES
 from ..checkpoints.other_contents import ADAPTER
 from ..checkpoints.source import open_checkpoint
-from ..errors import RecipeError, listed
+from ..errors import RecipeError, listed, warn
 from ..options import answers_keywords
 from ..training.manifest import SWEEP_FILE
+from ..training.records import FailedRun, load_failure
 from ..training.sweep import Sweep, load_sweep
 from ..types import Ingredient
 from ..untrusted import one_line
@@ -96,11 +97,27 @@ def _expanded(sources: list[Any]) -> Sequence[Any]:
     """The sources with the runs in place of each folder of runs; one folder of a sweep alone is that sweep."""
     expanded: list[Any] = []
     for source in sources:
+        failure = _failure_in(source)
+        if failure is not None:
+            if not failure.is_stopped:
+                warn(f"{failure.name} is left out: {failure.reason}")
+            continue
         runs = _runs_in(source)
         if runs is not None and len(sources) == 1:
             return runs
         expanded += [source] if runs is None else runs
     return expanded
+
+
+def _failure_in(source: Any) -> FailedRun | None:
+    """Why the run of a sweep in a folder has no model, as among the matches of `runs/run-*`; `None` of others."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    try:
+        folder = Path(source).expanduser()
+        return None if _holds_model(folder) else load_failure(folder)
+    except (OSError, RuntimeError, ValueError):  # the error is reported when the source is opened
+        return None
 
 
 def _is_one_source(ingredients: Any) -> bool:

@@ -39,7 +39,7 @@ from ..selection.function_trials import FunctionTrials
 from ..selection.groups import GroupedTrials, expand
 from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
-from ..strategies.weighted import as_given, weighted
+from ..strategies.weighted import as_given, check_names, varies_by_tensor, weighted
 from ..types import Choice, Ingredient, Mixture, Score, Selection, Trials, Weights, plain
 from .ingredients import read_ingredients
 from .snapshots import Grouping, find_grouping, refuse_trained_on
@@ -204,6 +204,8 @@ def merge(
         everything = Mixture.equal([group.ingredient for group in groups] or items)
         if request.weights is not None:
             given = request.weights
+            if varies_by_tensor(given):
+                check_names(given, everything.names)
             if is_by_ingredient(given, everything.names) and any(map(is_varied, given.values())):
                 given = weights_by_module(given, everything.names, list(candidates[0].specs))
             everything = weighted(everything.ingredients, None, weights=given)

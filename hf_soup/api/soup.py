@@ -22,7 +22,7 @@ from ..display.results import Result
 from ..display.tables import align
 from ..errors import warn
 from ..evaluation.running_statistics import running_statistics
-from ..formats.mergekit import write_mergekit
+from ..formats.mergekit_config import write_mergekit
 from ..formats.recipe_file import RECIPE_FILE, dump_recipe
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan

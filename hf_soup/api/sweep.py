@@ -11,6 +11,7 @@ from ..checkpoints.targets import refuse_folder
 from ..data.splits import VALIDATION, Source, TrainingData, load_training_data
 from ..options import SweepOptions, called_with, check_choices
 from ..parallel import check_executor, gpus
+from ..training.folds import with_folds
 from ..training.planning import SweepPlan, add_runs, plan_sweep
 from ..training.publish import publisher_for
 from ..training.refinement import read_refinement, settings_around_best
@@ -235,5 +236,10 @@ def train(plan: SweepPlan) -> Sweep:
     if refinement is None:
         return sweep
     complete = [run for run in sweep if not run.is_intermediate]
-    further = settings_around_best(complete, context.training_args, refinement, seed=options.seed)
+    shared = context.training_args
+    seeds = [own["seed"] for own in plan.runs.values() if "seed" in own]  # those of stopped and failed runs too
+    further = settings_around_best(complete, shared, refinement, seed=options.seed, seeds=seeds)
+    if options.folds is not None:
+        existing = [{**shared, **own} for own in plan.runs.values()]
+        further = with_folds(further, options.folds, shared=shared, existing=existing)
     return run_plan(add_runs(plan, further), publisher=publisher)

@@ -10,6 +10,7 @@ from ..data.functions import BUNDLED, is_function
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.evaluator import Evaluator
 from ..formats.strict_yaml import override
+from ..merging.varied import is_by_ingredient
 from ..metrics.built_in import BUILT_IN
 from ..plugins import is_code, refuse_code
 from ..types import Ingredient, Recipe
@@ -65,7 +66,9 @@ def cook_variation(
         settings["base_model"] = load_ingredient(base_model, allow_pickle=allow_pickle)
     if recipe.take_from in [item.name for item in kept]:
         settings["take_from"] = recipe.take_from
-    params = dict(recipe.params) if given.get("method", recipe.method) == recipe.method else {}
+    params = {}
+    if given.get("method", recipe.method) == recipe.method:
+        params = {name: _of_kept(value, recipe.names, kept) for name, value in recipe.params.items()}
     if "weights" not in given and "strategy" not in given:
         settings["weights"] = _weights(recipe, kept, len(add))
     params |= given.pop("params", {})
@@ -115,6 +118,14 @@ def _names_code(key: str, named: str) -> bool:
     if key in ("evaluator", "batchnorm_data"):
         return is_function(named) and named not in BUNDLED
     return key == "metric" and named not in BUILT_IN
+
+
+def _of_kept(value: Any, names: Sequence[str], kept: Sequence[Ingredient]) -> Any:
+    """The value of a parameter without those of ingredients that are dropped, if it is given by ingredient."""
+    if not is_by_ingredient(value, names):
+        return value
+    names_kept = [item.name for item in kept]
+    return {name: own for name, own in value.items() if name in names_kept}
 
 
 def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:

@@ -13,6 +13,7 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
+IN_LAYERS = "*.[0-9]*"  # pattern for names of tensors in numbered layers; what follows it may match none
 PATTERN = re.compile(r"[*?\[]")  # in what stands for names of tensors
 # A first component with less than this fraction of the tensors is a head even if it has numbers (`classifier.1`).
 LARGEST_HEAD = 10
@@ -236,7 +237,7 @@ def assign_modules(names: Sequence[str], modules: Iterable[str], what: str) -> d
                 matched[name] = whole_names[module]
     for pattern in reversed(patterns):
         covered = fnmatch.filter(names, pattern)
-        if not covered:
+        if not covered and not pattern.startswith(IN_LAYERS):
             raise RecipeError(f'{what}: no tensor has a name like "{one_line(pattern)}".')
         matched |= dict.fromkeys(covered, pattern)
     return matched
@@ -284,6 +285,24 @@ def at_depth(values: Sequence[float], depth: float) -> float:
     low = min(int(place), len(values) - 1)
     high = min(low + 1, len(values) - 1)
     return values[low] + (values[high] - values[low]) * (place - low)
+
+
+def count_layers(names: Iterable[str]) -> int:
+    """The number of layers of the largest stack; 0 if no names have numbers.
+
+    Args:
+        names (`Iterable[str]`):
+            Tensor names on disk.
+    """
+    names = list(names)
+    prefix = own_prefix(names)
+    stacks: dict[str, set[str]] = {}
+    for name in names:
+        module = group(name, prefix)
+        stack = _stack_of(module)
+        if stack is not None:
+            stacks.setdefault(stack, set()).add(module)
+    return max(map(len, stacks.values()), default=0)
 
 
 def _stack_of(module: str) -> str | None:

@@ -137,7 +137,7 @@ def _absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
-def _name_of(path: str) -> str:
+def short_name(path: str) -> str:
     """The name of a folder or repository; for a checkpoint in a run's folder, with the name of the run."""
     components = [component for component in re.split(r"[/\\]", path) if component]
     if len(components) > 1 and CHECKPOINT.fullmatch(components[-1]):
@@ -244,7 +244,7 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Read the headers of a folder's weights; for a Trainer's folder, those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
-        name = name or one_line(_name_of(str(folder)))
+        name = name or one_line(short_name(str(folder)))
         notes: list[str] = []
         chosen = checkpoint_of_trainer(folder)
         if chosen is not None:
@@ -269,7 +269,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = pin_repository(source, revision)
-    name = name or _name_of(source)
+    name = name or short_name(source)
     notes = []
     if pin.checkpoint:
         source = f"{source}/{pin.checkpoint}"

@@ -307,13 +307,18 @@ def convert_command(file: str, output: str) -> None:
     import yaml
 
     from ..formats.mergekit import as_cook_files, read_documents
-    from ..formats.strict_yaml import dumper
+    from ..formats.strict_yaml import dumper, read_yaml
 
     documents = read_documents(file)
     if not documents:
+        read_yaml(file)  # whose error says that it is missing, or no YAML
         raise click.UsageError(f"{file} is no configuration of mergekit: it has no merge_method.")
-    files = as_cook_files(documents, file, output)
-    click.echo(yaml.dump_all(files, Dumper=dumper(), sort_keys=False, default_flow_style=None, width=100).rstrip())
+    if len(documents) > 1:
+        raise click.UsageError(
+            f"{file} holds several configurations, and a cook file is one: run `hf-soup cook {file}`."
+        )
+    (content,) = as_cook_files(documents, file, output)
+    click.echo(yaml.dump(content, Dumper=dumper(), sort_keys=False, default_flow_style=None, width=100).rstrip())
 
 
 @click.command("recipes")

@@ -1,4 +1,4 @@
-"""Configurations of mergekit as cook files, and recipes as configurations of mergekit.
+"""Configurations of mergekit as cook files: stages, models and parameters. `mergekit_values.py` has the values.
 
 Settings without an equivalent raise an error that names them. Nothing is merged here.
 """
@@ -11,28 +11,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from ..checkpoints import hub
-from ..checkpoints.labels import is_identity
-from ..checkpoints.modules import at_depth
-from ..checkpoints.source import distinct_names
+from ..checkpoints.hub import split_revision
+from ..checkpoints.source import distinct_names, short_name
 from ..errors import RecipeError, did_you_mean
-from ..plugins import load_function, needs_base, parameters
-from ..types import Ingredient, Recipe
+from ..types import Ingredient
 from ..untrusted import one_line
 from ..yaml_text import parse_yaml
-from .strict_yaml import dumper
+from .mergekit_values import of_levels, of_slices
 
 
-MERGEKIT_FILE = "mergekit_config.yml"  # the name that tools on the Hub look for
-THEIR_NAMES = {"scale": "lambda"}  # parameters of changes that have another name in mergekit
 KEYS = (
     *("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "name"),
     *("tokenizer_source", "tokenizer", "chat_template"),
 )
-IGNORED = ("int8_mask", "rescale_norm")  # they save memory, or have the value that is used anyway
 RENAMED = {"lambda": "scale", "filter_wise": "per", "nuslerp_row_wise": "per", "nuslerp_flatten": "per"}
 OF_EACH = ("weight", "density")  # parameters that may differ between models
-LAYERS = "*.[0-9]*"  # pattern for names of tensors in numbered layers
 # method -> the names of its parameters in mergekit
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "linear": ("weight", "normalize"),
@@ -55,6 +48,12 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "ram": ("epsilon",),
     "ramplus_tl": ("epsilon", "r", "alpha"),
     "passthrough": ("scale",),
+}
+# parameters of any method; mergekit ignores those of other methods, and some save memory
+KNOWN = {name for names in PARAMETERS.values() for name in names} | {"int8_mask", "normalize_weights", "eps"}
+# method and parameter -> the only value with an equivalent
+SAME = {("multislerp", "normalize_weights"): True} | {
+    (method, "rescale"): False for method in ("ties", "breadcrumbs", "breadcrumbs_ties")
 }
 DEFAULTS = {"density": 1.0, "weight": 1.0}  # where those of hf_soup differ, or it has none
 ORDERED = ("slerp", "nearswap")  # methods whose base model is the first of two models
@@ -83,12 +82,12 @@ class Slice(NamedTuple):
         parameters (`Mapping[str, Any]`):
             Parameters of these layers.
         layers (`range`, *optional*):
-            Numbers of the layers; all by default.
+            Numbers of the layers; empty for all.
     """
 
     inputs: list[Input]
     parameters: Mapping[str, Any]
-    layers: range | None = None
+    layers: range = range(0)
 
 
 def is_mergekit(content: object) -> bool:
@@ -169,23 +168,28 @@ def as_cook_file(content: Mapping[str, Any], where: str, made: Mapping[str, str]
     return converter.cook_file()
 
 
-def layers_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The number of layers that a configuration says its first model has, if it has slices.
+def layers_of(documents: Sequence[Mapping[str, Any]], where: str) -> dict[str, int]:
+    """The number of layers that the configurations say their models have, where they have slices.
 
     Args:
         documents (`Sequence[Mapping[str, Any]]`):
             Configurations that were converted without an error.
+        where (`str`):
+            The file, for error messages.
 
     Returns:
         `dict[str, int]`: model -> number of its layers; without models that an earlier stage makes.
     """
-    made = [document.get("name") for document in documents]
+    made: dict[str, str] = {}
     found = {}
     for document in documents:
-        slices = document.get("slices") or [{}]
-        for source in slices[-1].get("sources", []):
-            if isinstance(source["model"], str) and source["model"] not in made:
-                found[source["model"]] = source["layer_range"][1]
+        converter = _Converter(document, where, made)
+        layers = converter.slices[-1].layers.stop
+        for source in converter.sources:
+            if layers and source not in made:
+                found[source] = layers
+        if "name" in document:
+            made[document["name"]] = document["name"]
     return found
 
 
@@ -198,9 +202,10 @@ class _Converter:
         for key in content:
             if key not in KEYS:
                 self.refuse(str(key), f"`{key}`", did_you_mean(str(key), KEYS))
-        if self.method not in PARAMETERS:
+        if not isinstance(self.method, str) or self.method not in PARAMETERS:
             self.refuse("merge_method", f"merge_method: {self.method}", did_you_mean(str(self.method), PARAMETERS))
         self._check_tokenizer()
+        self.shared = self._parameters(content.get("parameters"))
         self.slices = self._slices()
         self.base = self._base()
         self.sources = self._sources()
@@ -238,31 +243,36 @@ class _Converter:
     # Models
 
     def _slices(self) -> list[Slice]:
-        """The slices; one of all layers if there is a list of models."""
-        shared = self._mapping(self.content.get("parameters"))
+        """The slices; one without layers if there is a list of models."""
+        if "models" in self.content and "slices" in self.content:
+            self.refuse("slices", "`models` beside `slices`")
         if "models" in self.content:
-            return [Slice([self._input(item) for item in self._list("models")], shared)]
+            return [Slice([self._input(item, ("model", "parameters")) for item in self._list("models")], {})]
         slices = []
         for item in self._list("slices"):
-            own = {**shared, **self._mapping(item.get("parameters"))}
+            self._check_keys(item, ("sources", "parameters"))
             sources = item.get("sources")
-            if not isinstance(sources, list) or not sources:
+            if not isinstance(sources, list) or not sources or not all(isinstance(one, Mapping) for one in sources):
                 self.refuse("slices", "a slice without `sources`")
-            ranges = {tuple(source.get("layer_range") or ()) for source in sources}
-            if len(ranges) > 1:
+            inputs = [self._input(source, ("model", "parameters", "layer_range")) for source in sources]
+            ranges = [source.get("layer_range") for source in sources]
+            if any(bounds != ranges[0] for bounds in ranges):
                 self.refuse("layer_range", "a slice of different layers", ": stack layers with mergekit")
-            (bounds,) = ranges
-            if len(bounds) != 2:
-                self.refuse("slices", "a slice without `layer_range`")
-            slices.append(Slice([self._input(source) for source in sources], own, range(*bounds)))
+            slices.append(Slice(inputs, self._parameters(item.get("parameters")), self._layers(ranges[0])))
         place = 0
-        for item in slices:
-            if item.layers is not None and item.layers.start != place:
-                self.refuse(
-                    "layer_range", f"layer {item.layers.start} in place {place}", ": stack layers with mergekit"
-                )
-            place = item.layers.stop if item.layers is not None else 0
+        for slice_ in slices:
+            if slice_.layers.start != place:
+                what = f"layer {slice_.layers.start} in place {place}"
+                self.refuse("layer_range", what, ": stack layers with mergekit")
+            place = slice_.layers.stop
         return slices
+
+    def _layers(self, bounds: Any) -> range:
+        """The layers from the first to the last but one of the bounds."""
+        is_pair = isinstance(bounds, list) and len(bounds) == 2
+        if not is_pair or not all(isinstance(bound, int) for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
+            self.refuse("slices", f"a slice without a `layer_range` such as [0, 12] ({bounds!r})")
+        return range(*bounds)
 
     def _list(self, key: str) -> list[Any]:
         items = self.content.get(key)
@@ -270,22 +280,35 @@ class _Converter:
             raise RecipeError(f"{self.where}: `{key}` is a list of models, and is missing or empty.")
         return items
 
-    def _mapping(self, value: Any) -> Mapping[str, Any]:
+    def _parameters(self, value: Any) -> Mapping[str, Any]:
+        """A mapping of parameters, all of which are known."""
         if value is not None and not isinstance(value, Mapping):
             raise RecipeError(f"{self.where}: `parameters` is a mapping, not {one_line(repr(value))}.")
+        for name, given in (value or {}).items():
+            expected = SAME.get((self.method, name))
+            if name not in KNOWN or (expected is not None and given is not expected):
+                self.refuse(str(name), f"`{name}` of {self.method}", did_you_mean(str(name), KNOWN))
         return value or {}
 
-    def _input(self, item: Mapping[str, Any]) -> Input:
-        return Input(self._source(item.get("model")), self._mapping(item.get("parameters")))
+    def _check_keys(self, item: Mapping[str, Any], keys: Sequence[str]) -> None:
+        for key in item:
+            if key not in keys:
+                self.refuse(str(key), f"`{key}` of a slice or model", did_you_mean(str(key), keys))
+
+    def _input(self, item: Mapping[str, Any], keys: Sequence[str]) -> Input:
+        self._check_keys(item, keys)
+        return Input(self._source(item.get("model")), self._parameters(item.get("parameters")))
 
     def _source(self, model: Any) -> str:
         """Folder or Hub id of a model; the soup of an earlier stage for its name."""
         if isinstance(model, Mapping):
-            inner = model.get("model", model)
-            path, revision = inner.get("path"), inner.get("revision")
             if model.get("lora"):
                 self.refuse("lora", "an adapter (`lora`)", ": merge it into its model first")
-            model = f"{path}@{revision}" if revision else path
+            inner = model.get("model", model)
+            if isinstance(inner, Mapping):
+                path, revision = inner.get("path"), inner.get("revision")
+                inner = f"{path}@{revision}" if revision else path
+            model = inner
         if not isinstance(model, str) or not model:
             raise RecipeError(f"{self.where}: a model is a path or a Hub id, not {one_line(repr(model))}.")
         if "+" in model and not os.path.exists(model):
@@ -314,11 +337,17 @@ class _Converter:
 
     def _names(self) -> list[str]:
         """The names that the ingredients will have."""
-        return distinct_names([Ingredient(Path(source).name, source) for source in self.sources])
+        named = []
+        for source in self.sources:
+            place, _ = split_revision(source)
+            named.append(Ingredient(short_name(place), place))
+        return distinct_names(named)
 
     def _check_tokenizer(self) -> None:
         """Refuse what would change the vocabulary or the template; equal tokenizers need no choice."""
         tokenizer = self.content.get("tokenizer") or {}
+        if not isinstance(tokenizer, Mapping):
+            raise RecipeError(f"{self.where}: `tokenizer` is a mapping, not {one_line(repr(tokenizer))}.")
         source = self.content.get("tokenizer_source", tokenizer.get("source"))
         if source == "union" or tokenizer.get("tokens"):
             self.refuse(
@@ -329,63 +358,18 @@ class _Converter:
         if self.content.get("chat_template") not in (None, "auto"):
             self.refuse("chat_template", "`chat_template`", ": set it on the saved tokenizer")
 
-    # Values
-
     def _value(self, name: str, source: str) -> Any:
         """The value of a parameter for a model: a number, or a mapping of patterns to numbers and lists."""
-        if len(self.slices) == 1 and self.slices[0].layers is None:
-            return self._of_levels(name, self._levels(name, self.slices[0], source))
-        by_slice = [self._of_levels(name, self._levels(name, item, source)) for item in self.slices]
-        if len(self.slices) == 1:
+        by_slice = []
+        for item in self.slices:
+            own = next(given.parameters for given in item.inputs if given.source == source)
+            levels = [given[name] for given in (own, item.parameters, self.shared) if name in given]
+            if name in DEFAULTS:
+                levels.append(DEFAULTS[name])
+            by_slice.append(of_levels(levels, f"{self.where}: `{name}`"))
+        if len(by_slice) == 1:
             return by_slice[0]
-        if all(value == by_slice[0] and not isinstance(value, Mapping) for value in by_slice):
-            return by_slice[0]
-        patterns: dict[str, Any] = {}
-        for item, value in zip(self.slices, by_slice, strict=True):
-            of_slice = value if isinstance(value, Mapping) else {"": value}
-            layers = item.layers or range(0)
-            for layer in layers:
-                depth = (layer - layers.start) / max(len(layers) - 1, 1)
-                for pattern, number in of_slice.items():
-                    text = pattern.removeprefix(LAYERS).removeprefix("*")
-                    of_layer = at_depth(number, depth) if isinstance(number, list) else number
-                    patterns.setdefault(f"*.layers.{layer}.*{text}", of_layer)
-        outside = [value.get("", 0.0) if isinstance(value, Mapping) else value for value in by_slice]
-        return {**patterns, "*embed*": outside[0], "": outside[-1]}
-
-    def _levels(self, name: str, item: Slice, source: str) -> list[Any]:
-        """The values that are given for a model, the most special first."""
-        own = next(given.parameters for given in item.inputs if given.source == source)
-        levels = [given[name] for given in (own, item.parameters) if name in given]
-        return [*levels, DEFAULTS[name]] if name in DEFAULTS else levels
-
-    def _of_levels(self, name: str, levels: Sequence[Any]) -> Any:
-        """The value that the levels give to each tensor: where filters of one leave a gap, the next one counts."""
-        patterns: dict[str, Any] = {}
-        for level in levels:
-            if isinstance(level, list) and level and all(isinstance(item, Mapping) for item in level):
-                for item in level:
-                    text = item.get("filter")
-                    self._add(name, patterns, "" if text in (None, "*") else f"*{text}*", item.get("value"))
-            else:
-                self._add(name, patterns, "", level)
-            if "" in patterns:
-                break
-        if not patterns:
-            return None
-        return patterns[""] if list(patterns) == [""] else patterns
-
-    def _add(self, name: str, patterns: dict[str, Any], pattern: str, value: Any) -> None:
-        """Add the value for names of a pattern; of a list, the first value counts outside of the layers."""
-        if isinstance(value, list):
-            if not value or not all(isinstance(item, (int, float)) for item in value):
-                raise RecipeError(
-                    f"{self.where}: `{name}` is a number or a list of numbers, not {one_line(repr(value))}."
-                )
-            if len(set(value)) > 1:
-                patterns.setdefault(f"{LAYERS}{pattern.removeprefix('*')}" if pattern else LAYERS, list(value))
-            value = value[0]
-        patterns.setdefault(pattern, value)
+        return of_slices(by_slice, [len(item.layers) for item in self.slices])
 
     def _weights(self, values: Sequence[Any]) -> Any:
         """The weights of the ingredients: a list, or a mapping by name where they differ between tensors."""
@@ -415,74 +399,3 @@ def _line_of(path: str, key: str) -> str:
         if re.match(rf"[\s-]*\{{?\s*{re.escape(key)}\s*:", line):
             return f", line {number}"
     return ""
-
-
-def write_mergekit(folder: Path, recipe: Recipe) -> None:
-    """Write `mergekit_config.yml`, by which tools on the Hub recognise a merge, if mergekit can make the same model.
-
-    Args:
-        folder (`Path`):
-            Folder of the soup.
-        recipe ([`Recipe`]):
-            Its recipe.
-    """
-    text = dump_mergekit(recipe)
-    if text is not None:
-        (folder / MERGEKIT_FILE).write_text(text, encoding="utf-8")
-
-
-def dump_mergekit(recipe: Recipe) -> str | None:
-    """The configuration with which mergekit makes the same model; `None` if it cannot.
-
-    Args:
-        recipe ([`Recipe`]):
-            The recipe of a soup. Weights by module, alignments and statistics estimated again have no equivalent.
-    """
-    import yaml
-
-    if isinstance(recipe.weights, Mapping):
-        return None
-    is_plain = recipe.batchnorm is None and not any(not is_identity(order) for order in recipe.alignments.values())
-    if recipe.method not in PARAMETERS or not is_plain or recipe.base_inside is not None:
-        return None
-    params: dict[str, Any] = {}
-    for name, value in _with_defaults(recipe, recipe.weights).items():
-        theirs = THEIR_NAMES.get(name, name) if recipe.method != "passthrough" else name
-        if not isinstance(value, (int, float)) or theirs not in PARAMETERS[recipe.method]:
-            return None
-        params[theirs] = value
-    models = []
-    for item, weight in zip(recipe.ingredients, recipe.weights, strict=True):
-        if weight:
-            own = {"parameters": {"weight": weight}} if "weight" in PARAMETERS[recipe.method] else {}
-            models.append({"model": _public(item), **own})
-    content: dict[str, Any] = {"merge_method": recipe.method, "models": models}
-    if recipe.method in ORDERED:
-        content["base_model"] = models[0]["model"]
-    elif recipe.base_model is not None and needs_base(recipe.method):
-        content["base_model"] = _public(recipe.base_model)
-    if params:
-        content["parameters"] = params
-    if recipe.dtype != "auto":
-        content["dtype"] = recipe.dtype
-    return yaml.dump(content, Dumper=dumper(), sort_keys=False)
-
-
-def _with_defaults(recipe: Recipe, weights: Sequence[float]) -> dict[str, Any]:
-    """The parameters of a recipe, with the defaults that mergekit does not have."""
-    params = dict(recipe.params)
-    function = load_function("method", recipe.method)
-    if recipe.method == "slerp" and params.get("t") is None:
-        params["t"] = weights[-1] / sum(weights)
-    for name, parameter in parameters(function).items():
-        theirs = THEIR_NAMES.get(name, name)
-        if name in ("density", "t") and theirs in PARAMETERS[recipe.method]:
-            params.setdefault(name, parameter.default)
-    return params
-
-
-def _public(item: Ingredient) -> str:
-    """A Hub id, or the name of a folder without its path."""
-    if hub.is_hub_id(item.source):
-        return f"{item.source}@{item.revision}" if item.revision else item.source
-    return item.name

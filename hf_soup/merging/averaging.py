@@ -52,6 +52,8 @@ class Averaging:
             The checkpoint that gives the settings, if the user named one.
         max_memory (`int` or `str`, *optional*):
             Memory for tensors that are combined whole, as for [`merge`].
+        candidates (`tuple[str, ...]`, *optional*):
+            Names of all ingredients that may be mixed, by which parameters may be given.
     """
 
     how: How
@@ -63,6 +65,7 @@ class Averaging:
     base: Checkpoint | None
     settings: Checkpoint | None
     max_memory: int | str | None = None
+    candidates: tuple[str, ...] = ()
 
     def with_params(self, params: Mapping[str, float]) -> Averaging:
         """The same with other parameters of the method, which take precedence.
@@ -118,7 +121,7 @@ class Averaging:
         """The value of a varied parameter for each tensor; of each ingredient where it is given by name."""
         parameter = parameters(self.how.function.func)[param]
         value = self.varied[param]
-        if not is_by_ingredient(value, ingredients):
+        if not is_by_ingredient(value, self.candidates or ingredients):
             return values_by_tensor(param, value, names, parameter.default)
         if not takes_numbers(parameter):
             method = self.how.function.func.__name__
@@ -147,6 +150,7 @@ def bind_averaging(
     base: Checkpoint | None = None,
     settings: Checkpoint | None = None,
     max_memory: int | str | None = None,
+    candidates: tuple[str, ...] = (),
 ) -> Averaging:
     """Bind a method to its parameters and to everything else that determines how tensors are averaged.
 
@@ -176,6 +180,7 @@ def bind_averaging(
         base=base if "base" in how.asks else None,
         settings=settings,
         max_memory=max_memory,
+        candidates=candidates,
     )
 
 

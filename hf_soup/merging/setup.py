@@ -161,6 +161,7 @@ def set_up(
         base=base,
         settings=agreement.settings,
         max_memory=max_memory,
+        candidates=tuple(item.name for item in candidates),
     )
     report = report or agreement.check(candidates, base_candidate)
     report.raise_for_problems()

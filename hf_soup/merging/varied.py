@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from ..checkpoints.modules import assign_modules, at_depth, depths_of, group, own_prefix
 from ..errors import RecipeError
+from ..untrusted import one_line
 
 
 def is_varied(value: object) -> bool:
@@ -37,6 +40,8 @@ def values_by_tensor(param: str, value: Any, names: Sequence[str], default: Any)
     """
     depths = depths_of(names)
     by_module = value if isinstance(value, Mapping) else {"": value}
+    for own in by_module.values():
+        _check_value(param, own)
     module_of = assign_modules(names, by_module, param)
     values = {}
     for name in names:
@@ -47,6 +52,15 @@ def values_by_tensor(param: str, value: Any, names: Sequence[str], default: Any)
             raise RecipeError(f'{param}: "{name}" has no value; give one for "" as well, the rest.')
         values[name] = own
     return values
+
+
+def _check_value(param: str, value: object) -> None:
+    """Raise an error for what is neither a number nor a list of numbers."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    if not numbers or not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise RecipeError(
+            f"{param}: a value is a number, or a list of numbers along the depth, not {one_line(repr(value))}."
+        )
 
 
 def values_by_ingredient(
@@ -69,8 +83,8 @@ def values_by_ingredient(
 def weights_by_module(
     weights: Mapping[str, Any], ingredients: Sequence[str], names: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    """Weights that vary between tensors for each ingredient, as weights by module; by tensor where they differ within
-    one.
+    """Weights that vary between tensors for each ingredient, as weights by module, and by tensor for the exceptions of
+    a module.
 
     Args:
         weights (`Mapping[str, Any]`):
@@ -81,11 +95,11 @@ def weights_by_module(
     """
     rows = values_by_ingredient("weights", weights, ingredients, names, 0.0)
     prefix = own_prefix(names)
-    of_groups: dict[str, set[tuple[float, ...]]] = {}
+    of_groups: dict[str, Counter[tuple[float, ...]]] = {}
     for name, row in rows.items():
-        of_groups.setdefault(group(name, prefix), set()).add(row)
-    by_module = {}
+        of_groups.setdefault(group(name, prefix), Counter())[row] += 1
+    by_module = {module: counts.most_common(1)[0][0] for module, counts in of_groups.items()}
     for name, row in rows.items():
-        module = group(name, prefix)
-        by_module[module if len(of_groups[module]) == 1 else name] = row
+        if row != by_module[group(name, prefix)]:
+            by_module[name] = row
     return by_module

@@ -5,7 +5,8 @@ which sums are accumulated; the result has the same type. A method sees no names
 its inputs.
 
 A method asks for more by the names of its parameters:
-- `base`: the tensor of the base model. The recipe then needs a base model.
+- `base`: the tensor of the base model. The recipe then needs a base model; a parameter with a default is only given
+  one that the user named.
 - `out`: memory for the result, in the accumulator's type. In return the method promises to do no more than to add up
   multiples of the tensors, element by element and one tensor at a time, and to copy the first one, which may have a
   narrower type, to `out`. Therefore it may be given pieces of tensors, all of them in one buffer, and a NaN in any
@@ -14,5 +15,8 @@ A method asks for more by the names of its parameters:
   are merged does not matter. The method is then given whole tensors.
 
 `@method(elementwise=True)` ([`hf_soup.plugins.method`]) promises that each element of the result depends only on the
-elements at the same position. Such a method is given flat pieces instead of whole tensors.
+elements at the same position. Such a method is given flat pieces instead of whole tensors. `absolute_weights=True`
+says that weights are factors and not ratios, and `ingredients=2` that the method combines two tensors at most. A
+parameter of the type `float` may have another value for each tensor, and one of `float | Sequence[float]` one for each
+ingredient.
 """

@@ -78,9 +78,17 @@ def add_changes(
             Whether the sum is divided by the sum of the weights, of those that are added.
         scale (`float`):
             Factor by which the merged change is multiplied.
+
+    Raises:
+        [`RecipeError`]: if a weight is negative and the sum is divided by the weights that agree.
     """
     import torch
 
+    if elect and normalize and min(weights) < 0:  # the weights that agree could cancel
+        raise RecipeError(
+            f"the method divides by the weights that agree, so none may be negative: {list(weights)}. With "
+            "normalize=False they may be."
+        )
     changes *= column(weights, base)
     merged = changes.sum(dim=0)
     if not elect:

@@ -34,8 +34,8 @@ def breadcrumbs(
         base (`torch.Tensor` of the same shape):
             Tensor of the base model that the ingredients were fine-tuned from.
         density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
-            Fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
-            tensor.
+            Fraction of the elements of each change that is kept, from 0 to 1; or one for each ingredient,
+            which [`merge`] takes by name.
         gamma (`float`, *optional*, defaults to 0.01):
             Fraction of the largest elements that is dropped first.
         scale (`float`, *optional*, defaults to 1.0):

@@ -37,8 +37,8 @@ def dare_ties(
         rng (`torch.Generator`):
             Random numbers of this tensor.
         density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
-            Expected fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
-            tensor.
+            Expected fraction of the elements of each change that is kept, from 0 to 1; or one for each ingredient,
+            which [`merge`] takes by name.
         rescale (`bool`, *optional*, defaults to `True`):
             Whether the kept elements of a change are multiplied so that the sum of the magnitudes stays the same.
         scale (`float`, *optional*, defaults to 1.0):

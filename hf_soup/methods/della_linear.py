@@ -38,8 +38,8 @@ def della_linear(
         rng (`torch.Generator`):
             Random numbers of this tensor.
         density (`float` or `Sequence[float]`, *optional*, defaults to 1.0):
-            Expected fraction of the elements of each change that is kept, from 0 to 1; or one fraction for each
-            tensor.
+            Expected fraction of the elements of each change that is kept, from 0 to 1; or one for each ingredient,
+            which [`merge`] takes by name.
         epsilon (`float`, *optional*, defaults to 0.15):
             Difference between the probability of the largest element of a row and `density`.
         rescale (`bool`, *optional*, defaults to `True`):

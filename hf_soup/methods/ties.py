@@ -35,8 +35,8 @@ def ties(
         base (`torch.Tensor` of the same shape):
             Tensor of the base model that the ingredients were fine-tuned from.
         density (`float` or `Sequence[float]`, *optional*, defaults to 0.2):
-            Fraction of the changes of each tensor that is kept, from 0 to 1, or one fraction for each
-            tensor; the largest changes are kept. Above 0, at
+            Fraction of the changes of each tensor that is kept, from 0 to 1, or one for each ingredient,
+            which [`merge`] takes by name; the largest changes are kept. Above 0, at
             least one element of each tensor is kept, so that small tensors change too; 0 gives the base model.
         scale (`float`, *optional*, defaults to 1.0):
             Factor by which the merged change is multiplied.

@@ -139,19 +139,14 @@ def _candidates(ranked: Sequence[Ingredient], seed: int) -> list[Candidate]:
 
 def _means(ranked: Sequence[Ingredient]) -> dict[str, Mixture]:
     """The means of all ingredients. Of several snapshots of a run, the early ones are left out."""
-    runs: dict[PurePath, dict[str, Ingredient]] = {}
-    for item in ranked:
-        place = PurePath(item.source)
-        run = place.parent if checkpoints_by_step([place.name]) else place
-        runs.setdefault(run, {})[place.name] = item
+    runs = _snapshots_by_run(ranked)
     if len(runs) == len(ranked):
         return {"uniform soup": Mixture.equal(ranked)}
     last: list[Ingredient] = []
     late: list[Ingredient] = []
     weights: list[float] = []
-    for run, snapshots in runs.items():
-        names = [*checkpoints_by_step(snapshots), *(name for name in snapshots if name == run.name)]
-        of_run = [snapshots[name] for name in names[-SNAPSHOTS:]]
+    for snapshots in runs:
+        of_run = snapshots[-SNAPSHOTS:]
         last.append(of_run[-1])
         late += of_run
         weights += [1 / len(of_run)] * len(of_run)
@@ -159,6 +154,33 @@ def _means(ranked: Sequence[Ingredient]) -> dict[str, Mixture]:
         "uniform soup of the last snapshots": Mixture.equal(last),
         f"uniform soup of the means of the last {SNAPSHOTS} snapshots": Mixture(tuple(late), tuple(weights)),
     }
+
+
+def _snapshots_by_run(ingredients: Sequence[Ingredient]) -> list[list[Ingredient]]:
+    """The snapshots of each run in the order of their steps, the run itself last.
+
+    A snapshot is a folder `checkpoint-N` of a Trainer; every other ingredient is a run by itself.
+    """
+    # folder of a run with snapshots -> its snapshots by name, and the run itself by ""
+    folders: dict[tuple[PurePath, str | None], dict[str, Ingredient]] = {}
+    for item in ingredients:
+        place = PurePath(item.source)
+        if checkpoints_by_step([place.name]):
+            folders.setdefault((place.parent, item.revision), {})[place.name] = item
+    single = []
+    for item in ingredients:
+        place = PurePath(item.source)
+        if checkpoints_by_step([place.name]):
+            continue
+        if (place, item.revision) in folders:
+            folders[place, item.revision][""] = item
+        else:
+            single.append([item])
+    runs = []
+    for snapshots in folders.values():
+        in_order = [snapshots[name] for name in checkpoints_by_step(snapshots)]
+        runs.append(in_order + ([snapshots[""]] if "" in snapshots else []))
+    return [*runs, *single]
 
 
 def _near(best: Candidate, candidates: Sequence[Candidate], unseen: Sequence[Trials]) -> list[Candidate]:

@@ -43,10 +43,25 @@ def weighted(
     if not is_by_name(weights):
         return Mixture(tuple(ingredients), as_weights(weights))
     names = [item.name for item in ingredients]
-    for name in weights:
-        if name not in names:
-            raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, names)}')
+    check_names(weights, names)
     return Mixture(tuple(ingredients), as_weights([weights.get(name, 0) for name in names]))
+
+
+def check_names(weights: Mapping[str, Any], ingredients: Sequence[str]) -> None:
+    """Raise an error for weights of what is no ingredient.
+
+    Args:
+        weights (`Mapping[str, Any]`):
+            Weights by name.
+        ingredients (`Sequence[str]`):
+            Names of the ingredients.
+
+    Raises:
+        [`RecipeError`]: naming the first such name and the nearest ingredient.
+    """
+    for name in weights:
+        if name not in ingredients:
+            raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, ingredients)}')
 
 
 def as_given(weights: object) -> Weights | Mapping[str, float]:

@@ -188,7 +188,7 @@ def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Ten
         method ([`_Method`]):
             The method.
         tensors (`Sequence[torch.Tensor]`):
-            Three tensors of shape `(20,)` in bfloat16.
+            Tensors of shape `(20,)` in bfloat16.
         base (`torch.Tensor`):
             The tensor of the base model, in float32.
         whole (`torch.Tensor`):
@@ -213,11 +213,11 @@ def _check_out(method: _Method, tensors: Sequence[torch.Tensor], base: torch.Ten
         problem = "keeps tensors, or does not widen the first to `out`"
         outcome = f"{problem}: it returned {result} instead of {whole} {given}"
         method.promises.broken("use one tensor at a time, because it asks for `out`", outcome)
-    first, _, last = [tensor.float() for tensor in tensors]
-    spoiled = [first, torch.full((NUMBER,), torch.nan), last]
+    first, *others = [tensor.float() for tensor in tensors]
+    spoiled = [first, *others[:-1], torch.full((NUMBER,), torch.nan)]
     hidden = method.combine(
         iter(spoiled), method.weights, base, torch.empty(NUMBER), "for a tensor of NaN among others"
     )
     if not hidden.isnan().all():
         promise = "pass NaN on to the result, because it asks for `out`"
-        method.promises.broken(promise, f"hides NaN: it returned {hidden} where the second tensor is NaN everywhere")
+        method.promises.broken(promise, f"hides NaN: it returned {hidden} where the last tensor is NaN everywhere")

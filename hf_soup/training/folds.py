@@ -6,8 +6,9 @@ example, so none is left to choose among their averages by.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,12 @@ def check_folds(options: SweepOptions) -> None:
         return
     if not is_number(options.folds, int) or options.folds < 2:
         raise RecipeError(f"folds is the number of folds, 2 or more, not {options.folds!r}.")
+    refine = options.refine
+    if isinstance(refine, Mapping) and refine.get("learning_rate", 1) != 1:
+        raise RecipeError(
+            "folds averages the runs of the best settings, and refine with learning_rate gives every further run "
+            "settings of its own: leave one of the two out."
+        )
     if options.head == "probe":
         raise RecipeError(
             'head="probe" would train the shared head on all folds, and runs could not be scored on unseen examples: '
@@ -48,34 +55,55 @@ def check_folds(options: SweepOptions) -> None:
 
 
 def with_folds(
-    runs: Sequence[Mapping[str, Any]], folds: int, existing: Sequence[Mapping[str, Any]] = ()
+    runs: Sequence[Mapping[str, Any]],
+    folds: int,
+    *,
+    shared: Mapping[str, Any],
+    existing: Iterable[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """The settings of runs with their folds: run i leaves out fold `i % folds`.
+    """The settings of runs with their folds.
+
+    The runs of the same settings leave out one fold after the other, so that their soup sees all data. The first runs
+    of the settings leave out different folds, so that all folds count in the choice among settings.
 
     Args:
         runs (`Sequence[Mapping[str, Any]]`):
             Settings of each run.
         folds (`int`):
             Number of folds.
-        existing (`Sequence[Mapping[str, Any]]`, *optional*):
-            Settings of the runs that the folder holds, which keep their folds when a space grows.
+        shared (`Mapping[str, Any]`):
+            Settings that all runs share.
+        existing (`Iterable[Mapping[str, Any]]`, *optional*):
+            All settings of each run that there is, shared ones included. Such a run keeps its fold when a space grows.
     """
-    known = [(without_fold(own), own["fold"]) for own in existing if "fold" in own]
+    numbers: dict[str, int] = {}  # of runs of each setting, in the order in which they were added
+
+    def next_fold(settings: Mapping[str, Any]) -> int:
+        key = json.dumps(without_seed(settings), sort_keys=True)
+        numbers[key] = numbers.get(key, len(numbers)) + 1  # the first run of a setting begins with the next fold
+        return (numbers[key] - 1) % folds
+
+    known = []
+    for each in existing:
+        whole = plain_settings(each)
+        next_fold(whole)
+        known.append((without_fold(whole), whole.get("fold")))
     placed = []
-    number = len(known)
     for own in runs:
-        folds_before = [fold for settings, fold in known if settings == plain_settings(own)]
-        if folds_before:
-            placed.append({**own, "fold": folds_before[0]})
-        else:
-            placed.append({**own, "fold": number % folds})
-            number += 1
+        whole = plain_settings({**shared, **own})
+        before = [fold for settings, fold in known if settings == without_fold(whole)]
+        placed.append({**own, "fold": before[0] if before else next_fold(whole)})
     return placed
 
 
 def without_fold(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run without its fold."""
-    return {name: value for name, value in settings.items() if name != "fold"}
+    """The settings of a run without its fold and the number of folds."""
+    return {name: value for name, value in settings.items() if name not in ("fold", "folds")}
+
+
+def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that runs of one kind share: all but the seed and the fold."""
+    return {name: value for name, value in without_fold(settings).items() if name != "seed"}
 
 
 def pooled(data: TrainingData) -> TrainingData:
@@ -83,6 +111,7 @@ def pooled(data: TrainingData) -> TrainingData:
 
     Raises:
         [`DataError`]: if the two have different columns.
+        [`RecipeError`]: if there is no validation data.
     """
     import datasets
 
@@ -117,7 +146,7 @@ def in_fold(context: SweepContext, settings: Mapping[str, Any]) -> SweepContext:
 
 
 def divide(encoded: Dataset, folds: int) -> np.ndarray:
-    """The fold of each row, stratified by the label if there are classes.
+    """The fold of each row, stratified by the label if there are classes with an example for each fold.
 
     Args:
         encoded (`datasets.Dataset`):

@@ -34,7 +34,7 @@ from .disk import most_bytes, refuse_small_disk
 from .examples import Columns, choose_columns, encode_examples, guess_task
 from .folds import check_folds, pooled
 from .lengths import Length, run_length
-from .manifest import SHARED, check_start, extend_manifest, find_manifest
+from .manifest import SHARED, check_start, extend_manifest, find_manifest, whole_runs
 from .metric import selecting_metric
 from .records import load_failure, load_runs
 from .refinement import read_refinement
@@ -166,7 +166,7 @@ def plan_sweep(
     columns = choose_columns(module, data.train, label_column, text_columns)
     manifest = find_manifest(folder)  # of an earlier call that this one resumes
     if options.folds is not None:
-        existing = manifest["runs"].values() if manifest else ()
+        existing = whole_runs(manifest).values() if manifest else ()
         settings = settings.in_folds(options.folds, existing)
     base = pin_base_model(base_model, manifest)
     start = _plan_start(base, folder / START, columns, options.head)

@@ -130,7 +130,7 @@ class RememberedOutputs:
         self._forward = forward
         self._memory = memory
         self._known: dict[bytes, dict[str, torch.Tensor]] = {}
-        self._first_batch: tuple[list[bytes], ModelOutput, torch.Tensor | None] | None = None
+        self._first_batch: tuple[list[bytes], dict[str, torch.Tensor], torch.Tensor | None] | None = None
         self._uses: dict[str, Use] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -154,15 +154,19 @@ class RememberedOutputs:
         if self._uses:
             self._keep(keys, outputs, mask)
         elif torch.is_grad_enabled():
-            for value in _tensors(outputs).values():
-                value.requires_grad_()
-            self._first_batch = keys, outputs, mask
+            leaves = {name: value.detach().requires_grad_() for name, value in _tensors(outputs).items()}
+            self._first_batch = keys, leaves, mask
+            for name, leaf in leaves.items():
+                outputs[name] = leaf.clone()  # which the head may change in place
+            self._outputs_type = type(outputs)
         return outputs
 
-    def _learn_use(self, keys: Sequence[bytes], outputs: ModelOutput, mask: torch.Tensor | None) -> None:
+    def _learn_use(
+        self, keys: Sequence[bytes], outputs: Mapping[str, torch.Tensor], mask: torch.Tensor | None
+    ) -> None:
         """Learn from the gradients of the first batch which outputs the loss depends on, and keep these."""
         uses_padding = False
-        for name, value in _tensors(outputs).items():
+        for name, value in outputs.items():
             is_first = False
             if value.grad is not None and value.ndim == 3:
                 used = value.grad.ne(0).any(-1)  # (examples, positions)
@@ -170,14 +174,13 @@ class RememberedOutputs:
                 uses_padding |= bool(used[~real].any())
                 used[range(len(used)), real.int().argmax(1)] = False
                 is_first = not used.any() and bool(real.sum(1).max() > 1)
-            self._uses[name] = Use(value.detach()[:0], value.grad is not None, is_first)
+            self._uses[name] = Use(value.new_empty((0, *value.shape[1:])), value.grad is not None, is_first)
         if uses_padding or not any(use.is_used for use in self._uses.values()):
             self._memory = 0  # nothing is kept: padding differs between batches
         else:
-            self._outputs_type = type(outputs)
             self._keep(keys, outputs, mask)
 
-    def _keep(self, keys: Sequence[bytes], outputs: ModelOutput, mask: torch.Tensor | None) -> None:
+    def _keep(self, keys: Sequence[bytes], outputs: Mapping[str, torch.Tensor], mask: torch.Tensor | None) -> None:
         """Keep the used outputs of a batch, as far as the memory suffices."""
         for row, key in enumerate(keys):
             own = {}

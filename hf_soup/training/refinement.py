@@ -6,11 +6,12 @@ Ingredients of like quality average better than those of a grid, half of which a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError, TrainingError, did_you_mean
+from .folds import without_seed
 from .records import Run
 
 
@@ -71,7 +72,12 @@ def _is_number(value: object) -> bool:
 
 
 def settings_around_best(
-    runs: Sequence[Run], shared: Mapping[str, Any], refinement: Refinement, *, seed: int = 0
+    runs: Sequence[Run],
+    shared: Mapping[str, Any],
+    refinement: Refinement,
+    *,
+    seed: int = 0,
+    seeds: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """The settings of the further runs: those of the best runs with new seeds.
 
@@ -86,6 +92,8 @@ def settings_around_best(
             What differs between the further runs.
         seed (`int`, *optional*, defaults to 0):
             Seed of the steps in the learning rate.
+        seeds (`Collection[int]`, *optional*):
+            Further seeds that are taken, such as those of runs that were stopped.
 
     Raises:
         [`TrainingError`]: if no run has a score.
@@ -94,8 +102,7 @@ def settings_around_best(
     import numpy as np
 
     best = best_settings(runs)
-    used = {run.seed for run in runs}
-    folds = shared.get("folds")
+    used = {run.seed for run in runs} | set(seeds)
     rate = {**shared, **best}.get("learning_rate")
     if refinement.learning_rate > 1 and rate is None:
         raise RecipeError("refine: learning_rate varies around the best one: name it in space or training_args.")
@@ -109,8 +116,6 @@ def settings_around_best(
                 own["learning_rate"] = float(f"{rate * refinement.learning_rate ** rng.uniform(-1, 1):.3g}")
             if refinement.bagging_fraction is not None:
                 own["bagging_fraction"] = refinement.bagging_fraction
-            if folds is not None:
-                own["fold"] = (len(runs) + len(further)) % folds
             further.append(own)
         next_seed += 1
     return further
@@ -140,8 +145,3 @@ def best_settings(runs: Sequence[Run]) -> dict[str, Any]:
     if not scores:
         raise TrainingError("no run has a score, so that there are no best settings.")
     return settings[max(scores, key=lambda key: (fmean(scores[key]), -fmean(losses[key])))]
-
-
-def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that runs of one kind share: all but the seed and the fold."""
-    return {name: value for name, value in settings.items() if name not in ("seed", "fold")}

@@ -18,9 +18,10 @@ from ..publishing.bases import START
 from ..types import Score
 from ..untrusted import as_error, read_json
 from .edges import edge_notes
+from .folds import without_seed
 from .manifest import SHARED, read_manifest
 from .records import FailedRun, Run, load_failure, load_runs
-from .refinement import best_settings, without_seed
+from .refinement import best_settings
 from .resume import STATE
 
 
@@ -158,7 +159,9 @@ class Sweep(Result, Sequence[Run]):
         lines: list[Line] = []
         for run in whole:
             lines += _lines(run, metric)
-        title = f"{best.run.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
+        title = (
+            f"{best.run.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on {best.score.split}"
+        )
         return plot_sweep(
             settings,
             lines,

@@ -38,9 +38,8 @@ class SweepSettings(NamedTuple):
 
     def in_folds(self, folds: int, existing: Iterable[Mapping[str, Any]]) -> SweepSettings:
         """The same settings with the fold of each run; the arguments are those of [`with_folds`]."""
-        return self._replace(
-            shared={**self.shared, "folds": folds}, runs=with_folds(self.runs, folds, tuple(existing))
-        )
+        runs = with_folds(self.runs, folds, shared=self.shared, existing=existing)
+        return self._replace(shared={**self.shared, "folds": folds}, runs=runs)
 
     @property
     def of_runs_and_probe(self) -> list[Mapping[str, Any]]:

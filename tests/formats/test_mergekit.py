@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
-import yaml
 from click.testing import CliRunner
 
 import hf_soup
@@ -48,16 +47,14 @@ def test_every_configuration_has_a_result():
     assert len(RESULTS) == 30
 
 
-@pytest.mark.parametrize("name", ["ties_readme", "slices_by_depth", "stages"])
+@pytest.mark.parametrize("name", ["ties_readme", "slices_by_depth"])
 def test_the_converted_cook_file_does_the_same(models, tmp_path, monkeypatch, name):
-    """`convert` prints cook files that give the same model."""
+    """`convert` prints a cook file that gives the same model."""
     monkeypatch.chdir(models)
     printed = CliRunner().invoke(main, ["convert", str(FOLDER / f"{name}.yml"), "-o", str(tmp_path / "out")])
     assert printed.exit_code == 0, printed.output
-    for number, content in enumerate(yaml.safe_load_all(printed.output)):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(yaml.safe_dump(content))
-        cooked = hf_soup.cook(path)
+    (tmp_path / "cook.yaml").write_text(printed.output)
+    cooked = hf_soup.cook(tmp_path / "cook.yaml")
     for tensor, values in RESULTS[name].items():
         assert tiny_llama.digest(cooked.folder)[tensor] == pytest.approx(values, abs=5e-7)
 
@@ -105,6 +102,23 @@ def test_what_a_configuration_becomes():
         ({"models": []}, "`models` is a list of models, and is missing or empty"),
         ({"models": [{"model": 3}]}, "a model is a path or a Hub id, not 3"),
         ({"models": [{"model": "a", "parameters": {"weight": ["x"]}}]}, "`weight` is a number or a list of numbers"),
+        (
+            {"parameters": {"lamda": 0.5}},
+            '`lamda` of linear of mergekit has no equivalent here; did you mean "lambda"',
+        ),
+        ({"merge_method": "ties", "base_model": "c", "parameters": {"rescale": True}}, "`rescale` of ties"),
+        ({"merge_method": "multislerp", "parameters": {"normalize_weights": False}}, "`normalize_weights` of multi"),
+        ({"slices": SLICES}, "`models` beside `slices`"),
+        ({"models": None, "slices": [{**SLICES[0], "residual_weight": 0.1}]}, "`residual_weight` of a slice"),
+        ({"models": None, "slices": [{"sources": ["a", "b"]}]}, "a slice without `sources`"),
+        ({"models": None, "slices": [{"sources": [{"model": "a", "layer_range": 3}]}]}, "without a `layer_range`"),
+        ({"models": None, "slices": [{"sources": [{"model": "a", "layer_range": [0, "x"]}]}]}, "a `layer_range` such"),
+        ({"merge_method": ["linear"]}, "merge_method"),
+        ({"tokenizer": "union"}, "`tokenizer` is a mapping"),
+        (
+            {"merge_method": "slerp", "base_model": "a", "parameters": {"t": [{"filter": "x", "value": 1}]}},
+            "no value for",
+        ),
         ({"models": [{"model": "a", "parameters": [1]}]}, r"`parameters` is a mapping, not \[1\]"),
         ({"merge_method": "slerp", "base_model": "c"}, "`base_model` of slerp is one of its two models"),
         (
@@ -121,7 +135,7 @@ def test_what_a_configuration_becomes():
             "a slice of different layers",
         ),
         ({"models": None, "slices": [*SLICES, {"sources": [{"model": "c", "layer_range": [2, 3]}]}]}, "other models"),
-        ({"models": None, "slices": [{"sources": [{"model": "a"}]}]}, "a slice without `layer_range`"),
+        ({"models": None, "slices": [{"sources": [{"model": "a"}]}]}, "a slice without a `layer_range` such as"),
         ({"models": None, "slices": [{"sources": []}]}, "a slice without `sources`"),
         (
             {
@@ -138,6 +152,34 @@ def test_settings_without_an_equivalent_are_named(changes, message):
     content = {key: value for key, value in {**LINEAR, **changes}.items() if value is not None}
     with pytest.raises(RecipeError, match=message):
         as_cook_file(content, "merge.yml")
+
+
+def test_models_are_named_as_by_merge():
+    """Weights by name use the names that the ingredients have: of checkpoints, and of Hub ids with a revision."""
+    filtered = {"weight": [{"filter": "mlp", "value": 0.5}, {"value": 1}]}
+    models = [{"model": "runs/a/checkpoint-10", "parameters": filtered}, {"model": "me/model@abc"}]
+    weights = as_cook_file({"merge_method": "linear", "models": models}, "merge.yml")["merge"]["weights"]
+    assert weights == {"a/checkpoint-10": {"*mlp*": 0.5, "": 1}, "model": 1.0}
+
+
+def test_gaps_of_a_slice_take_the_value_of_the_whole():
+    """Where the filters of a slice leave a gap, the value of the whole merge counts, and filters count outside too."""
+    parts = [
+        {"sources": [{"model": "a", "layer_range": [n, n + 1]}, {"model": "b", "layer_range": [n, n + 1]}]}
+        for n in (0, 1)
+    ]
+    parts[0]["parameters"] = {"t": [{"filter": "self_attn", "value": 0.2}]}
+    parts[1]["parameters"] = {"t": [{"filter": "lm_head", "value": 0.9}]}
+    content = {"merge_method": "slerp", "base_model": "a", "slices": parts, "parameters": {"t": 0.5}}
+    assert as_cook_file(content, "merge.yml")["merge"]["params"]["t"] == {
+        "*.[0-9]*self_attn*": [0.2, 0.5],
+        "*.[0-9]*lm_head*": [0.5, 0.9],
+        "*.[0-9]*": [0.5, 0.5],
+        "*self_attn*": 0.5,
+        "*lm_head*": 0.9,
+        "*embed*": 0.5,
+        "": 0.5,
+    }
 
 
 def test_errors_name_the_line(tmp_path):
@@ -175,8 +217,12 @@ def test_slices_of_a_part_are_refused(models, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cook_file_is_not_converted(tmp_path):
-    """`convert` says that a file is no configuration of mergekit."""
+def test_what_is_not_converted(tmp_path):
+    """`convert` says that a file is missing, is no configuration of mergekit, or holds several."""
+    missing = CliRunner().invoke(main, ["convert", str(tmp_path / "none.yml")])
+    assert "No such file" in missing.output
+    several = CliRunner().invoke(main, ["convert", str(FOLDER / "stages.yml")])
+    assert "holds several configurations" in several.output
     (tmp_path / "cook.yaml").write_text("ingredients: [a]\n")
     done = CliRunner().invoke(main, ["convert", str(tmp_path / "cook.yaml")])
     assert done.exit_code == 2
@@ -192,6 +238,8 @@ def test_a_cook_file_is_not_converted(tmp_path):
         ("ab", {"method": "ties", "base_model": "base"}),
         ("abc", {"method": "model_stock", "base_model": "base"}),
         ("ab", {"weights": [1, 2], "dtype": "bfloat16"}),
+        ("abc", {"method": "slerp", "weights": [1, 1, 0]}),
+        ("ab", {"method": "nuslerp", "base_model": "base"}),
     ],
 )
 def test_a_soup_says_how_mergekit_makes_it(models, tmp_path, monkeypatch, names, options):
@@ -215,6 +263,8 @@ def test_a_soup_says_how_mergekit_makes_it(models, tmp_path, monkeypatch, names,
         {"method": "iso_c", "base_model": "base"},
         {"method": "ties", "base_model": "base", "election": "unweighted"},
         {"method": "nuslerp", "per": "row"},
+        {"method": "karcher", "weights": [1, 2]},
+        {"method": "dare_ties", "base_model": "base", "density": 0.5},
     ],
 )
 def test_what_mergekit_cannot_make_has_no_file(models, tmp_path, monkeypatch, options):

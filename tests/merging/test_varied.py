@@ -143,6 +143,42 @@ def test_weights_by_pattern_for_each_ingredient(three):
         assert share == pytest.approx(expected, abs=1e-3), name
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"m1": [], "m2": 1}, r"weights: a value is a number, or a list of numbers along the depth, not \[\]"),
+        ({"m1": ["x", "y"], "m2": 1}, "weights: a value is a number"),
+        ({"m1": {"": float("nan")}, "m2": 1}, "weights: a value is a number"),
+        ({"rX": {"classifier": 1, "": 1}, "m2": 1}, 'weights: there is no ingredient "rX".*m1, m2'),
+    ],
+)
+def test_wrong_weights_by_ingredient_are_refused(three, weights, message):
+    """Values that are no numbers, and names of no ingredient, raise a RecipeError that shows them."""
+    with pytest.raises(RecipeError, match=message):
+        hf_soup.merge(three[1:], weights=weights)
+
+
+def test_exceptions_within_a_module_are_single_rows(three):
+    """The recipe has one row for each module, and one for each tensor that differs within it."""
+    soup = hf_soup.merge(three[1:], weights={"m1": {"*query*": 3, "": 1}, "m2": 1})
+    rows = soup.recipe.weights
+    assert rows["encoder.layer.0"] == (1.0, 1.0)
+    assert sorted(set(rows.values())) == [(1.0, 1.0), (3.0, 1.0)]
+    assert sum(row == (3.0, 1.0) for row in rows.values()) == 4  # weight and bias in two layers
+
+
+def test_a_search_over_densities_by_ingredient(three):
+    """Parameters by ingredient may be given for a search, whose mixtures have some of the ingredients; a recipe with
+    them is cooked without one of them.
+    """
+    data = testing.tiny_texts(20)
+    density = {"m1": 0.5, "m2": 0.3}
+    options = {"method": "ties", "base_model": three[0], "density": density}
+    assert hf_soup.merge(three[1:], strategy="greedy", evaluator=data, **options).selection.score is not None
+    soup = hf_soup.merge(three[1:], **options)
+    assert hf_soup.cook(soup.recipe, drop=["m2"]).soup.recipe.params == {"density": {"m1": 0.5}}
+
+
 def test_a_density_for_each_ingredient(three):
     """A parameter may be given for each ingredient by name; ingredients of weight 0 take no part."""
     options = {"method": "ties", "base_model": three[0]}

@@ -284,10 +284,13 @@ def test_rescaling_keeps_the_sum_of_magnitudes():
         ("dare_ties", {"density": 1.5, "rng": None}, "density is between 0 and 1, not 1.5"),
         ("breadcrumbs", {"gamma": -0.1}, "gamma is between 0 and 1"),
         ("della", {"density": 0.1, "epsilon": 0.2, "rng": None}, "density - epsilon is between 0 and 1"),
+        ("della", {"rng": None, "weights": [1, -0.9, 0.5]}, "none may be negative"),
+        ("breadcrumbs_ties", {"normalize": True, "weights": [1, -0.9, 0.5]}, "none may be negative"),
         ("sce", {"select_topk": 2}, "select_topk is between 0 and 1"),
     ],
 )
 def test_values_out_of_range_are_refused(name, params, message):
     """A parameter out of its range raises a RecipeError that names it."""
+    weights = params.pop("weights", W)
     with pytest.raises(RecipeError, match=message):
-        call(name, MODELS, W, base=BASE, **params)
+        call(name, MODELS, weights, base=BASE, **params)

@@ -995,6 +995,23 @@ def test_auto_averages_the_last_snapshots_of_each_run():
         assert {name: weights[name] / sum(weights.values()) for name in shares} == pytest.approx(shares)
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        [Ingredient(f"model-{number}", "memory") for number in range(3)],
+        [
+            Ingredient("one", "me/model", "a" * 40),
+            Ingredient("two", "me/model", "b" * 40),
+            Ingredient("other", "me/o"),
+        ],
+    ],
+)
+def test_auto_averages_models_of_one_source(items):
+    """Models in memory, and several revisions of a repository, are models of their own and no snapshots."""
+    trials = WithPredictions(lambda mixture: 0.5, {item.name: np.zeros(40) for item in items}, half_width=0.1)
+    assert len(choose("auto", trials, items=items).mixture.names) == 3
+
+
 def test_auto_costs_at_most_three_times_greedy():
     """For any number of ingredients, the requested scores of different mixtures are at most three times greedy's."""
     for count in (2, 3, 5):

@@ -72,8 +72,8 @@ def test_refinement_goes_on_with_the_folds(base, tmp_path):
     """Further runs of the best settings take the next folds, and all runs of these settings are found."""
     space = [{"seed": 0, "learning_rate": 3e-2}, {"seed": 0, "learning_rate": 1e-7}]
     refined = sweep(base, tmp_path, None, space=space, training_args={"epochs": 4, "batch_size": 16}, refine=2)
-    assert [run.params["fold"] for run in refined] == [0, 1, 2, 0]
     best = refined.best_settings()
+    assert sorted(run.params["fold"] for run in best) == [0, 1, 2]
     assert len(best) == 3
     assert len({run.params["learning_rate"] for run in best}) == 1
     assert len(hf_soup.merge(best).recipe.names) == 3
@@ -94,6 +94,7 @@ def test_no_choice_by_examples_that_were_trained_on(runs):
         ({"folds": 1}, "2 or more, not 1"),
         ({"folds": True}, "2 or more, not True"),
         ({"folds": 90}, "folds=90: there are only 48 examples"),
+        ({"refine": {"runs": 2, "learning_rate": 1.5}}, "gives every further run settings of its own"),
         ({"head": "probe"}, 'head="probe" would train the shared head on all folds'),
         ({"space": {"fold": [0, 1]}, "folds": None}, "pass folds to the sweep"),
         ({"training_args": {"folds": 3}, "folds": None}, "pass folds to the sweep"),
@@ -134,6 +135,19 @@ def test_a_cook_file_averages_the_best_settings(base, tmp_path):
     assert load_cook_file(tmp_path / "cook.yaml").merge.strategy is None
 
 
-def test_folds_follow_the_number_of_runs():
-    """Without earlier runs, run i has the fold `i % folds`."""
-    assert [own["fold"] for own in with_folds([{"seed": seed} for seed in range(5)], 3)] == [0, 1, 2, 0, 1]
+def test_the_runs_of_one_setting_leave_out_one_fold_after_the_other():
+    """In a grid every setting has runs of all folds, whatever the order of its names, and begins with another fold."""
+    runs = [{"seed": seed, "learning_rate": rate} for seed in range(3) for rate in (1, 2, 3)]
+    folds = {}
+    for own in with_folds(runs, 3, shared={}):
+        folds.setdefault(own["learning_rate"], []).append(own["fold"])
+    assert folds == {1: [0, 1, 2], 2: [1, 2, 0], 3: [2, 0, 1]}
+
+
+def test_a_setting_that_moves_to_the_space_keeps_its_folds():
+    """Runs are compared with the shared settings, so that a setting may move between the two."""
+    existing = [{"seed": 0, "epochs": 2, "folds": 3, "fold": 2}]
+    (own,) = with_folds([{"seed": 0, "epochs": 2}], 3, shared={}, existing=existing)
+    assert own["fold"] == 2
+    (own,) = with_folds([{"seed": 0}], 3, shared={"epochs": 2}, existing=existing)
+    assert own["fold"] == 2

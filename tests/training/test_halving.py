@@ -110,6 +110,9 @@ def test_stopped_runs_are_left_out_and_not_repeated(tmp_path):
     assert len(sweep(base, tmp_path / "runs")) == 3
     assert [path.stat().st_mtime_ns for path in records] == before
     assert len(hf_soup.merge(runs).recipe.names) == 3
+    every_folder = sorted((tmp_path / "runs").glob("run-*"))
+    assert len(every_folder) == 5
+    assert hf_soup.merge(every_folder).recipe.names == hf_soup.merge(runs).recipe.names
 
 
 def test_halving_is_true_or_false():

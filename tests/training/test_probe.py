@@ -26,6 +26,12 @@ MODELS = {  # name -> (config, task)
     "bart": (transformers.BartConfig(**BART, num_labels=3), "SequenceClassification"),
     "bert-tokens": (transformers.BertConfig(**TEXT), "TokenClassification"),
     "vit": (transformers.ViTConfig(**VIT, image_size=8, patch_size=4, num_labels=3), "ImageClassification"),
+    "mobilenet": (  # whose head drops elements in place
+        transformers.MobileNetV2Config(
+            image_size=32, depth_multiplier=0.25, num_labels=3, classifier_dropout_prob=0.0
+        ),
+        "ImageClassification",
+    ),
     "resnet": (transformers.ResNetConfig(**RESNET, num_labels=3), "ImageClassification"),
 }
 

@@ -69,6 +69,12 @@ def test_a_repeated_call_trains_nothing(base, refined):
     assert [path.stat().st_mtime_ns for path in records] == before
 
 
+def test_seeds_of_stopped_runs_are_taken(refined):
+    """Further runs do not have the seeds of runs that were stopped or failed, which are there already."""
+    further = settings_around_best(refined[:4], {}, read_refinement(2), seeds=[1, 2])
+    assert [own["seed"] for own in further] == [3, 4]
+
+
 def test_learning_rates_and_examples_vary(refined):
     """A mapping draws learning rates within a factor of the best one, and a fraction of the examples for each run."""
     refinement = read_refinement({"runs": 20, "learning_rate": 2, "bagging_fraction": 0.5})
