@@ -94,9 +94,10 @@ def sweep(arguments: SweepArguments) -> Sweep:
             `"halving": True` the runs of the space are stopped after a quarter and after half of their training if
             they are in the lower half of the runs that have come as far (successive halving).
         folds (`int`, *optional*):
-            Number of folds of the training and validation examples together: run i is trained on all but fold
-            `i % folds` and scored on that one. The soup of several folds has seen all data, and no data is left to
-            choose by: merge the runs of the best settings, `merge(sweep.best_settings())`.
+            Number of folds of the training and validation examples together: each run is trained on all but one fold
+            and scored on that one, and the runs of one setting leave out one fold after the other. The soup of several
+            folds has seen all data, and no data is left to choose by: merge the runs of the best settings,
+            `merge(sweep.best_settings())`.
         seed (`int`, *optional*, defaults to 0):
             Random seed for drawing settings and for holding out a validation split.
         head (`str`, *optional*, defaults to `"auto"`):
