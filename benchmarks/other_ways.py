@@ -25,7 +25,6 @@ from gain import REFERENCE, SETS, TEXT_ARGS, TEXTS, best_rate, load, read, score
 
 import hf_soup
 from hf_soup.display.tables import align
-from hf_soup.training.refinement import best_settings
 
 
 SCHEDULES = ("linear", "constant_with_warmup")
@@ -88,19 +87,19 @@ def compare_folds(base: str, examples: dict[str, Any], folder: Path, name: str) 
         metric=SETS[name].metric,
         training_args=shared,
     )
-    best = best_settings(list(folds))
+    runs = folds.best_settings()
+    settings = {name: value for name, value in runs[0].params.items() if name not in ("seed", "fold")}
     everything = datasets.concatenate_datasets([examples["train"], examples["validation"]])
     single = hf_soup.sweep(
         base,
         everything,
         validation=examples["validation"],  # scored on it, but not chosen by it
-        space=[{**best, "seed": 0}],
+        space=[{**settings, "seed": 0}],
         keep="last",
         output_dir=folder / "everything",
         metric=SETS[name].metric,
         training_args=shared,
     )
-    runs = folds.best_settings()
     of_runs = [test_score(hf_soup.merge([run]), examples["test"], name) for run in runs]
     return [
         ["folds", f"mean of {len(runs)} runs of the best settings", f"{fmean(of_runs):.1f}", ""],

@@ -79,7 +79,7 @@ def with_folds(
     numbers: dict[str, int] = {}  # of runs of each setting, in the order in which they were added
 
     def next_fold(settings: Mapping[str, Any]) -> int:
-        key = json.dumps(without_seed(settings), sort_keys=True)
+        key = kind_of(settings)
         numbers[key] = numbers.get(key, len(numbers)) + 1  # the first run of a setting begins with the next fold
         return (numbers[key] - 1) % folds
 
@@ -104,6 +104,11 @@ def without_fold(settings: Mapping[str, Any]) -> dict[str, Any]:
 def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that runs of one kind share: all but the seed and the fold."""
     return {name: value for name, value in without_fold(settings).items() if name != "seed"}
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """A text that is the same for runs that differ in seed and fold alone."""
+    return json.dumps(without_seed(settings), sort_keys=True, default=str)
 
 
 def pooled(data: TrainingData) -> TrainingData:

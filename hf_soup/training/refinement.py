@@ -5,13 +5,12 @@ Ingredients of like quality average better than those of a grid, half of which a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError, TrainingError, did_you_mean
-from .folds import without_seed
+from .folds import kind_of, without_seed
 from .records import Run
 
 
@@ -137,9 +136,8 @@ def best_settings(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         if run.score is None:
             continue
-        own = without_seed(run.params)
-        key = json.dumps(own, sort_keys=True, default=str)
-        settings.setdefault(key, own)
+        key = kind_of(run.params)
+        settings.setdefault(key, without_seed(run.params))
         scores.setdefault(key, []).append(run.score.rank_key)
         losses.setdefault(key, []).append(float(run.state["metrics"].get("eval_loss", 0.0)))
     if not scores:

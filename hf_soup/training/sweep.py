@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..publishing.bases import START
 from ..types import Score
 from ..untrusted import as_error, read_json
 from .edges import edge_notes
-from .folds import without_seed
+from .folds import kind_of
 from .manifest import SHARED, read_manifest
 from .records import FailedRun, Run, load_failure, load_runs
 from .refinement import best_settings
@@ -78,7 +79,10 @@ class Sweep(Result, Sequence[Run]):
         return best.run
 
     def best_settings(self) -> Sweep:
-        """The runs of the settings with the best mean score over seeds and folds: ingredients of like quality.
+        """The runs of the best settings, whatever their seeds and folds: ingredients of like quality.
+
+        Of the settings with the most runs, which are those that `refine` has added runs of, those with the best mean
+        score are the best. The few runs of other settings may be good by chance.
 
         Returns:
             [`Sweep`]: with `keep="all"`, the intermediate checkpoints of these runs as well.
@@ -86,8 +90,11 @@ class Sweep(Result, Sequence[Run]):
         Raises:
             [`TrainingError`]: if no run has a score.
         """
-        best = best_settings([run for run in self.runs if not run.is_intermediate])
-        return replace(self, runs=tuple(run for run in self.runs if without_seed(run.params) == best))
+        complete = [run for run in self.runs if not run.is_intermediate]
+        counts = Counter(kind_of(run.params) for run in complete)
+        most = max(counts.values(), default=0)
+        best = kind_of(best_settings([run for run in complete if counts[kind_of(run.params)] == most]))
+        return replace(self, runs=tuple(run for run in self.runs if kind_of(run.params) == best))
 
     def table(self) -> str:
         """A row for each run with its settings and score, best first; then the failed runs and the shared settings."""

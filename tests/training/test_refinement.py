@@ -1,6 +1,7 @@
 """`refine` trains further runs around the best settings of a sweep."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,16 @@ def test_a_repeated_call_trains_nothing(base, refined):
     again = sweep(base, refined[0].folder.parent, refine=2)
     assert [run.name for run in again] == [run.name for run in refined]
     assert [path.stat().st_mtime_ns for path in records] == before
+
+
+def test_the_best_settings_are_those_that_were_refined(refined):
+    """A single run that is good by chance does not make its settings the best: those with the most runs count."""
+    lucky = Run({"learning_rate": 9.0}, 0, refined[0].folder, {**refined[0].state, "score": None})
+    score = {**refined[0].state["score"], "value": 1.0}
+    lucky = replace(lucky, state={**lucky.state, "score": score})
+    best = replace(refined, runs=(*refined.runs, lucky)).best_settings()
+    assert len(best) == 4
+    assert {run.params["learning_rate"] for run in best} == {refined[-1].params["learning_rate"]}
 
 
 def test_seeds_of_stopped_runs_are_taken(refined):
