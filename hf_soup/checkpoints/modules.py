@@ -254,19 +254,13 @@ def depths_of(names: Iterable[str]) -> dict[str, float]:
     """
     names = list(names)
     prefix = own_prefix(names)
-    groups = {name: group(name, prefix) for name in names}
-    stacks: dict[str, set[str]] = {}
-    for module in groups.values():
-        stack = _stack_of(module)
-        if stack is not None:
-            stacks.setdefault(stack, set()).add(module)
-    ordered = {stack: sorted(modules, key=_by_numbers) for stack, modules in stacks.items()}
+    stacks = _layers_by_stack(names, prefix)
     depths = {}
-    for name, module in groups.items():
+    for name in names:
+        module = group(name, prefix)
         stack = _stack_of(module)
         if stack is not None:
-            layers = ordered[stack]
-            depths[name] = layers.index(module) / max(len(layers) - 1, 1)
+            depths[name] = stacks[stack].index(module) / max(len(stacks[stack]) - 1, 1)
         else:
             depths[name] = 0.0 if any(_is_embedding(component) for component in name.split(".")) else 1.0
     return depths
@@ -295,14 +289,18 @@ def count_layers(names: Iterable[str]) -> int:
             Tensor names on disk.
     """
     names = list(names)
-    prefix = own_prefix(names)
+    return max(map(len, _layers_by_stack(names, own_prefix(names)).values()), default=0)
+
+
+def _layers_by_stack(names: Sequence[str], prefix: str) -> dict[str, list[str]]:
+    """Name of each stack of layers, such as `encoder.layer` -> its layers from the bottom up."""
     stacks: dict[str, set[str]] = {}
     for name in names:
         module = group(name, prefix)
         stack = _stack_of(module)
         if stack is not None:
             stacks.setdefault(stack, set()).add(module)
-    return max(map(len, stacks.values()), default=0)
+    return {stack: sorted(modules, key=_by_numbers) for stack, modules in stacks.items()}
 
 
 def _stack_of(module: str) -> str | None:
