@@ -36,7 +36,6 @@ import hf_soup
 from hf_soup.display.figure import COLORS, WIDTH, in_style, new_figure
 from hf_soup.display.tables import align
 from hf_soup.metrics.statistics import interval
-from hf_soup.training.refinement import settings_beyond_edge
 
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 SEEDS = (0, 1)  # of the grid
-REFINED = (1, 2, 3, 4)  # further seeds of the best learning rate; of the other rates refinement has the first only
-BUDGET = 8  # runs
-BEYOND = 2  # at most so many of them beyond the edge of the learning rates
+REFINED = (1, 2, 3, 4)  # seeds of the best learning rate; of the other rates refinement has the first seed only
 TEXTS = {"learning_rate": [5e-5, 1e-4, 2e-4, 4e-4]}
 IMAGES = {"learning_rate": [3e-3, 1e-2, 3e-2, 6e-2]}
 TEXT_ARGS = {"epochs": 3, "batch_size": 16, "warmup": 0.1}
@@ -122,16 +119,9 @@ def train(name: str, data: Path, folder: Path, base: str, draw: int) -> None:
         "callbacks": callbacks,
     }
     sweep = hf_soup.sweep(base, examples["train"], space=settings, **options)
-    for _ in range(BEYOND):  # as a refined sweep does, which has the first seed only
-        beyond = settings_beyond_edge(of_first_seed(sweep))
-        if beyond is None:
-            break
-        settings.append(beyond)
-        sweep = hf_soup.sweep(base, examples["train"], space=settings, **options)
     rate = best_rate(sweep)
-    more = [{"learning_rate": rate, "seed": seed} for seed in seeds_of_best(sweep)]
-    settings += [own for own in more if own not in settings]
-    hf_soup.sweep(base, examples["train"], space=settings, **options)
+    more = [{"learning_rate": rate, "seed": seed} for seed in REFINED if seed not in SEEDS]
+    hf_soup.sweep(base, examples["train"], space=[*settings, *more], **options)
 
 
 def load(name: str, data: Path, draw: int) -> dict[str, datasets.Dataset]:
@@ -143,19 +133,10 @@ def load(name: str, data: Path, draw: int) -> dict[str, datasets.Dataset]:
     return {**examples, "train": examples["train"].shuffle(seed=draw).select(range(rows))}
 
 
-def of_first_seed(sweep: hf_soup.Sweep) -> list[hf_soup.Run]:
-    """The run of each learning rate that a refined sweep has before it adds seeds."""
-    return [run for run in sweep if run.params["seed"] == SEEDS[0] and run.name == run_of(run)]
-
-
 def best_rate(sweep: hf_soup.Sweep) -> float:
     """The learning rate whose first run is the best on validation."""
-    return float(max(of_first_seed(sweep), key=lambda run: run.score.rank_key).params["learning_rate"])
-
-
-def seeds_of_best(sweep: hf_soup.Sweep) -> tuple[int, ...]:
-    """The further seeds of the best learning rate in a refined sweep, so that it has eight runs."""
-    return REFINED[: BUDGET - len(of_first_seed(sweep))]
+    first = [run for run in sweep if run.params["seed"] == SEEDS[0] and run.name == run_of(run)]
+    return float(max(first, key=lambda run: run.score.rank_key).params["learning_rate"])
 
 
 def small_images(model: str, folder: Path) -> str:
@@ -196,22 +177,20 @@ class Runs:
     @property
     def grid(self) -> list[hf_soup.Run]:
         """The last checkpoints of the runs on the grid."""
-        rates = [*TEXTS["learning_rate"], *IMAGES["learning_rate"]]
-        return [run for run in self.last if run.params["seed"] in SEEDS and run.params["learning_rate"] in rates]
+        return [run for run in self.last if run.params["seed"] in SEEDS]
 
     @property
     def refined(self) -> list[hf_soup.Run]:
         """The last checkpoints of the runs of a refined sweep: one for each rate, and more seeds of the best."""
-        rate, seeds = best_rate(self.sweep), seeds_of_best(self.sweep)
-        first = of_first_seed(self.sweep)
-        best = [run for run in self.last if run.params["learning_rate"] == rate and run.params["seed"] in seeds]
-        return [*first, *best]
+        rate = best_rate(self.sweep)
+        first = [run for run in self.last if run.params["seed"] == SEEDS[0]]
+        return first + [run for run in self.last if run.params["learning_rate"] == rate and run not in first]
 
     @property
     def seeds(self) -> list[hf_soup.Run]:
-        """The last checkpoints of the runs of the best learning rate of a refined sweep."""
+        """The last checkpoints of all runs of the best learning rate."""
         rate = best_rate(self.sweep)
-        return [run for run in self.refined if run.params["learning_rate"] == rate]
+        return [run for run in self.last if run.params["learning_rate"] == rate]
 
     @property
     def last(self) -> list[hf_soup.Run]:

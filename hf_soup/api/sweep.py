@@ -11,10 +11,10 @@ from ..checkpoints.targets import refuse_folder
 from ..data.splits import VALIDATION, Source, TrainingData, load_training_data
 from ..options import SweepOptions, called_with, check_choices
 from ..parallel import check_executor, gpus
-from ..training.folds import kind_of, with_folds, without_fold
+from ..training.folds import with_folds
 from ..training.planning import SweepPlan, add_runs, plan_sweep
 from ..training.publish import publisher_for
-from ..training.refinement import Refinement, read_refinement, settings_around_best, settings_beyond_edge
+from ..training.refinement import read_refinement, settings_around_best
 from ..training.running import run_plan
 from ..training.sweep import Sweep
 
@@ -88,8 +88,7 @@ def sweep(arguments: SweepArguments) -> Sweep:
             Number of settings drawn from the space; by default the whole grid is used.
         refine (`int` or `Mapping`, *optional*):
             Number of further runs around the best settings: after the runs of the space, the settings with the best
-            mean score are trained with new seeds, because ingredients of like quality average better. If the best
-            learning rate is the highest or lowest of three or more, up to half of these runs step beyond it first. A
+            mean score are trained with so many new seeds, because ingredients of like quality average better. A
             mapping (`{"runs": 4, "learning_rate": 1.5, "bagging_fraction": 0.9}`) also varies the learning rate by up
             to this factor in both directions, and trains each further run on a random part of the examples. With
             `"halving": True` the runs of the space are stopped after a quarter and after half of their training if
@@ -237,40 +236,11 @@ def train(plan: SweepPlan) -> Sweep:
     refinement = read_refinement(options.refine_or_default)
     if refinement is None:
         return sweep
-    left = refinement.runs
-    while left:
-        # at least half of the runs are around the best settings
-        may_step = left > refinement.runs - refinement.runs // 2
-        further = _further_runs(plan, sweep, refinement._replace(runs=left), may_step=may_step)
-        plan = add_runs(plan, further)
-        sweep = run_plan(plan, publisher=publisher)
-        left -= len(further)
-    return sweep
-
-
-def _further_runs(plan: SweepPlan, sweep: Sweep, refinement: Refinement, *, may_step: bool) -> list[dict[str, Any]]:
-    """The settings of the next runs of a refinement: one beyond the edge of the learning rates, or all around the best
-    settings.
-
-    Args:
-        plan ([`SweepPlan`]):
-            Plan of the runs so far.
-        sweep ([`Sweep`]):
-            These runs.
-        refinement ([`Refinement`]):
-            The refinement, with the number of runs that are left.
-        may_step (`bool`):
-            Whether a run beyond the edge may be tried.
-    """
-    options, shared = plan.options, plan.context.training_args
     complete = [run for run in sweep if not run.is_intermediate]
-    beyond = settings_beyond_edge(complete) if may_step else None
-    if beyond is not None and kind_of(beyond) not in map(kind_of, plan.runs.values()):  # such as one that diverged
-        further = [beyond]
-    else:
-        seeds = [own["seed"] for own in plan.runs.values() if "seed" in own]  # those of stopped and failed runs too
-        further = settings_around_best(complete, shared, refinement, seed=options.seed, seeds=seeds)
+    shared = context.training_args
+    seeds = [own["seed"] for own in plan.runs.values() if "seed" in own]  # those of stopped and failed runs too
+    further = settings_around_best(complete, shared, refinement, seed=options.seed, seeds=seeds)
     if options.folds is not None:
         existing = [{**shared, **own} for own in plan.runs.values()]
-        further = with_folds([without_fold(own) for own in further], options.folds, shared=shared, existing=existing)
-    return further
+        further = with_folds(further, options.folds, shared=shared, existing=existing)
+    return run_plan(add_runs(plan, further), publisher=publisher)

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError, TrainingError, did_you_mean
-from .edges import FEWEST
 from .folds import kind_of, without_seed
 from .records import Run
 
@@ -119,33 +118,6 @@ def settings_around_best(
             further.append(own)
         next_seed += 1
     return further
-
-
-def settings_beyond_edge(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The settings of a run beyond the highest or lowest learning rate, if the best runs have it; otherwise `None`.
-
-    The step is that from the next learning rate. One of several rates with the same score is not the best.
-
-    Args:
-        runs (`Sequence[Run]`):
-            Complete runs, without intermediate checkpoints.
-    """
-    best = best_settings(runs)
-    if "learning_rate" not in best:
-        return None
-    scores: dict[float, list[float]] = {}
-    for run in runs:
-        is_alike = kind_of({**run.params, "learning_rate": 0}) == kind_of({**best, "learning_rate": 0})
-        if is_alike and run.score is not None:
-            scores.setdefault(float(run.params["learning_rate"]), []).append(run.score.rank_key)
-    rates = sorted(scores)
-    rate = float(best["learning_rate"])
-    others = [fmean(scores[other]) for other in rates if other != rate]
-    if len(rates) < FEWEST or rate not in (rates[0], rates[-1]) or fmean(scores[rate]) <= max(others):
-        return None
-    neighbour = rates[1] if rate == rates[0] else rates[-2]
-    first = next(run for run in runs if kind_of(run.params) == kind_of(best))
-    return {**first.params, "learning_rate": float(f"{rate * rate / neighbour:.3g}")}
 
 
 def best_settings(runs: Sequence[Run]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hf_soup.cli import main
 from hf_soup.errors import RecipeError
 from hf_soup.formats.cook_file import load_cook_file
 from hf_soup.training.records import Run
-from hf_soup.training.refinement import read_refinement, settings_around_best, settings_beyond_edge
+from hf_soup.training.refinement import read_refinement, settings_around_best
 
 
 DATA = testing.tiny_texts(48), testing.tiny_texts(24, seed=1)
@@ -78,47 +78,6 @@ def test_the_best_settings_are_those_that_were_refined(refined):
     best = replace(refined, runs=(*refined.runs, lucky)).best_settings()
     assert len(best) == 4
     assert {run.params["learning_rate"] for run in best} == {refined[-1].params["learning_rate"]}
-
-
-def with_rates(refined, scores):
-    """Runs with these learning rates and scores."""
-    runs = []
-    for number, (rate, score) in enumerate(scores):
-        state = {**refined[0].state, "score": {**refined[0].state["score"], "value": score}}
-        runs.append(Run({"learning_rate": rate, "seed": number}, number, refined[0].folder, state))
-    return runs
-
-
-@pytest.mark.parametrize(
-    ("scores", "beyond"),
-    [
-        ([(1e-3, 0.5), (2e-3, 0.6), (4e-3, 0.7)], 8e-3),  # still rising
-        ([(4e-3, 0.7), (1e-3, 0.5), (2e-3, 0.6)], 8e-3),  # in any order
-        ([(1e-3, 0.7), (2e-3, 0.6), (4e-3, 0.5)], 5e-4),
-        ([(1e-3, 0.5), (2e-3, 0.7), (4e-3, 0.6)], None),  # in the middle
-        ([(1e-3, 0.5), (2e-3, 0.7), (4e-3, 0.7)], None),  # as good as the next one
-        ([(1e-3, 0.5), (4e-3, 0.7)], None),  # two rates have no edge
-        ([(1e-3, 0.5), (2e-3, 0.6), (4e-3, 0.9), (4e-3, 0.1)], None),  # the mean over seeds counts
-    ],
-)
-def test_the_edge_of_the_learning_rates(refined, scores, beyond):
-    """A run beyond the edge is proposed if the highest or lowest of three rates or more is the best alone."""
-    settings = settings_beyond_edge(with_rates(refined, scores))
-    assert (settings and settings["learning_rate"]) == beyond
-
-
-def test_refinement_steps_beyond_the_edge(base, tmp_path):
-    """While the best learning rate is the highest, up to half of the further runs step beyond it; a repeated call
-    finds all of them.
-    """
-    options = {"space": {"learning_rate": [1e-9, 1e-6, 1e-3], "seed": [0]}, "metric": "loss", "refine": 3}
-    runs = sweep(base, tmp_path, **options)
-    assert [run.params["learning_rate"] for run in [*runs, *runs.failed]].count(1.0) == 1
-    assert len(runs) + len(runs.failed) == 6
-    assert [run.params["learning_rate"] for run in runs].count(1e-3) == 3
-    before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("run-*/run.json"))]
-    assert len(sweep(base, tmp_path, **options)) == len(runs)
-    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("run-*/run.json"))] == before
 
 
 def test_seeds_of_stopped_runs_are_taken(refined):
