@@ -18,6 +18,11 @@ from .points import SURE
 # docs/advice.md explains the thresholds: each is a handful of examples on a validation set of a few hundred.
 CEILING = 0.01  # share of examples on which the best model is wrong
 OUTLIER = 0.05  # the difference from the best score above which a model is likely to lower that of the soup
+# from docs/strategies.md: over eight data sets, with the same budget of eight runs
+MEASURED = (
+    "over eight data sets, greedy soups were 0.5 points above the best single run on average, and visibly below it on "
+    "none; uniform soups of a grid were 5.5 points below it."
+)
 ALIKE = 0.02  # share of examples on which models disagree, below which neither an ensemble nor a soup can gain
 
 
@@ -214,6 +219,7 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
             advice="The uniform soup is as good as the best model here, or better.",
             evidence=numbers,
             confidence="medium",
+            general=MEASURED,
         )
     loss_is_visible = -gains.soup >= gains.visible
     return Piece(
@@ -222,6 +228,7 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
         evidence=numbers,
         confidence="medium" if loss_is_visible else "low",
         command=commands.greedy,
+        general=MEASURED,
     )
 
 
