@@ -298,7 +298,8 @@ def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
 @click.option(
     "-o", "--output", default="soup", show_default=True, help="Folder of the results, as the cook file names it."
 )
-def convert_command(file: str, output: str) -> None:
+@output_options
+def convert_command(file: str, output: str, form: str) -> None:
     """Print the cook file that does the same as FILE, a configuration of mergekit.
 
     \b
@@ -318,7 +319,8 @@ def convert_command(file: str, output: str) -> None:
             f"{file} holds several configurations, and a cook file is one: run `hf-soup cook {file}`."
         )
     (content,) = as_cook_files(documents, file, output)
-    click.echo(yaml.dump(content, Dumper=dumper(), sort_keys=False, default_flow_style=None, width=100).rstrip())
+    text = yaml.dump(content, Dumper=dumper(), sort_keys=False, default_flow_style=None, width=100).rstrip()
+    show(form, text, content, text)
 
 
 @click.command("recipes")

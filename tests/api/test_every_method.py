@@ -55,8 +55,10 @@ def test_a_recipe_of_every_method_gives_the_same_bits(models, tmp_path, method):
     assert is_the_same(hf_soup.cook(tmp_path / "soup").soup, soup)
 
 
-@pytest.mark.parametrize("method", plugins.names("method"))
-def test_every_method_is_searched_greedily(models, method):
+@pytest.mark.parametrize(
+    "method", ["median", "ties", "dare_ties", "model_stock", "multislerp", "slerp", "passthrough"]
+)
+def test_methods_are_searched_greedily(models, method):
     """A greedy search makes its soup by the method; a method of few ingredients says so before anything is scored."""
     options = options_for(method, models)
     if plugins.method_traits(plugins.load_function("method", method)).ingredients is not None:

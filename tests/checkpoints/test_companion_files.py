@@ -99,6 +99,7 @@ def test_everything_else_goes_along(tmp_path, text_runs, crowded_source):
         "config.json",
         "model.safetensors",
         "README.md",
+        "mergekit_config.yml",
         "soup_recipe.yaml",
         "tokenizer.json",
         "tokenizer_config.json",

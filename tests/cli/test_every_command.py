@@ -26,6 +26,7 @@ def place(tmp_path_factory, text_runs):
     settings = {"space": [{"seed": 0}], "training_args": {"max_steps": 1}, "output_dir": folder / "sweep"}
     hf_soup.sweep(text_runs[0], str(folder / "data"), **settings)
     (folder / "cook.yaml").write_text(f"ingredients: [{text_runs[0]}, {text_runs[1]}]\nmerge: {{}}\n")
+    (folder / "merge.yml").write_text("merge_method: linear\nmodels: [{model: a}, {model: b}]\n")
     return folder
 
 
@@ -43,6 +44,7 @@ CALLS = {
     "verify": ("HERE/soup",),
     "lineage": ("HERE/soup",),
     "cook": ("HERE/cook.yaml", "-o", "OUT"),
+    "convert": ("HERE/merge.yml",),
     "plan": ("HERE/soup",),
     "recipes": (),
     "strategies": (),
