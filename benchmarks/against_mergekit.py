@@ -90,7 +90,7 @@ def mergekit_config(name: str, models: list[str], base: str) -> dict[str, Any]:
     case = CASES[name]
     settings: dict[str, Any] = {"merge_method": name, "dtype": "float32", "models": [], "parameters": {}}
     of_model = name not in ("ram", "ramplus_tl")
-    for model, weight in zip(models, WEIGHTS, strict=False):
+    for model, weight in zip(models, WEIGHTS[: len(models)], strict=True):
         own = {key: value for key, value in case.theirs.items() if of_model and key in OF_MODELS}
         if case.weighted:
             own["weight"] = weight

@@ -115,7 +115,8 @@ def _failure_in(source: Any) -> FailedRun | None:
         return None
     try:
         folder = Path(source).expanduser()
-        return None if _holds_model(folder) else load_failure(folder)
+        failure = load_failure(folder)
+        return None if failure is None or _holds_model(folder) else failure
     except (OSError, RuntimeError, ValueError):  # the error is reported when the source is opened
         return None
 

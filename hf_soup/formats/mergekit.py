@@ -382,8 +382,10 @@ class _Converter:
         if name == "filter_wise":
             return {"per": "row"} if value else {}
         if name == "nuslerp_flatten":  # the other parameter says how
+            if value:
+                return {}
             row_wise = self._value("nuslerp_row_wise", self.sources[0])
-            return {} if value else {"per": "column" if row_wise else "row"}
+            return {"per": "column" if row_wise else "row"}
         if name == "nuslerp_row_wise":
             return {}
         return {RENAMED.get(name, name): value}

@@ -98,6 +98,8 @@ class Averaging:
         Raises:
             [`RecipeError`]: if a parameter by module names none, or has no value for a tensor.
         """
+        if not self.varied:
+            return dict.fromkeys(weights, self.how)
         names = list(weights)
         values = {param: self._values_of(param, names, ingredients) for param in self.varied}
         same: dict[tuple[float | tuple[float, ...], ...], How] = {}  # tensors with these values are combined together
@@ -112,7 +114,7 @@ class Averaging:
             key = tuple(own.values())
             if key not in same:
                 same[key] = self.how._replace(function=functools.partial(self.how.function, **own))
-            hows[name] = same[key] if own else self.how
+            hows[name] = same[key]
         return hows
 
     def _values_of(

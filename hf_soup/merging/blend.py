@@ -14,7 +14,7 @@ from ..checkpoints.pieces import PIECE, in_threads
 from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
-from .budget import MemoryBudget, bytes_at_once, read_size
+from .budget import MemoryBudget, bytes_at_once
 from .buffer import Buffer
 from .pieces import Piece, pieces_of
 from .plan import Plan
@@ -73,7 +73,7 @@ def blend(
     if digests:
         digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
-    memory = MemoryBudget(read_size(plan.max_memory))
+    memory = MemoryBudget(plan.max_memory)
 
     # Called once on each thread, so the buffers are not shared.
     def make_worker() -> Callable[[Piece], None]:

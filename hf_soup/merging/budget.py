@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Iterator
@@ -52,14 +53,18 @@ class MemoryBudget:
     A tensor that needs more than all of it is combined alone.
 
     Args:
-        size (`int`):
-            Number of bytes.
+        size (`int` or `str`, *optional*):
+            The number, as for [`read_size`]; the free memory is looked at when it is first needed.
     """
 
-    def __init__(self, size: int):
-        self._size = size
+    def __init__(self, size: int | str | None):
+        self._given = size
         self._used = 0
         self._changed = threading.Condition()
+
+    @functools.cached_property
+    def _size(self) -> int:
+        return read_size(self._given)
 
     @contextlib.contextmanager
     def using(self, size: int) -> Iterator[None]:
@@ -69,6 +74,9 @@ class MemoryBudget:
             size (`int`):
                 Number of bytes.
         """
+        if not size:  # combined in pieces
+            yield
+            return
         size = min(size, self._size)
         with self._changed:
             self._changed.wait_for(lambda: self._used + size <= self._size)

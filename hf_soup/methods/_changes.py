@@ -127,6 +127,19 @@ def check_fraction(method: str, name: str, value: float | Sequence[float]) -> No
         raise RecipeError(f'the method "{method}": {name} is between 0 and 1, not {value}.')
 
 
+def check_probabilities(method: str, density: float | Sequence[float], epsilon: float) -> None:
+    """Raise an error if the probabilities of [`drop_small`] are not between 0 and 1.
+
+    Raises:
+        [`RecipeError`]: naming method and parameter.
+    """
+    check_fraction(method, "density", density)
+    for own in [density] if isinstance(density, (int, float)) else density:
+        if own < 1:
+            check_fraction(method, "density - epsilon", own - epsilon)
+            check_fraction(method, "density + epsilon", own + epsilon)
+
+
 def keep_largest(change: torch.Tensor, density: float) -> torch.Tensor:
     """Keep the largest elements by magnitude, a fraction `density` of them, but at least one above 0."""
     if density == 1:

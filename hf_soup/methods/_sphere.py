@@ -50,6 +50,13 @@ def directions(vectors: torch.Tensor) -> torch.Tensor:
     return vectors / lengths(vectors).clamp(min=SMALLEST**2)
 
 
+def on_arc(first: torch.Tensor, second: torch.Tensor, angle: torch.Tensor, t: float) -> torch.Tensor:
+    """The point between two vectors with this angle: sin((1 - t) a) / sin(a) x + sin(t a) / sin(a) y."""
+    import torch
+
+    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+
+
 def is_plain(mean: torch.Tensor) -> bool:
     """Whether directions with this mean cancel, or are one direction, so that the plain mean is meant."""
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..plugins import method
-from ._changes import add_changes, check_fraction, drop_small, stack_changes
+from ._changes import add_changes, check_probabilities, drop_small, stack_changes
 
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ def della(
     Sources: Deep et al. 2024, [DELLA-Merging](https://arxiv.org/abs/2406.11617), section 3.
         Election of signs: [TIES](https://arxiv.org/abs/2306.01708).
     """
-    check_fraction("della", "density", density)
-    for own in [density] if isinstance(density, (int, float)) else density:
-        if own < 1:
-            check_fraction("della", "density - epsilon", own - epsilon)
-            check_fraction("della", "density + epsilon", own + epsilon)
+    check_probabilities("della", density, epsilon)
     changes = stack_changes(
         tensors,
         len(weights),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..plugins import method
-from ._changes import add_changes, check_fraction, drop_small, stack_changes
+from ._changes import add_changes, check_probabilities, drop_small, stack_changes
 
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ def della_linear(
 
     Source: Deep et al. 2024, [DELLA-Merging](https://arxiv.org/abs/2406.11617), section 3.
     """
-    check_fraction("della_linear", "density", density)
-    for own in [density] if isinstance(density, (int, float)) else density:
-        if own < 1:
-            check_fraction("della_linear", "density - epsilon", own - epsilon)
-            check_fraction("della_linear", "density + epsilon", own + epsilon)
+    check_probabilities("della_linear", density, epsilon)
     changes = stack_changes(
         tensors,
         len(weights),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..plugins import method
-from ._sphere import as_tensor, as_vectors, directions
+from ._sphere import as_tensor, as_vectors, directions, on_arc
 
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def nuslerp(
     first, second = vectors
     unit_first, unit_second = directions(vectors)
     cosine = (unit_first * unit_second).sum(-1, keepdim=True).clamp(-1, 1)
-    angle = torch.acos(cosine)
-    arc = (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+    arc = on_arc(first, second, torch.acos(cosine), t)
     linear = torch.lerp(first, second, t)
     merged = as_tensor(torch.where(1 - cosine**2 > PARALLEL, arc, linear), given[0], per)
     return merged if base is None else base + merged

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..plugins import method
-from ._sphere import as_vectors, directions
+from ._sphere import as_vectors, directions, on_arc
 
 
 if TYPE_CHECKING:
@@ -46,6 +46,4 @@ def slerp(tensors: Iterable[torch.Tensor], weights: Sequence[float], *, t: float
     cosine = (unit_first * unit_second).sum().clamp(-1, 1)
     if abs(cosine) > NEARLY_PARALLEL:
         return torch.lerp(first, second, t)
-    angle = torch.acos(cosine)
-    # sin((1 - t) a) / sin(a) x + sin(t a) / sin(a) y
-    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+    return on_arc(first, second, torch.acos(cosine), t)
