@@ -68,6 +68,7 @@ PAGES = {
     "Selection": "strategies.md#what-a-search-says",
     "Evaluator": "evaluation.md",
     "update_batchnorm": "evaluation.md#batchnorm",
+    "importance": "methods.md#fisher-and-regmean",
     "analyze": "analysis.md",
     "Analysis": "analysis.md",
     "advise": "advice.md",

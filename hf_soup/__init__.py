@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .api.compare import compare as compare
     from .api.cook import Cooked as Cooked
     from .api.cook import cook as cook
+    from .api.importance import importance as importance
     from .api.ingredients import load_ingredient as load_ingredient
     from .api.load import load as load
     from .api.merge import merge as merge
@@ -80,6 +81,7 @@ _HOME = {
     "Module": "checkpoints.modules",
     "Comparison": "comparison.comparison",
     "Evaluator": "evaluation.evaluator",
+    "importance": "api.importance",
     "Predictions": "metrics.predictions",
     "load_recipe": "formats.recipe_file",
     "Selection": "types",

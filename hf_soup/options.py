@@ -137,6 +137,10 @@ class MergeOptions:
     max_memory: int | str | None = option(
         None, "Memory for methods that need whole tensors, such as 8GB; by default a quarter of what is free."
     )
+    vocabulary: str | None = option(
+        None, "For tokenizers with different added tokens: union, or the ingredient whose tokens are kept."
+    )
+    chat_template: str | None = option(None, "Chat template of the soup, as Jinja; by default that of an ingredient.")
     align_labels: bool = option(False, "Permute heads whose labels are in another order, and ignore letter case.")
     take_from: str | None = option(
         None, "Name of the ingredient whose config, tokenizer and processor the soup takes.", metavar="NAME"

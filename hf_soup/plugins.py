@@ -34,6 +34,7 @@ OTHER: dict[PluginType, PluginType] = {"method": "strategy", "strategy": "method
 # recipe nor options of a command.
 PROVIDED = (
     "base",  # the base model: its tensor of this name for a method, the `Ingredient` for a strategy
+    "importance",  # only methods: the statistics of this tensor for each ingredient, as [`importance`] made them
     "out",  # only methods: memory for the result, in the accumulator's type
     "rng",  # only methods: a `torch.Generator` seeded by the recipe's seed and the tensor's name
     "seed",  # only strategies: the seed of the merge
@@ -59,11 +60,14 @@ class MethodTraits:
             The result depends on the weights themselves, such as factors of changes, and not only on their ratios.
         ingredients (`int`, *optional*):
             Largest number of ingredients that the method combines; by default any number.
+        importance (`str`, *optional*):
+            Kind of the statistics that a method gets which asks for `importance`: `"fisher"` or `"gram"`.
     """
 
     elementwise: bool = False
     absolute_weights: bool = False
     ingredients: int | None = None
+    importance: Literal["fisher", "gram"] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,14 @@ class StrategyTraits:
 
 
 def method(
-    *, elementwise: bool = False, absolute_weights: bool = False, ingredients: int | None = None
+    *,
+    elementwise: bool = False,
+    absolute_weights: bool = False,
+    ingredients: int | None = None,
+    importance: Literal["fisher", "gram"] | None = None,
 ) -> Callable[[Function], Function]:
     """Decorate a method with its traits; the arguments are those of [`MethodTraits`]."""
-    return _declare(MethodTraits(elementwise, absolute_weights, ingredients))
+    return _declare(MethodTraits(elementwise, absolute_weights, ingredients, importance))
 
 
 def strategy(
@@ -455,3 +463,8 @@ def needs_base(method: str) -> bool:
     """Whether a method requires the base model; where its parameter `base` has a default, it takes one if given."""
     parameter = inspect.signature(load_function("method", method)).parameters.get("base")
     return parameter is not None and parameter.default is parameter.empty
+
+
+def importance_kind(method: str) -> Literal["fisher", "gram"] | None:
+    """The kind of statistics of the weights that a method is given; `None` if it takes none."""
+    return method_traits(load_function("method", method)).importance

@@ -15,6 +15,7 @@ from ..checkpoints.labels import base_order_problem, is_identity
 from ..checkpoints.modules import Module, head_names, list_modules
 from ..checkpoints.settings import base_notes
 from ..checkpoints.source import open_all, open_checkpoint
+from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import listed
 from ..merging.agreement import Agreement, agree
 from ..merging.plan import alignment_problems
@@ -30,6 +31,7 @@ def check(
     deep: bool = False,
     align_labels: bool = False,
     take_from: str | None = None,
+    vocabulary: str | None = None,
 ) -> CheckReport:
     """Check whether checkpoints can be averaged, from their headers, configurations and heads.
 
@@ -47,6 +49,8 @@ def check(
             Whether heads whose labels are in another order may be permuted, as for [`merge`]; the report says which.
         take_from (`str`, *optional*):
             Name of the ingredient whose settings the soup would take, as for [`merge`].
+        vocabulary (`str`, *optional*):
+            What to do if tokenizers differ in added tokens, as for [`merge`].
 
     Returns:
         [`CheckReport`]: every problem and every note; `print` shows it as a table.
@@ -58,11 +62,13 @@ def check(
     """
     ingredients = read_ingredients(ingredients)
     checkpoints = open_all(ingredients)
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False)
+    if vocabulary is not None:
+        checkpoints, base = with_common_vocabulary(checkpoints, base, vocabulary, settings=take_from)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     report = agreement.check(checkpoints)
     if report.ok:
         report = replace(report, problems=alignment_problems(checkpoints[0], agreement.alignments))
-    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False)
     notes = list(report.notes)
     if base is not None:
         notes += _notes_of_base(base, checkpoints[0], report.labels)

@@ -32,7 +32,7 @@ from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
 from ..formats.shipped_recipes import resolve_shipped, shipped_recipes
 from ..formats.strict_yaml import build, read_yaml
 from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, keywords
-from ..plugins import chooses, is_code
+from ..plugins import chooses, importance_kind, is_code
 from ..training.pretraining import Blank, pretrain
 from ..training.sweep import Sweep
 from ..types import Recipe
@@ -298,7 +298,8 @@ def _make_soup(
             soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
             soup.comparison = comparison
             return soup, comparison
-    if any(is_statistic(spec) for spec in candidates[0].specs):  # BatchNorm is estimated again on the training data
+    # on the training data BatchNorm is estimated again, and how much each weight matters
+    if importance_kind(options.method) or any(is_statistic(spec) for spec in candidates[0].specs):
         examples = examples.with_training()
     # a sweep is passed unchanged: it knows what its runs started from, head included
     sources: Sequence[Any] = candidates
@@ -326,6 +327,7 @@ def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any]
         base_model=None if examples.plan.sweep is not None else examples.plan.base_model,
         evaluator=evaluator,
         batchnorm_data=training,
+        importance_data=training if importance_kind(options.method) else None,
         **arguments,
         **options.params,
     )

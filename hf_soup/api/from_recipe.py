@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 
 from ..checkpoints.base_model import as_ingredient, fit_base
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.importance import Importance, find_importance
 from ..checkpoints.source import try_to_open
+from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import SoupError
 from ..merging.agreement import Agreement
 from ..merging.averaging import bind_method
 from ..merging.plan import find_settings
 from ..merging.setup import set_up
-from ..plugins import asks_for, load_function
+from ..plugins import asks_for, importance_kind, load_function
 from ..types import Ingredient, Recipe
 from .soup import Soup
 
@@ -74,7 +76,9 @@ def _base_reference(recipe: Recipe) -> Ingredient | None:
     if recipe.base_inside is not None:
         # the digests of its files are in the ingredient, not in `recipe.base_model`
         return next(item for item in recipe.ingredients if item.name == recipe.base_inside)
-    return recipe.base_model if asks_for(load_function("method", recipe.method), "base") else None
+    # rows that ingredients lack come from the base model
+    is_needed = recipe.vocabulary is not None or asks_for(load_function("method", recipe.method), "base")
+    return recipe.base_model if is_needed else None
 
 
 def cook_recipe(
@@ -105,6 +109,20 @@ def cook_recipe(
     return bind_recipe(open_recipe(recipe, allow_pickle=allow_pickle), candidates=candidates, device=device)
 
 
+def _recorded_importance(recipe: Recipe, ingredients: Sequence[Checkpoint]) -> dict[str, Importance]:
+    """The statistics that a recipe's ingredients were averaged by.
+
+    Raises:
+        [`RecipeError`]: if they are not beside their ingredients any more.
+    """
+    kind = importance_kind(recipe.method)
+    found = {}
+    for item in ingredients:
+        if kind is not None and item.name in recipe.importance:
+            found[item.name] = find_importance(item, kind, digest=recipe.importance[item.name].digest)
+    return found
+
+
 def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None = None, device: str = "cpu") -> Soup:
     """Make the soup of a recipe whose ingredients are opened; the arguments are those of [`cook_recipe`].
 
@@ -118,6 +136,9 @@ def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None
     base_candidate = None
     if base is not None and ingredients:
         base = fit_base(base, ingredients[0])
+    if recipe.vocabulary is not None:
+        united, base = with_common_vocabulary(ingredients, base, recipe.vocabulary, settings=recipe.take_from)
+        ingredients = tuple(united)
     if base is not None and recipe.base_inside is not None:
         like = ingredients[0] if ingredients else base
         base_candidate = replace(as_ingredient(base, like, ()), ingredient=base.ingredient)
@@ -138,5 +159,8 @@ def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None
         dtype=recipe.dtype,
         seed=recipe.seed,
         batchnorm=recipe.batchnorm,
+        importance=_recorded_importance(recipe, mixable),
+        vocabulary=recipe.vocabulary,
+        chat_template=recipe.chat_template,
     )
     return Soup(recipe, setup, candidates=candidates, device=device)

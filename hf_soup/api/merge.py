@@ -15,9 +15,11 @@ from ..checkpoints.companions import in_order
 from ..checkpoints.pieces import check_device
 from ..checkpoints.settings import base_computation_notes, choose
 from ..checkpoints.source import open_all
+from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import IncompatibleError, RecipeError, warn
 from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
+from ..formats.chat_template import check_template
 from ..merging.agreement import Agreement, agree
 from ..merging.budget import read_size
 from ..merging.setup import MergeSetup, set_up
@@ -26,6 +28,7 @@ from ..options import dtype_name
 from ..parallel import check_executor
 from ..plugins import (
     asks_for,
+    importance_kind,
     load_function,
     method_traits,
     name_of,
@@ -41,6 +44,7 @@ from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
 from ..strategies.weighted import as_given, check_names, varies_by_tensor, weighted
 from ..types import Choice, Ingredient, Mixture, Score, Selection, Trials, Weights, plain
+from .importance import importance_for
 from .ingredients import read_ingredients
 from .snapshots import Grouping, find_grouping, refuse_trained_on
 from .soup import Soup
@@ -71,9 +75,12 @@ def merge(
     holdout: float | None = None,
     executor: str = "local",
     batchnorm_data: Evaluator | Dataset | str | None = None,
+    importance_data: Evaluator | Dataset | str | Mapping[str, Any] | None = None,
     base_model: Any = None,
     dtype: str | torch.dtype = "auto",
     seed: int = 0,
+    vocabulary: str | None = None,
+    chat_template: str | None = None,
     align_labels: bool = False,
     take_from: str | None = None,
     device: str = "cpu",
@@ -125,6 +132,10 @@ def merge(
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data (its `train` split) on which the BatchNorm running statistics of every average are estimated
             again, if the models have BatchNorm. The recipe records it.
+        importance_data ([`Evaluator`], `datasets.Dataset`, `str` or `Mapping`, *optional*):
+            Training data (its `train` split), or data for each ingredient by name, on which the methods `fisher` and
+            `regmean` estimate how much each weight matters, as [`importance`] does. By default they take what
+            [`importance`] has left beside the ingredients. The recipe records it.
         base_model (*optional*):
             The model that the ingredients were fine-tuned from, for methods and strategies that need it. The base
             model of a [`Sweep`] is known.
@@ -132,6 +143,14 @@ def merge(
             Data type of the soup, such as `"bfloat16"`; `"auto"` uses the widest type among the ingredients.
         seed (`int`, *optional*, defaults to 0):
             Random seed of methods and strategies that use random numbers, and of the split into folds.
+        vocabulary (`str`, *optional*):
+            What to do if tokenizers differ in added tokens: `"union"` gives the soup the tokens of all ingredients,
+            and the name of an ingredient or of the base model its tokens. A row of the embeddings that an ingredient
+            lacks is that of the base model, if one is given that has it, or else the mean of those that have it. The
+            recipe lists every ingredient, also those that a strategy left out, because rows come from them. By default
+            the tokenizers have to be equal.
+        chat_template (`str`, *optional*):
+            Chat template of the soup's tokenizer, as Jinja; by default that of the ingredient that gives the settings.
         align_labels (`bool`, *optional*, defaults to `False`):
             Whether to permute the heads of ingredients that have the same labels in another order, and to treat labels
             that differ only in letter case as equal. The recipe records it.
@@ -166,6 +185,8 @@ def merge(
         scored=evaluator is not None,
         worth_asked=folds is not None or holdout is not None or executor != "local",
     )
+    if chat_template is not None:
+        check_template(chat_template)
     check_executor(executor)
     check_device(device)
     read_size(max_memory)
@@ -176,15 +197,20 @@ def merge(
             warn(f"{failure.name} is left out: {failure.reason}")
     grouping = find_grouping(ingredients, within=within, k=k, group_by=group_by, method=method)
     candidates = open_all(ingredients if grouping is None else grouping.sources)
-    agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
     needed = request.strategy_needs_base or needs_base(method) or shrinks
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
+    if vocabulary is not None:
+        if importance_kind(method) is not None:
+            raise RecipeError(f'the method "{method}" takes no vocabulary: importance has no rows for added tokens.')
+        candidates, base = with_common_vocabulary(candidates, base, vocabulary, settings=take_from)
+    agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     base_candidate = None
     if shrinks and grouping is not None:
         raise RecipeError('strategy="auto" chooses among groups by validation score: pass an evaluator.')
     if request.strategy_needs_base or (shrinks and base is not None):
         base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
+    importance = importance_for(method, candidates, importance_data)
     training = bind_training(batchnorm_data, in_order(candidates, agreement.settings))
     setup = set_up(
         candidates,
@@ -197,6 +223,9 @@ def merge(
         seed=seed,
         batchnorm=batchnorm_record(training),
         max_memory=max_memory,
+        importance=importance,
+        vocabulary=vocabulary,
+        chat_template=chat_template,
     )
     items = tuple(item.ingredient for item in candidates)
     if request.strategy is None:
@@ -212,7 +241,7 @@ def merge(
         return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
     if shrinks:
         mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)
-        mixture = _with_settings(mixture, agreement.settings)
+        mixture = _with_left_out(mixture, setup)
         return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
     bound = None
     if evaluator is not None:
@@ -230,7 +259,7 @@ def merge(
         executor=executor,
         device=device,
     )
-    mixture = _with_settings(mixture, agreement.settings)
+    mixture = _with_left_out(mixture, setup)
     return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
 
 
@@ -418,12 +447,18 @@ def _select(
     return expand(mixture, groups), selection
 
 
-def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
-    """Add the ingredient whose settings the soup takes, with the weight 0, if the strategy left it out."""
-    if settings is None or settings.name in mixture.names:
-        return mixture
-    ingredients = (*mixture.ingredients, settings.ingredient)
+def _with_left_out(mixture: Mixture, setup: MergeSetup) -> Mixture:
+    """Add ingredients that the strategy left out and that the soup takes something from, with the weight 0.
+
+    These are the one whose settings it takes, and all of them if rows of embeddings come from them.
+    """
+    needed: Sequence[Checkpoint] = () if setup.agreement.settings is None else (setup.agreement.settings,)
+    if setup.vocabulary is not None:
+        needed = setup.candidates
+    added = tuple(item.ingredient for item in needed if item.name not in mixture.names)
+    zeros = (0.0,) * len(added)
+    ingredients = (*mixture.ingredients, *added)
     if isinstance(mixture.weights, dict):
-        by_module = {module: (*weights, 0.0) for module, weights in mixture.weights_by_module.items()}
+        by_module = {module: (*weights, *zeros) for module, weights in mixture.weights_by_module.items()}
         return Mixture(ingredients, by_module, mixture.params)
-    return Mixture(ingredients, (*mixture.weights, 0.0), mixture.params)
+    return Mixture(ingredients, (*mixture.weights, *zeros), mixture.params)

@@ -279,7 +279,8 @@ def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
         differing_tokens = difference(vocabulary, vocabularies[reference])
         if differing_tokens:
             problems.append(
-                f"{name} has another tokenizer than {reference}: {differing_tokens}. Its ids mean other words"
+                f"{name} has another tokenizer than {reference}: {differing_tokens}. Its ids mean other words. If the "
+                'tokenizers differ in added tokens only: vocabulary="union"'
             )
     return problems
 

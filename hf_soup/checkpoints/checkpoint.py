@@ -121,6 +121,11 @@ class Checkpoint:
         return self.folder
 
     @property
+    def processing_folder(self) -> Path | None:
+        """The folder of its tokenizer or processor."""
+        return self.folder
+
+    @property
     def generation(self) -> str | None:
         """The content of its `generation_config.json`, if it has one."""
         if self.folder is not None and is_there(self.folder, GENERATION):
@@ -261,6 +266,10 @@ class Checkpoint:
                 return False
             end += spec.nbytes
         return True
+
+    def digests_apart(self) -> dict[str, str]:
+        """Digests of tensors that are read in another form than they are stored."""
+        return {}
 
     @functools.cached_property
     def _on_disk(self) -> Mapping[str, TensorSpec]:

@@ -39,7 +39,7 @@ LOGS = re.compile(r"events\.out\.tfevents\..*|.*\.(log|out)|trainer_log\.jsonl")
 PROGRAMS = re.compile(r"(?i).*\.(py|pyc|pyo|pyd|pyx|so|dll|dylib|exe|sh|bash|bat|cmd|ps1|ipynb)")
 # Files that a soup writes with its weights, and that every new soup writes again.
 OF_A_SOUP = re.compile(
-    r"soup_recipe\.yaml|mergekit_config\.yml|soup_batchnorm\.safetensors|comparison\.(md|json)|analysis\.(md|json)|"
+    r"soup_importance/.*|soup_recipe\.yaml|mergekit_config\.yml|soup_batchnorm\.safetensors|comparison\.(md|json)|analysis\.(md|json)|"
     r"(comparison|shifts|reliability|selection)\.png|"
     r"(similarity|diversity|landscape|plane|contribution|modules)(-\w+)?\.png"
 )

@@ -107,6 +107,7 @@ for command in (
     training.runs_command,
     soups.check_command,
     analysis.advise_command,
+    scores.importance_command,
     soups.merge_command,
     scores.compare_command,
     analysis.analyze_command,

@@ -1,4 +1,4 @@
-"""The commands `compare`, and `cache`, which lists the scores that are kept."""
+"""The commands `compare`, `importance`, and `cache`, which lists the scores that are kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from ..display.tables import align
 from ..options import CompareOptions
 from .examples import example_options, read_examples, read_given_examples, take_example_options
+from .ingredients import take_ingredients
 from .options import allow_pickle_option, named, options_of, output_options, take_fields, take_from_option
 from .results import show
 
@@ -77,6 +78,43 @@ def compare_command(
     folder = comparison.save(output) if output else None
     saved = f"\n\nSaved to {folder}" if folder else ""
     show(form, folder or comparison.summary, comparison.to_dict(), comparison.table() + saved)
+
+
+@click.command("importance")
+@click.argument("ingredients", nargs=-1)
+@click.option("--data", required=True, help="Examples, such as the training data of the INGREDIENTS.")
+@click.option("--split", default="train", show_default=True, help="Split of --data.")
+@click.option(
+    "--kind",
+    type=click.Choice(("fisher", "gram")),
+    default="fisher",
+    show_default=True,
+    help="fisher for the method fisher, gram for regmean.",
+)
+@click.option("--max-examples", type=int, default=1000, show_default=True, help="Number of examples to draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of what is drawn.")
+@click.option("--max-memory", help="Memory for Gram matrices, such as 8GB; by default a quarter of what is free.")
+@example_options
+@allow_pickle_option
+@output_options
+def importance_command(
+    ingredients: tuple[str, ...], data: str, split: str, allow_pickle: bool, form: str, **options: Any
+) -> None:
+    """Estimate how much each weight of INGREDIENTS (folders or Hub ids) matters, for the methods fisher and regmean.
+
+    \b
+    hf-soup importance runs/run-* --data my_data
+    hf-soup merge runs/run-* --method fisher -o soup
+
+    The statistics are kept beside each ingredient. Labels are not needed.
+    """
+    import hf_soup
+
+    examples = read_examples(data, split, take_example_options(options))
+    folders = []
+    for source in take_ingredients(ingredients, {"allow_pickle": allow_pickle}):
+        folders.append(str(hf_soup.importance(source, examples, **options)))
+    show(form, "\n".join(folders), {"folders": folders}, "\n".join(f"Saved to {folder}" for folder in folders))
 
 
 @click.command("cache")

@@ -43,6 +43,10 @@ from .stderr import note
 @click.option(
     "--batchnorm-data", help="Training data on which to estimate BatchNorm statistics again, if there are any."
 )
+@click.option(
+    "--importance-data",
+    help="Training data on which the methods fisher and regmean estimate how much each weight matters.",
+)
 @click.option("--base-model", help="Model that the INGREDIENTS were fine-tuned from, for methods that need it.")
 @allow_pickle_option
 @click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ...")
@@ -95,7 +99,8 @@ def merge_command(
     shard_size(max_shard_size)
     examples = take_example_options(options)
     options["evaluator"] = read_given_examples(data, split, examples, metric)
-    options["batchnorm_data"] = read_given_examples(options["batchnorm_data"], "train", examples)
+    for name in ("batchnorm_data", "importance_data"):
+        options[name] = read_given_examples(options[name], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
     arguments |= _params(more_params)
     sources = take_ingredients(ingredients, arguments)
@@ -126,6 +131,7 @@ def _params(given: tuple[str, ...]) -> dict[str, Any]:
 @click.command("check")
 @click.argument("ingredients", nargs=-1)
 @click.option("--base-model", help="Model that the INGREDIENTS were fine-tuned from.")
+@click.option("--vocabulary", help="For tokenizers with different added tokens, as for merge: union, or a name.")
 @click.option("--deep", is_flag=True, help="Read all weights, not just heads, to check for fine-tunes of one model.")
 @align_labels_option
 @take_from_option

@@ -11,7 +11,7 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import giver_of_files
 from ..errors import RecipeError
 from ..tasks import task_of
-from ..types import BatchNormRecord, Score
+from ..types import Score, StatisticsRecord
 from .evaluator import Evaluator
 
 
@@ -54,8 +54,8 @@ def bind_evaluator(
         return evaluator.__call__
     giver = giver_of_files(candidates)
     source = None
-    if giver is not None and giver.folder is not None:
-        source = str(giver.folder)
+    if giver is not None and giver.processing_folder is not None:
+        source = str(giver.processing_folder)
     return evaluator.bound(source, task_of(candidates[0].config, evaluator.task))
 
 
@@ -69,7 +69,7 @@ def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | No
     return bound
 
 
-def batchnorm_record(training: Evaluator | None) -> BatchNormRecord | None:
+def batchnorm_record(training: Evaluator | None) -> StatisticsRecord | None:
     """The description of the training data for BatchNorm in recipes; `None` if there is none."""
     if training is None:
         return None

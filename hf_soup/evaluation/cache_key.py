@@ -94,6 +94,8 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
     if is_code(recipe.method):
         return None
     opened: list[Checkpoint] = [setup.by_name[name] for name in recipe.names]
+    if recipe.vocabulary is not None:  # rows that an ingredient lacks come from all
+        opened += [item for item in setup.candidates if item not in opened]
     # The soup's configuration and the base model matter too, even if the base model is not averaged.
     for checkpoint in (setup.agreement.settings, setup.averaging.base):
         if checkpoint is not None and all(checkpoint.ingredient != item.ingredient for item in opened):

@@ -19,7 +19,7 @@ from ..metrics.predictions import Predictions
 from ..options import answers_keywords_of_class, dtype_name
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
-from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
+from ..types import DataDescription, Score, StatisticsRecord, is_better_higher
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .examples import EncodedExamples
@@ -352,9 +352,9 @@ class Evaluator:
             inputs = self.input_hashes.fingerprint
         return DataDescription(self.path, self.content_hashes.fingerprint, len(self.dataset), inputs)
 
-    def described_batches(self) -> BatchNormRecord:
+    def described_batches(self) -> StatisticsRecord:
         """The description of data for BatchNorm in a recipe; `batches` covers all that determines the result."""
-        return BatchNormRecord(self.described(), digest_of_batches(self))
+        return StatisticsRecord(self.described(), digest_of_batches(self))
 
     @property
     def keeps(self) -> bool:

@@ -19,7 +19,7 @@ from ..errors import IngredientError
 from ..formats.recipe_file import BATCHNORM_FILE
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
-from ..types import BatchNormRecord, Recipe
+from ..types import Recipe, StatisticsRecord
 from ..untrusted import as_error
 from .model_maker import estimate_again
 
@@ -95,7 +95,7 @@ def read_statistics(recipe: Recipe, plan: Plan) -> dict[str, torch.Tensor]:
     """Read the statistics that were written with a recipe, and check that they have not changed."""
     from safetensors.torch import load_file
 
-    record = recipe.batchnorm or BatchNormRecord()
+    record = recipe.batchnorm or StatisticsRecord()
     path = record.file
     with as_error(IngredientError, f"the recipe estimates BatchNorm on data, and its file cannot be read: {path}"):
         if path is None or not os.path.isfile(path):  # opening a named pipe would wait for a writer

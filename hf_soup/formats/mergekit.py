@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..checkpoints.hub import split_revision
 from ..checkpoints.source import distinct_names, short_name
+from ..checkpoints.vocabularies import UNION
 from ..errors import RecipeError, did_you_mean
 from ..types import Ingredient
 from ..untrusted import one_line
 from ..yaml_text import parse_yaml
+from .chat_template import TEMPLATES, is_template
 from .mergekit_values import of_levels, of_slices
 
 
@@ -204,7 +206,8 @@ class _Converter:
                 self.refuse(str(key), f"`{key}`", did_you_mean(str(key), KEYS))
         if not isinstance(self.method, str) or self.method not in PARAMETERS:
             self.refuse("merge_method", f"merge_method: {self.method}", did_you_mean(str(self.method), PARAMETERS))
-        self._check_tokenizer()
+        self.tokenizer = self._tokenizer()
+        self.template = self._template()
         self.shared = self._parameters(content.get("parameters"))
         self.slices = self._slices()
         self.base = self._base()
@@ -236,7 +239,13 @@ class _Converter:
         if params:
             merge["params"] = params
         cook = {"ingredients": self.sources, "merge": merge}
-        if self.base is not None and self.method not in ORDERED and self.method not in ("linear", "karcher"):
+        if self.template is not None:
+            merge["chat_template"] = self.template
+        needs_base = self.method not in ORDERED and self.method not in ("linear", "karcher")
+        if self.tokenizer is not None:
+            merge["vocabulary"] = self._vocabulary()
+            needs_base = needs_base or self.base not in self.sources
+        if self.base is not None and needs_base:
             cook["base_model"] = self.base
         return cook
 
@@ -343,20 +352,43 @@ class _Converter:
             named.append(Ingredient(short_name(place), place))
         return distinct_names(named)
 
-    def _check_tokenizer(self) -> None:
-        """Refuse what would change the vocabulary or the template; equal tokenizers need no choice."""
+    def _vocabulary(self) -> str:
+        """The vocabulary as it is named here: `"union"`, or the name of the model whose tokenizer is taken."""
+        if self.tokenizer == UNION:
+            return UNION
+        source = self.base if self.tokenizer == "base" else self._source(self.tokenizer)
+        if source in self.sources:
+            return self._names()[self.sources.index(source)]
+        if source is None or source != self.base:
+            self.refuse("tokenizer_source", f"tokenizer_source: {self.tokenizer}", ": it is one of the models merged")
+        place, _ = split_revision(source)
+        return short_name(place)
+
+    def _tokenizer(self) -> str | None:
+        """Where the tokenizer comes from; what else would change it is refused."""
         tokenizer = self.content.get("tokenizer") or {}
         if not isinstance(tokenizer, Mapping):
             raise RecipeError(f"{self.where}: `tokenizer` is a mapping, not {one_line(repr(tokenizer))}.")
         source = self.content.get("tokenizer_source", tokenizer.get("source"))
-        if source == "union" or tokenizer.get("tokens"):
-            self.refuse(
-                "tokenizer_source",
-                "a union of vocabularies (`tokenizer_source: union`)",
-                ": tokenizers have to be equal",
-            )
-        if self.content.get("chat_template") not in (None, "auto"):
-            self.refuse("chat_template", "`chat_template`", ": set it on the saved tokenizer")
+        for key in tokenizer:
+            if key != "source":
+                self.refuse(
+                    str(key), f"`{key}` of `tokenizer`", ": rows of tokens come from the models that have them"
+                )
+        if source is not None and not isinstance(source, str):
+            source = self._source(source)
+        return source
+
+    def _template(self) -> str | None:
+        """The chat template as Jinja; `None` for that of an ingredient."""
+        template = self.content.get("chat_template")
+        if template in (None, "auto"):
+            return None
+        if isinstance(template, str) and is_template(template):
+            return template
+        if template not in TEMPLATES:
+            self.refuse("chat_template", f"chat_template: {template}", ": give its text, as Jinja")
+        return TEMPLATES[template]
 
     def _value(self, name: str, source: str) -> Any:
         """The value of a parameter for a model: a number, or a mapping of patterns to numbers and lists."""

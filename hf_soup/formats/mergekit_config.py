@@ -47,6 +47,8 @@ def dump_mergekit(recipe: Recipe) -> str | None:
     if recipe.method not in PARAMETERS or not is_plain or recipe.base_inside is not None:
         return None
     used = [(item, weight) for item, weight in zip(recipe.ingredients, recipe.weights, strict=True) if weight]
+    if recipe.vocabulary is not None and len(used) < len(recipe.ingredients):  # rows come from those left out as well
+        return None
     weights = [weight for _, weight in used]
     takes_weights = "weight" in PARAMETERS[recipe.method]
     if not takes_weights and recipe.method not in ORDERED and len(set(weights)) > 1:
@@ -71,6 +73,10 @@ def dump_mergekit(recipe: Recipe) -> str | None:
         content["base_model"] = _public(recipe.base_model)
     if params:
         content["parameters"] = params
+    if recipe.chat_template is not None:
+        content["chat_template"] = recipe.chat_template
+    if recipe.vocabulary is not None:
+        content["tokenizer_source"] = _tokenizer_source(recipe, recipe.vocabulary, content)
     if recipe.dtype != "auto":
         content["dtype"] = recipe.dtype
     return yaml.dump(content, Dumper=dumper(), sort_keys=False)
@@ -87,6 +93,14 @@ def _with_defaults(recipe: Recipe, weights: Sequence[float]) -> dict[str, Any]:
         if name in ("density", "t") and theirs in PARAMETERS[recipe.method]:
             params.setdefault(name, parameter.default)
     return params
+
+
+def _tokenizer_source(recipe: Recipe, vocabulary: str, content: Mapping[str, Any]) -> str:
+    """The source of the tokenizer: `"union"`, the base model, or a model."""
+    named = {item.name: _public(item) for item in recipe.ingredients}
+    if recipe.base_model is not None and "base_model" in content:
+        named.setdefault(recipe.base_model.name, "base")
+    return named.get(vocabulary, vocabulary)
 
 
 def _public(item: Ingredient) -> str:

@@ -16,7 +16,7 @@ from ..options import answers_keywords
 from ..plugins import is_code, refuse_code
 from ..types import Ingredient, OutputRecord, Recipe, plain
 from ..untrusted import encodable, is_printable, one_line
-from .records import read_batchnorm, read_leniently, read_selection, selection_as_dict, take_record
+from .records import read_batchnorm, read_importance, read_leniently, read_selection, selection_as_dict, take_record
 from .strict_yaml import build, dumper, read_yaml
 
 
@@ -124,11 +124,13 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
     selection = take_record(content, "selection", path)
     batchnorm = take_record(content, "batchnorm", path)
     output = take_record(content, "output", path)
+    importance = take_record(content, "importance", path)
     recipe = build(Recipe, content, str(path))
     recipe = replace(
         recipe,
         selection=read_selection(selection),
         batchnorm=read_batchnorm(batchnorm, path),
+        importance=read_importance(importance, path),
         output=read_leniently(OutputRecord, output),
     )
     if is_code(recipe.method) and not allow_code:
@@ -151,12 +153,18 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
     """
     import yaml
 
-    data: dict[str, Any] = asdict(replace(recipe, selection=None, batchnorm=None))
+    data: dict[str, Any] = asdict(replace(recipe, selection=None, batchnorm=None, importance={}))
     data["selection"] = selection_as_dict(recipe.selection)
     data["batchnorm"] = {}
     if recipe.batchnorm is not None:
         data["batchnorm"] = recipe.batchnorm.as_dict()
     data["output"] = data["output"] or {}
+    data["importance"] = {name: record.as_dict() for name, record in recipe.importance.items()}
+    if not recipe.importance:  # so that recipes of other methods do not change
+        del data["importance"]
+    for name in ("vocabulary", "chat_template"):
+        if data[name] is None:
+            del data[name]
     if not recipe.labels:  # only for aligned ingredients, so that other recipes do not change
         del data["labels"]
     _shorten_paths(data, folder)
@@ -174,8 +182,8 @@ def _shorten_paths(data: dict[str, Any], folder: str | os.PathLike[str] | None) 
         references.append(data["base_model"])
     for item in references:
         item["source"] = _without_root(item["source"], folder)
-    for key in ("selection", "batchnorm"):
-        dataset = data[key].get("dataset")
+    for record in (data["selection"], data["batchnorm"], *data.get("importance", {}).values()):
+        dataset = record.get("dataset")
         if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
             dataset["path"] = _without_root(dataset["path"], folder)
     if "file" in data["batchnorm"]:

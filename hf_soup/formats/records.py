@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import RecipeError
-from ..types import BatchNormRecord, DataDescription, Folds, Holdout, Selection, Trial
+from ..types import DataDescription, Folds, Holdout, Selection, StatisticsRecord, Trial
 from ..untrusted import one_line
 
 
@@ -41,17 +41,28 @@ def take_record(content: dict[str, Any], key: str, path: Path) -> Mapping[str, A
     return record
 
 
-def read_batchnorm(content: Mapping[str, Any], path: Path) -> BatchNormRecord | None:
+def read_batchnorm(content: Mapping[str, Any], path: Path) -> StatisticsRecord | None:
     """The origin of the BatchNorm statistics, whose file is next to the recipe."""
     if not content:
         return None
     flat = {key: value for key, value in content.items() if key != "dataset"}
-    record = read_leniently(BatchNormRecord, flat) or BatchNormRecord()
+    record = read_leniently(StatisticsRecord, flat) or StatisticsRecord()
     dataset = read_leniently(DataDescription, content.get("dataset") or {}) or DataDescription()
     file = None
     if "file" in content:
         file = str(_file_in_recipe_folder(path, content["file"]))
     return replace(record, dataset=dataset, file=file)
+
+
+def read_importance(content: Mapping[str, Any], path: Path) -> dict[str, StatisticsRecord]:
+    """The origin of the statistics of each ingredient's weights."""
+    records = {}
+    for name in content:
+        record = take_record(dict(content), name, path)
+        flat = {key: value for key, value in record.items() if key in ("batches", "digest")}
+        dataset = read_leniently(DataDescription, record.get("dataset") or {}) or DataDescription()
+        records[name] = replace(read_leniently(StatisticsRecord, flat) or StatisticsRecord(), dataset=dataset)
+    return records
 
 
 def selection_as_dict(selection: Selection | None) -> dict[str, Any]:

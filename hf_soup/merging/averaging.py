@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.importance import Importance
 from ..checkpoints.reader import AVERAGED
 from ..errors import RecipeError, did_you_mean
 from ..methods.linear import linear
@@ -54,6 +55,8 @@ class Averaging:
             Memory for tensors that are combined whole, as for [`merge`].
         candidates (`tuple[str, ...]`, *optional*):
             Names of all ingredients that may be mixed, by which parameters may be given.
+        importance (`Mapping[str, Importance]`, *optional*):
+            Ingredient -> statistics of its weights, for a method that asks for them.
     """
 
     how: How
@@ -66,6 +69,7 @@ class Averaging:
     settings: Checkpoint | None
     max_memory: int | str | None = None
     candidates: tuple[str, ...] = ()
+    importance: Mapping[str, Importance] = field(default_factory=dict)
 
     def with_params(self, params: Mapping[str, float]) -> Averaging:
         """The same with other parameters of the method, which take precedence.
@@ -153,6 +157,7 @@ def bind_averaging(
     settings: Checkpoint | None = None,
     max_memory: int | str | None = None,
     candidates: tuple[str, ...] = (),
+    importance: Mapping[str, Importance] | None = None,
 ) -> Averaging:
     """Bind a method to its parameters and to everything else that determines how tensors are averaged.
 
@@ -160,7 +165,7 @@ def bind_averaging(
         method (`str`), params (`Mapping`):
             The method by name, and its parameters.
         dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings
-            (`Checkpoint`, *optional*):
+            (`Checkpoint`, *optional*), importance (`Mapping[str, Importance]`, *optional*):
             As of [`Averaging`].
         base (`Checkpoint`, *optional*):
             The base model, opened; it is left out if the method does not ask for it.
@@ -183,6 +188,7 @@ def bind_averaging(
         settings=settings,
         max_memory=max_memory,
         candidates=candidates,
+        importance=importance or {},
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..checkpoints.check import equal_or_counter
 from ..checkpoints.checkpoint import Checkpoint, make_ready
-from ..checkpoints.digest import Digests, combined_digest
+from ..checkpoints.digest import Digests, bytes_of, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads
 from ..checkpoints.reader import TensorSpec
@@ -68,7 +68,7 @@ def blend(
     checkpoints_and_base = list(checkpoints)
     if plan.base is not None:
         checkpoints_and_base.append(plan.base)
-    make_ready(checkpoints_and_base)
+    make_ready([*checkpoints_and_base, *plan.importance.values()])
     digests_read: list[Digests] = []
     if digests:
         digests_read = _expected_digests(plan, len(checkpoints))
@@ -92,7 +92,10 @@ def blend(
     bar = progress_bar(desc="Merging", total=plan.nbytes, unit="B", unit_scale=True, delay=0.5)
     with OpenFiles() as files, bar:
         in_threads(pieces_of(plan, checkpoints_and_base), make_worker)
-    return [digests_of_one.result() for digests_of_one in digests_read]
+    results = [digests_of_one.result() for digests_of_one in digests_read]
+    for result, checkpoint in zip(results, checkpoints_and_base, strict=False):  # there may be no base model
+        result |= checkpoint.digests_apart()  # of tensors that are not read as they are stored
+    return results
 
 
 def _expected_digests(plan: Plan, n_checkpoints: int) -> list[Digests]:
@@ -153,9 +156,11 @@ class _Worker:
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
         """The elements of a piece that a method computes, on the device; `step` is the first of several steps."""
         # the parameters that a method may request, as described in `hf_soup.methods`
-        provided: dict[str, torch.Tensor | torch.Generator] = {}
+        provided: dict[str, torch.Tensor | torch.Generator | list[torch.Tensor]] = {}
         if step.base:
             provided["base"] = self._own(BASE, step, piece)
+        if step.importance:
+            provided["importance"] = [self._importance(index, step, piece) for index in step.inputs]
         if "out" in step.how.asks:
             provided["out"] = self._sum.elements(piece.numel, step.accumulator)
         if "rng" in step.how.asks:
@@ -216,6 +221,21 @@ class _Worker:
         if step.how.elementwise:  # flat, like a piece
             return wide
         return wide.reshape(step.spec.shape)
+
+    def _importance(self, index: int, step: CombineStep, piece: Piece) -> torch.Tensor:
+        """The statistics of an ingredient's tensor, or of a piece of it in the order of the soup's classes."""
+        import torch
+
+        statistics = self._plan.importance[self._checkpoints[index].name]
+        spec = statistics.specs[step.spec.name]
+        numel = piece.numel if step.how.elementwise else spec.numel
+        tensor = torch.empty(numel, dtype=getattr(torch, spec.dtype))
+        statistics.read_into(self._files, spec.name, piece.start, bytes_of(tensor))
+        order = step.orders[step.inputs.index(index)] if step.orders else None
+        if order is not None and step.how.elementwise:
+            tensor = tensor.reshape(spec.shape)[list(order)].reshape(-1)
+        wide = tensor.to(self._device, getattr(torch, step.accumulator))
+        return wide if step.how.elementwise else wide.reshape(spec.shape)
 
     def _blame(self, step: CombineStep, piece: Piece) -> NoReturn:
         """Raise an error that names the ingredient and tensor responsible for a result that is not finite."""

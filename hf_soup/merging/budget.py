@@ -44,7 +44,10 @@ def bytes_at_once(step: Step) -> int:
     if not isinstance(step, CombineStep) or step.how.elementwise:
         return 0
     itemsize = 4 if step.accumulator == "float32" else 8
-    return step.spec.numel * itemsize * (len(step.inputs) + step.base + COPIES)
+    at_once = step.spec.numel * (len(step.inputs) + step.base + COPIES)
+    if step.importance:  # a square matrix for each input, such as Gram matrices
+        at_once += step.spec.shape[-1] ** 2 * (len(step.inputs) + COPIES)
+    return at_once * itemsize
 
 
 class MemoryBudget:

@@ -53,6 +53,8 @@ class Plan(NamedTuple):
             Memory for tensors that are combined whole, as for [`merge`].
         report ([`CheckReport`]):
             Report of the check of the candidates, with the notes about this plan.
+        importance (`Mapping[str, Checkpoint]`):
+            Ingredient -> statistics of its weights, where the method needs them. Tensors without are averaged plainly.
     """
 
     steps: tuple[Step, ...]
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
     bytes_read: int
     max_memory: int | str | None
     report: CheckReport
+    importance: Mapping[str, Checkpoint]
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -146,10 +149,11 @@ def make_plan(
     if averaging.normalize:
         _refuse_cancelled(mixture)
     _refuse_too_many(mixture, averaging)
+    importance = _importance_of(mixture, averaging)
     hows = averaging.how_by_tensor(weights_by_tensor, mixture.names)
     steps = []
     for name in sorted(weights_by_tensor):
-        steps.append(_step(name, weights_by_tensor[name], averaging, hows[name], checkpoints))
+        steps.append(_step(name, weights_by_tensor[name], averaging, hows[name], checkpoints, importance))
     notes = _notes_of_lacking(steps, checkpoints, averaging.base, base_inside)
     has_classes = not NO_CLASSES.search(report.architecture)
     bytes_read = 0
@@ -165,6 +169,7 @@ def make_plan(
         bytes_read=bytes_read,
         max_memory=averaging.max_memory,
         report=replace(report, notes=(*report.notes, *notes)),
+        importance=importance,
     )
 
 
@@ -252,6 +257,19 @@ def _refuse_too_many(mixture: Mixture, averaging: Averaging) -> None:
         )
 
 
+def _importance_of(mixture: Mixture, averaging: Averaging) -> dict[str, Checkpoint]:
+    """The statistics of the ingredients that are mixed; empty if the method does not ask for them."""
+    if "importance" not in averaging.how.asks:
+        return {}
+    lacking = [name for name in mixture.used if name not in averaging.importance]
+    if lacking:
+        raise RecipeError(
+            f'the method "{averaging.how.function.func.__name__}" needs statistics of the weights of '
+            f"{listed(lacking)}: give importance_data=..., or make them with hf_soup.importance."
+        )
+    return {name: averaging.importance[name].tensors for name in mixture.used}
+
+
 def _shown(prefix: str, weights: Sequence[float]) -> str:
     """Weights as shown in a message, with the module to which they belong."""
     shown = f"[{listed(map(str, weights))}]"
@@ -261,7 +279,12 @@ def _shown(prefix: str, weights: Sequence[float]) -> str:
 
 
 def _step(
-    name: str, weights: Sequence[float], averaging: Averaging, how: How, checkpoints: Sequence[Checkpoint]
+    name: str,
+    weights: Sequence[float],
+    averaging: Averaging,
+    how: How,
+    checkpoints: Sequence[Checkpoint],
+    importance: Mapping[str, Checkpoint],
 ) -> Step:
     """The operation on one tensor; `weights` has one entry per checkpoint."""
     first = checkpoints[0].specs[name]
@@ -284,6 +307,11 @@ def _step(
         uses_base = base_spec is not None and base_spec.shape == first.shape
         if not uses_base:  # a method on changes from the base model does not apply there
             how = plain_mean()
+    has_importance = (
+        all(name in importance[checkpoints[index].name].specs for index in inputs) if importance else False
+    )
+    if importance and not has_importance:
+        how = plain_mean()
     return CombineStep(
         TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
         tuple(inputs),
@@ -291,6 +319,7 @@ def _step(
         how=how,
         accumulator="float32" if SUMMED_IN_FLOAT64.isdisjoint(dtypes) else "float64",
         base=uses_base,
+        importance=has_importance,
     )
 
 

@@ -38,6 +38,8 @@ class Provenance(NamedTuple):
             The type to sum in.
         base (`bool`, *optional*):
             Whether the base model is read.
+        importance (`bool`, *optional*):
+            Whether statistics of the weights are read.
         orders (`tuple[tuple[int, ...] | None, ...]`, *optional*):
             Order in which the rows of each ingredient are taken.
     """
@@ -49,6 +51,7 @@ class Provenance(NamedTuple):
     params: tuple[tuple[str, object], ...] = ()
     accumulator: str = ""
     base: bool = False
+    importance: bool = False
     orders: tuple[tuple[int, ...] | None, ...] = ()
 
 
@@ -259,6 +262,7 @@ def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
         params=tuple(sorted(step.how.function.keywords.items())),
         accumulator=step.accumulator,
         base=step.base,
+        importance=step.importance,
         orders=step.orders,
     )
 

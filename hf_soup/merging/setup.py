@@ -14,10 +14,11 @@ from typing import Any
 from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
+from ..checkpoints.importance import Importance
 from ..checkpoints.labels import base_order_problem
 from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError
-from ..types import BatchNormRecord, Ingredient, Mixture, Recipe, Selection
+from ..types import Ingredient, Mixture, Recipe, Selection, StatisticsRecord
 from .agreement import Agreement
 from .averaging import Averaging, bind_averaging
 from .plan import Plan, make_plan
@@ -42,9 +43,13 @@ class MergeSetup:
             The base model, as recipes name it.
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient, for a strategy that mixes it in.
-        batchnorm ([`BatchNormRecord`], *optional*):
+        batchnorm ([`StatisticsRecord`], *optional*):
             Record of the data on which the running statistics of BatchNorm are estimated again, as it goes into
             recipes.
+        vocabulary (`str`, *optional*):
+            Vocabulary that the candidates were brought to, as in recipes.
+        chat_template (`str`, *optional*):
+            Chat template of the soup.
     """
 
     candidates: tuple[Checkpoint, ...]
@@ -55,7 +60,9 @@ class MergeSetup:
     params: Mapping[str, Any]
     base: Ingredient | None = None
     base_candidate: Checkpoint | None = None
-    batchnorm: BatchNormRecord | None = None
+    batchnorm: StatisticsRecord | None = None
+    vocabulary: str | None = None
+    chat_template: str | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Checkpoint]:
@@ -96,9 +103,17 @@ class MergeSetup:
             alignments=alignments,
             labels=labels,
             take_from=self.agreement.take_from,
+            vocabulary=self.vocabulary,
+            chat_template=self.chat_template,
             batchnorm=batchnorm,
+            importance=self._importance_records(mixture),
             selection=selection,
         )
+
+    def _importance_records(self, mixture: Mixture) -> dict[str, StatisticsRecord]:
+        """The records of the statistics that the ingredients of a mixture are averaged by."""
+        importance = self.averaging.importance
+        return {name: importance[name].record for name in mixture.used if name in importance}
 
     def plan(self, mixture: Mixture) -> Plan:
         """The plan of a mixture: its operations, tensor by tensor.
@@ -123,9 +138,12 @@ def set_up(
     base_candidate: Checkpoint | None = None,
     dtype: str = "auto",
     seed: int = 0,
-    batchnorm: BatchNormRecord | None = None,
+    batchnorm: StatisticsRecord | None = None,
     report: CheckReport | None = None,
     max_memory: int | str | None = None,
+    importance: Mapping[str, Importance] | None = None,
+    vocabulary: str | None = None,
+    chat_template: str | None = None,
 ) -> MergeSetup:
     """Check the ingredients once, and bind the options of a merge.
 
@@ -141,12 +159,16 @@ def set_up(
             The base model, opened, for methods that need it.
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient.
-        batchnorm ([`BatchNormRecord`], *optional*):
+        batchnorm ([`StatisticsRecord`], *optional*):
             Record of the data for BatchNorm, as in [`MergeSetup`].
         report ([`CheckReport`], *optional*):
             Report of the check, where the caller has checked the same ingredients already.
         max_memory (`int` or `str`, *optional*):
             Memory for tensors that are combined whole, as for [`merge`].
+        importance (`Mapping[str, Importance]`, *optional*):
+            Ingredient -> statistics of its weights, for methods that need them.
+        vocabulary (`str`, *optional*), chat_template (`str`, *optional*):
+            As of [`MergeSetup`].
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
@@ -162,6 +184,7 @@ def set_up(
         settings=agreement.settings,
         max_memory=max_memory,
         candidates=tuple(item.name for item in candidates),
+        importance=importance,
     )
     report = report or agreement.check(candidates, base_candidate)
     report.raise_for_problems()
@@ -180,4 +203,6 @@ def set_up(
         base=None if base is None else base.ingredient,
         base_candidate=base_candidate,
         batchnorm=batchnorm,
+        vocabulary=vocabulary,
+        chat_template=chat_template,
     )

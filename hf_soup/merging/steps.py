@@ -48,6 +48,8 @@ class CombineStep(NamedTuple):
             The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
         base (`bool`):
             Whether the base model's tensor is read as well.
+        importance (`bool`):
+            Whether the statistics of each input's tensor are read as well.
         orders (`tuple[tuple[int, ...] | None, ...]`):
             Order in which the rows of each input are taken, where they are classes in another order; mostly empty.
     """
@@ -58,6 +60,7 @@ class CombineStep(NamedTuple):
     how: How
     accumulator: str
     base: bool = False
+    importance: bool = False
     orders: tuple[tuple[int, ...] | None, ...] = ()
 
 

@@ -11,6 +11,9 @@ A method asks for more by the names of its parameters:
   multiples of the tensors, element by element and one tensor at a time, and to copy the first one, which may have a
   narrower type, to `out`. Therefore it may be given pieces of tensors, all of them in one buffer, and a NaN in any
   tensor appears in the result.
+- `importance`: for each tensor, statistics of the data that its model knows. `@method(importance="fisher")` gives the
+  diagonal of the Fisher information, of the shape of the tensor (in pieces as well), and `importance="gram"` the Gram
+  matrix of the inputs of a linear layer. Tensors without statistics are averaged plainly.
 - `rng`: a `torch.Generator` seeded with the recipe's seed and the tensor's name, so that the order in which tensors
   are merged does not matter. The method is then given whole tensors.
 

@@ -14,6 +14,7 @@ from ..checkpoints.companion_files import CARD, CONFIG
 from ..checkpoints.companions import TakenFiles, in_order, taken_files
 from ..comparison.comparison import PICTURES, Comparison
 from ..errors import MissingExtraError, warn
+from ..formats.chat_template import write_template
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
 from ..types import Recipe
@@ -87,6 +88,8 @@ def write_companions(
     """
     config = output_config(plan)
     _write_taken_files(folder, taken_files(in_order(checkpoints, plan.settings)), redaction)
+    if recipe.chat_template is not None:
+        write_template(folder, recipe.chat_template)
     if config:  # a SentenceTransformer may have none
         content = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / CONFIG).write_bytes(redaction.file(content.encode()))

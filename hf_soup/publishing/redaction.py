@@ -96,6 +96,8 @@ class Redaction:
             base_model=base,
             alignments={names[name]: order for name, order in recipe.alignments.items()},
             take_from=take_from,
+            vocabulary=names.get(recipe.vocabulary, recipe.vocabulary) if recipe.vocabulary else None,
+            importance={names[name]: record for name, record in recipe.importance.items()},
             selection=self._selection(recipe.selection, names),
         )
 

@@ -119,12 +119,12 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class BatchNormRecord:
-    """The origin of BatchNorm running statistics in a soup, if they are not averaged.
+class StatisticsRecord:
+    """The origin of statistics of data: of BatchNorm in a soup if it is not averaged, or the importance of weights.
 
     Args:
         dataset ([`DataDescription`]):
-            Training data that they were estimated on.
+            Data that they were estimated on.
         batches (`str`, *optional*):
             Digest of everything that determines the batches.
         file (`str`, *optional*):
@@ -192,9 +192,16 @@ class Recipe(Result):
         take_from (`str`, *optional*):
             Name of the ingredient whose configuration, tokenizer, processor and generation settings the soup takes; by
             default the first. Its weight may be 0.
-        batchnorm ([`BatchNormRecord`], *optional*):
+        vocabulary (`str`, *optional*):
+            Vocabulary that ingredients with different added tokens are brought to: `"union"`, or the name of the
+            ingredient whose tokens are kept; by default their tokenizers are equal.
+        chat_template (`str`, *optional*):
+            Chat template of the soup, as Jinja; by default that of the ingredient that gives the settings.
+        batchnorm ([`StatisticsRecord`], *optional*):
             Record of BatchNorm running statistics that were estimated again, because averaged statistics match no
             model.
+        importance (`Mapping[str, StatisticsRecord]`, *optional*):
+            Record of the statistics of each ingredient's weights, for a method that is given them.
         selection ([`Selection`], *optional*):
             How the mixture was chosen: strategy, parameters, metric, split, data set, and every trial.
         output ([`OutputRecord`], *optional*):
@@ -218,7 +225,10 @@ class Recipe(Result):
     alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     take_from: str | None = None
-    batchnorm: BatchNormRecord | None = None
+    vocabulary: str | None = None
+    chat_template: str | None = None
+    batchnorm: StatisticsRecord | None = None
+    importance: dict[str, StatisticsRecord] = field(default_factory=dict)
     selection: Selection | None = None
     output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -313,8 +323,14 @@ class Recipe(Result):
         # Without these fields the digest is that of recipes from before the fields existed.
         if self.take_from is None:
             del decisive["take_from"]
+        for name in ("vocabulary", "chat_template"):
+            if decisive[name] is None:
+                del decisive[name]
         if not self.labels:
             del decisive["labels"]
+        decisive["importance"] = {name: record.digest for name, record in self.importance.items()}
+        if not self.importance:
+            del decisive["importance"]
         return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
 
 

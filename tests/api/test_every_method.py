@@ -34,9 +34,14 @@ def models(tmp_path_factory):
 
 
 def options_for(method, models):
-    """The base model, if a method takes one."""
-    asks = plugins.asks_for(plugins.load_function("method", method), "base")
-    return {"method": method, **({"base_model": models[0]} if asks else {})}
+    """The base model, and data for the importance of weights, if a method takes them."""
+    function = plugins.load_function("method", method)
+    options = {"method": method}
+    if plugins.asks_for(function, "base"):
+        options["base_model"] = models[0]
+    if plugins.asks_for(function, "importance"):
+        options["importance_data"] = DATA
+    return options
 
 
 def is_the_same(one, other):
@@ -56,7 +61,7 @@ def test_a_recipe_of_every_method_gives_the_same_bits(models, tmp_path, method):
 
 
 @pytest.mark.parametrize(
-    "method", ["median", "ties", "dare_ties", "model_stock", "multislerp", "slerp", "passthrough"]
+    "method", ["median", "ties", "dare_ties", "model_stock", "multislerp", "slerp", "passthrough", "fisher", "regmean"]
 )
 def test_methods_are_searched_greedily(models, method):
     """A greedy search makes its soup by the method; a method of few ingredients says so before anything is scored."""

@@ -36,6 +36,7 @@ CALLS = {
     "runs": ("HERE/sweep",),
     "check": ("RUN", "OTHER"),
     "advise": ("RUN", "OTHER"),
+    "importance": ("RUN", "--data", "HERE/data"),
     "merge": ("RUN", "OTHER", "-o", "OUT"),
     "compare": ("RUN", "OTHER", "--test", "HERE/data"),
     "analyze": ("RUN", "OTHER"),

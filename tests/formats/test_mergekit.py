@@ -82,6 +82,7 @@ def test_what_a_configuration_becomes():
             "method": "ties",
             "weights": [0.5],
             "dtype": "bfloat16",
+            "vocabulary": "base",
             "params": {"density": 0.3, "scale": 0.7},
         },
     }
@@ -93,9 +94,10 @@ def test_what_a_configuration_becomes():
     [
         ({"merge_method": "tias"}, r'merge_method: tias of mergekit has no equivalent here; did you mean "ties"'),
         ({"modules": {}}, "`modules` of mergekit has no equivalent"),
-        ({"tokenizer_source": "union"}, "a union of vocabularies"),
-        ({"tokenizer": {"tokens": {"<a>": {}}}}, "a union of vocabularies"),
-        ({"chat_template": "chatml"}, "`chat_template` of mergekit has no equivalent here: set it on the saved"),
+        ({"tokenizer_source": "other"}, "tokenizer_source: other of mergekit has no equivalent here: it is one of"),
+        ({"tokenizer_source": "base"}, "tokenizer_source: base of mergekit has no equivalent here: it is one of the"),
+        ({"tokenizer": {"tokens": {"<a>": {}}}}, "`tokens` of `tokenizer` of mergekit has no equivalent"),
+        ({"chat_template": "alpaca"}, "chat_template: alpaca of mergekit has no equivalent here: give its text"),
         ({"models": [{"model": "a+b"}]}, r"an adapter \(a\+b\)"),
         ({"models": [{"model": {"model": {"path": "a"}, "lora": {"path": "b"}}}]}, r"an adapter \(`lora`\)"),
         ({"models": [{"model": "a"}, {"model": "a"}]}, "a model that is listed twice"),
@@ -185,8 +187,8 @@ def test_gaps_of_a_slice_take_the_value_of_the_whole():
 def test_errors_name_the_line(tmp_path):
     """The error has the line of the setting, and nothing is written."""
     path = tmp_path / "merge.yml"
-    path.write_text("merge_method: linear\nmodels:\n  - model: a\n  - model: b\ntokenizer_source: union\n")
-    with pytest.raises(RecipeError, match=r"merge\.yml, line 5: a union of vocabularies"):
+    path.write_text("merge_method: linear\nmodels:\n  - model: a\n  - model: b\nchat_template: alpaca\n")
+    with pytest.raises(RecipeError, match=r"merge\.yml, line 5: chat_template: alpaca of mergekit"):
         hf_soup.cook(path, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -41,6 +41,7 @@ def test_the_schema_is_one_and_names_every_key():
         {},
         {"weights": {"": [2, 1, 1], "classifier": [1, 0, 0]}, "dtype": "bfloat16"},
         {"method": "ties", "base_model": 0},
+        {"method": "fisher", "importance_data": testing.tiny_texts(4)},
         {"strategy": "greedy", "folds": 2},
         {"strategy": "interpolate", "base_model": 0},
         {"strategy": "greedy", "evaluator": "a function"},

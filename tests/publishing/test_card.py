@@ -18,7 +18,7 @@ from hf_soup.publishing.bases import ModelTree
 from hf_soup.publishing.card import CardContent, render_card
 from hf_soup.publishing.facts import Facts, License
 from hf_soup.publishing.results import evaluation_results
-from hf_soup.types import BatchNormRecord, DataDescription, Ingredient, Recipe, Selection, Trial
+from hf_soup.types import DataDescription, Ingredient, Recipe, Selection, StatisticsRecord, Trial
 
 
 CONFIG = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}}
@@ -166,7 +166,7 @@ def test_other_values_from_elsewhere_are_only_text():
     """Invalid numbers and commits, and methods with markup, render as plain text; lone surrogates can be written."""
     html_of = "<img src=x onerror=alert(1)>"
     items = (Ingredient("a", "me/a", html_of), Ingredient("b", html_of, "c" * 40), Ingredient("c", "a/b", "HEAD"))
-    batchnorm = BatchNormRecord(DataDescription(rows=html_of), file="x.safetensors")
+    batchnorm = StatisticsRecord(DataDescription(rows=html_of), file="x.safetensors")
     selection = Selection(f"`{html_of}`\n\n{html_of}", score=0.5)
     recipe = Recipe(
         items, (1, 1, 1), f"a:`{html_of}", batchnorm=batchnorm, selection=selection, versions={"\ud800": "x"}
