@@ -138,7 +138,7 @@ class MergeOptions:
         None, "Memory for methods that need whole tensors, such as 8GB; by default a quarter of what is free."
     )
     vocabulary: str | None = option(
-        None, "For tokenizers with different added tokens: union, or the ingredient whose tokens are kept."
+        None, "For tokenizers with different added tokens: union, base_model, or the ingredient whose tokens are kept."
     )
     chat_template: str | None = option(None, "Chat template of the soup, as Jinja; by default that of an ingredient.")
     align_labels: bool = option(False, "Permute heads whose labels are in another order, and ignore letter case.")

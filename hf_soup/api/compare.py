@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..analysis.relation import unrelated_heads
+from ..checkpoints.base_model import open_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..checkpoints.hub import fetch
 from ..checkpoints.source import open_all, open_checkpoint
+from ..checkpoints.vocabularies import with_common_vocabulary
 from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..comparison.measure import Entry, compare_models
 from ..errors import RecipeError, warn
@@ -139,12 +141,16 @@ class OpenedSoup(NamedTuple):
             Name of the ingredient whose settings it has, if its recipe names one.
         labels (`tuple[str, ...]`, *optional*):
             Names of its classes, if its recipe lists them.
+        vocabulary (`str`, *optional*), base_model (`Ingredient`, *optional*):
+            Vocabulary that the ingredients were brought to, and the base model, as in its recipe.
     """
 
     soup: Soup
     members: tuple[Ingredient, ...]
     take_from: str | None = None
     labels: tuple[str, ...] = ()
+    vocabulary: str | None = None
+    base_model: Ingredient | None = None
 
 
 def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
@@ -159,7 +165,7 @@ def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
     soup = Soup(replace(own_recipe, selection=made_by.selection), setup)
     # A base model among the ingredients is not a fine-tune, so the soup is not compared with it.
     members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
-    return OpenedSoup(soup, members, made_by.take_from, made_by.labels)
+    return OpenedSoup(soup, members, made_by.take_from, made_by.labels, made_by.vocabulary, made_by.base_model)
 
 
 def _saved_recipe(checkpoint: Checkpoint) -> Recipe | None:
@@ -181,6 +187,9 @@ def _candidates(opened: Iterable[OpenedSoup], allow_pickle: bool) -> tuple[Check
     for item in opened:
         made_here = item.soup.recipe.ingredients == item.members
         checkpoints = item.soup.candidates if made_here else open_all(item.members, allow_pickle=allow_pickle)
+        if item.vocabulary is not None:  # of a saved soup
+            base = None if item.base_model is None else open_base(item.base_model, checkpoints[0])
+            checkpoints, _ = with_common_vocabulary(checkpoints, base, item.vocabulary, settings=item.take_from)
         there = [candidate.ingredient for candidate in candidates]
         candidates += [checkpoint for checkpoint in checkpoints if checkpoint.ingredient not in there]
     return tuple(candidates)
@@ -232,6 +241,7 @@ def _fingerprints_seen(opened: Iterable[OpenedSoup]) -> set[str]:
             datasets.append(recipe.selection.dataset)
         if recipe.batchnorm is not None:
             datasets.append(recipe.batchnorm.dataset)
+        datasets += [record.dataset for record in recipe.importance.values()]
         for dataset in datasets:
             fingerprints.update(filter(None, (dataset.fingerprint, dataset.inputs)))
     return fingerprints

@@ -290,7 +290,11 @@ def _make_soup(
     plan, target, marker = examples.plan, folder / "soup", folder / COOKED_FILE
     ingredients: Sequence[Any] = runs if runs is not None else read_ingredients(plan.ingredients)
     candidates = open_all(ingredients, allow_pickle=allow_pickle)
-    key = _key(examples, candidates)
+    # on the training data BatchNorm is estimated again, and how much each weight matters
+    takes_training = importance_kind(options.method) or any(map(is_statistic, candidates[0].specs))
+    if takes_training:
+        examples = examples.with_training()
+    key = _key(examples, candidates, with_training=bool(takes_training))
     if _is_whole(marker, key, target):
         comparison = read_comparison(target) if plan.compare is not None else None
         if plan.compare is None or comparison is not None:
@@ -298,9 +302,6 @@ def _make_soup(
             soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
             soup.comparison = comparison
             return soup, comparison
-    # on the training data BatchNorm is estimated again, and how much each weight matters
-    if importance_kind(options.method) or any(is_statistic(spec) for spec in candidates[0].specs):
-        examples = examples.with_training()
     # a sweep is passed unchanged: it knows what its runs started from, head included
     sources: Sequence[Any] = candidates
     if runs is not None or options.within is not None or options.group_by is not None:
@@ -343,13 +344,16 @@ def _compare(options: CompareOptions, merged: MergeOptions, examples: Examples, 
 # Whether a soup is up to date
 
 
-def _key(examples: Examples, candidates: Sequence[Checkpoint]) -> str:
+def _key(examples: Examples, candidates: Sequence[Checkpoint], *, with_training: bool) -> str:
     """A key of all that the soup depends on: the stages after the sweep, the data's content, and the ingredients."""
     import xxhash
 
     sections = dataclasses.asdict(examples.plan)
     stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare")}
-    fingerprints = {name: hash_content(data).fingerprint for name, data in examples.scored.items()}
+    sets = dict(examples.scored)
+    if with_training and TRAIN in examples.sets:
+        sets[TRAIN] = examples.sets[TRAIN]
+    fingerprints = {name: hash_content(data).fingerprint for name, data in sets.items()}
     pinned = []
     for candidate, content in zip(candidates, contents_of(candidates), strict=True):
         pinned.append(dataclasses.asdict(dataclasses.replace(candidate.ingredient, files=content)))

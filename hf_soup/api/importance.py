@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     Write = Callable[[str, torch.Tensor], None]
 
 MAX_EXAMPLES = 1000
-LAYOUT = 1  # version of the statistics; after a change older ones are not taken
 
 
 @answers_keywords
@@ -104,8 +103,8 @@ def importance_for(method: str, items: Sequence[Checkpoint], data: Any = None) -
         items (`Sequence[Checkpoint]`):
             The ingredients, opened.
         data ([`Evaluator`], `datasets.Dataset`, `str` or `Mapping`, *optional*):
-            Examples to estimate them on, or examples for each ingredient by name; by default those are taken that are
-            kept beside the ingredients.
+            Examples to estimate them on, or examples (or the record of a recipe) for each ingredient by name; by
+            default those are taken that are kept beside the ingredients.
 
     Raises:
         [`RecipeError`]: if the method asks for none, although there is data, or an ingredient has none.
@@ -130,6 +129,8 @@ def importance_for(method: str, items: Sequence[Checkpoint], data: Any = None) -
         of_item = by_name.get(item.name)
         if of_item is None:
             found[item.name] = find_importance(item, kind)
+        elif isinstance(of_item, StatisticsRecord):
+            found[item.name] = find_importance(item, kind, digest=of_item.digest)
         else:
             found[item.name] = _estimated(item, of_item, kind, MAX_EXAMPLES, 0, read_size(None))
     return found
@@ -142,7 +143,7 @@ def _estimated(
     import xxhash
 
     evaluator = _bound(data, item, max_examples, seed)
-    decisive = [kind, seed, digest_of_batches(evaluator), LAYOUT]
+    decisive = [kind, seed, digest_of_batches(evaluator)]
     batches = f"xxh3-128:{xxhash.xxh3_128_hexdigest(json.dumps(decisive).encode())}"
     with contextlib.suppress(RecipeError):  # there are none
         return find_importance(item, kind, batches=batches)

@@ -144,8 +144,8 @@ def merge(
         seed (`int`, *optional*, defaults to 0):
             Random seed of methods and strategies that use random numbers, and of the split into folds.
         vocabulary (`str`, *optional*):
-            What to do if tokenizers differ in added tokens: `"union"` gives the soup the tokens of all ingredients,
-            and the name of an ingredient or of the base model its tokens. A row of the embeddings that an ingredient
+            What to do if tokenizers differ in added tokens: `"union"` gives the soup the tokens of all models,
+            `"base_model"` or the name of an ingredient its tokens. A row of the embeddings that an ingredient
             lacks is that of the base model, if one is given that has it, or else the mean of those that have it. The
             recipe lists every ingredient, also those that a strategy left out, because rows come from them. By default
             the tokenizers have to be equal.
@@ -210,6 +210,8 @@ def merge(
         raise RecipeError('strategy="auto" chooses among groups by validation score: pass an evaluator.')
     if request.strategy_needs_base or (shrinks and base is not None):
         base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
+    report = agreement.check(candidates, base_candidate)
+    report.raise_for_problems()  # before anything is estimated
     importance = importance_for(method, candidates, importance_data)
     training = bind_training(batchnorm_data, in_order(candidates, agreement.settings))
     setup = set_up(
@@ -222,6 +224,7 @@ def merge(
         dtype=dtype_of_soup,
         seed=seed,
         batchnorm=batchnorm_record(training),
+        report=report,
         max_memory=max_memory,
         importance=importance,
         vocabulary=vocabulary,
@@ -452,13 +455,25 @@ def _with_left_out(mixture: Mixture, setup: MergeSetup) -> Mixture:
 
     These are the one whose settings it takes, and all of them if rows of embeddings come from them.
     """
-    needed: Sequence[Checkpoint] = () if setup.agreement.settings is None else (setup.agreement.settings,)
-    if setup.vocabulary is not None:
-        needed = setup.candidates
+    needed = () if setup.agreement.settings is None else (setup.agreement.settings,)
+    if setup.vocabulary is not None:  # in their order, which gives tokens their ids
+        return _with_all(mixture, setup.candidates)
     added = tuple(item.ingredient for item in needed if item.name not in mixture.names)
-    zeros = (0.0,) * len(added)
-    ingredients = (*mixture.ingredients, *added)
-    if isinstance(mixture.weights, dict):
-        by_module = {module: (*weights, *zeros) for module, weights in mixture.weights_by_module.items()}
-        return Mixture(ingredients, by_module, mixture.params)
-    return Mixture(ingredients, (*mixture.weights, *zeros), mixture.params)
+    return _of_ingredients(mixture, (*mixture.ingredients, *added))
+
+
+def _with_all(mixture: Mixture, candidates: Sequence[Checkpoint]) -> Mixture:
+    """The mixture with all candidates in their order, and the base model last if the strategy has mixed it in."""
+    everything = [item.ingredient for item in candidates]
+    names = {item.name for item in everything}
+    return _of_ingredients(mixture, (*everything, *(item for item in mixture.ingredients if item.name not in names)))
+
+
+def _of_ingredients(mixture: Mixture, ingredients: Sequence[Ingredient]) -> Mixture:
+    """A mixture of more ingredients, perhaps in another order; the new ones have the weight 0."""
+    by_module = {}
+    for module, row in mixture.weights_by_module.items():
+        weight_of = dict(zip(mixture.names, row, strict=True))
+        by_module[module] = tuple(weight_of.get(item.name, 0.0) for item in ingredients)
+    weights = by_module if isinstance(mixture.weights, dict) else by_module[""]
+    return Mixture(tuple(ingredients), weights, mixture.params)

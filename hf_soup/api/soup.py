@@ -308,6 +308,7 @@ class Soup(Result):
             statistics=self.statistics,
             max_shard_size=max_shard_size,
             device=self.device,
+            row_giver=self.setup.row_giver,
         )
         self.warn_of_doubts()
         warn_of_another_digest(self.recipe, recipe)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..checkpoints.vocabularies import BASE, UNION
 from ..data.functions import BUNDLED, is_function
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.evaluator import Evaluator
@@ -61,6 +62,12 @@ def cook_variation(
     kept = _kept(recipe, drop)
     settings: dict[str, Any] = {"method": recipe.method, "dtype": recipe.dtype, "seed": recipe.seed}
     settings["align_labels"] = bool(recipe.alignments)
+    settings["chat_template"] = recipe.chat_template
+    if given.get("method", recipe.method) == recipe.method and recipe.importance:
+        records = {item.name: recipe.importance[item.name] for item in kept if item.name in recipe.importance}
+        settings["importance_data"] = records
+    if recipe.vocabulary in (None, UNION, BASE, *(item.name for item in kept)):
+        settings["vocabulary"] = recipe.vocabulary
     base_model = given.pop("base_model", recipe.base_model)
     if base_model is not None:
         settings["base_model"] = load_ingredient(base_model, allow_pickle=allow_pickle)
@@ -115,7 +122,7 @@ def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _names_code(key: str, named: str) -> bool:
     if key in ("method", "strategy"):
         return is_code(named)
-    if key in ("evaluator", "batchnorm_data"):
+    if key in ("evaluator", "batchnorm_data", "importance_data"):
         return is_function(named) and named not in BUNDLED
     return key == "metric" and named not in BUILT_IN
 

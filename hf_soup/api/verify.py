@@ -17,6 +17,7 @@ from ..checkpoints.companion_files import sizes_in
 from ..checkpoints.digest import bytes_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.hub import files_at
+from ..checkpoints.importance import FOLDER
 from ..checkpoints.other_contents import ADAPTER
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
@@ -180,7 +181,11 @@ def _other_files(saved: Checkpoint) -> list[str]:
     else:
         names = set(sizes_in(saved.folder)) if saved.folder is not None else set()
     ours = {*saved.ingredient.files, BATCHNORM_FILE}
-    others = sorted(name for name in names - ours if name.endswith(WEIGHTS) or name == ADAPTER)
+    others = []
+    for name in sorted(names - ours):
+        is_statistics = name.startswith(f"{FOLDER}/")  # of the soup's weights
+        if name == ADAPTER or (name.endswith(WEIGHTS) and not is_statistics):
+            others.append(name)
     return [f"{name} is there too, and may be loaded instead" for name in others]
 
 

@@ -267,6 +267,9 @@ class Checkpoint:
             end += spec.nbytes
         return True
 
+    def prepare(self) -> None:
+        """Read what is needed before several threads read tensors."""
+
     def digests_apart(self) -> dict[str, str]:
         """Digests of tensors that are read in another form than they are stored."""
         return {}
@@ -359,6 +362,8 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
         problems += unequal_twin_problems(item)
     if problems:
         raise IncompatibleError(problems)
+    for item in items:
+        item.prepare()
 
 
 def _refuse_changed(item: Checkpoint) -> None:

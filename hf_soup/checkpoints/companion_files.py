@@ -119,6 +119,8 @@ def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
     is_sentence_transformer = MODULES in names
     subfolders, elsewhere = [], []
     for folder in sorted(folders - {""}):
+        if OF_A_SOUP.fullmatch(f"{folder}/"):
+            continue
         foreign = _foreign_folder(folder)
         if foreign is not None:
             elsewhere.append(foreign)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = "soup_importance"  # in the folder of an ingredient
 ABOUT = "importance.json"
+LAYOUT = 1  # version of the statistics; after a change older ones are not taken
 
 
 class Importance(NamedTuple):
@@ -68,16 +69,18 @@ def find_importance(
             others += 1
         elif batches in (None, importance.record.batches) and digest in (None, importance.record.digest):
             fitting.append(importance)
-    how = f'hf_soup.importance({item.ingredient.source!r}, data, kind="{kind}")'
+    how = "give importance_data=..." if item.in_memory else f"hf_soup.importance({item.ingredient.source!r}, data"
+    if not item.in_memory:
+        how += f', kind="{kind}")'
     if not fitting:
         which = " that the recipe was made with" if digest is not None else ""
         changed = f" ({others} of other weights, or damaged)" if others else ""
         raise RecipeError(f"{item.name!r} has no {kind} statistics{which}{changed}. Make them: {how}.")
-    if len(fitting) > 1:
-        data = listed([f"{each.record.dataset.path or 'data in memory'}" for each in fitting])
+    if len({importance.record.digest for importance in fitting}) > 1:
+        data = [f"{each.record.dataset.rows} of {each.record.dataset.path or 'data in memory'}" for each in fitting]
         raise RecipeError(
-            f"{item.name!r} has {kind} statistics of several data sets ({data}): say which with importance_data, "
-            f"or delete the others from {_folder_of(item)}."
+            f"{item.name!r} has {kind} statistics of several sets of examples ({listed(data)}): say which with "
+            f"importance_data, or delete the others from {_folder_of(item)}."
         )
     return fitting[0]
 
@@ -124,11 +127,13 @@ def write_importance(
 
 
 def weights_digest(item: Checkpoint) -> str:
-    """A digest of the current weights of an ingredient, wherever they are."""
+    """A digest of the current weights and configuration of an ingredient, wherever they are."""
     import xxhash
 
     (contents,) = contents_of([item])
-    return xxhash.xxh3_128_hexdigest(json.dumps(sorted(contents.values())).encode())
+    config = {key: value for key, value in item.config.items() if key not in ("_name_or_path", "transformers_version")}
+    decisive = [LAYOUT, sorted(contents.values()), config]
+    return xxhash.xxh3_128_hexdigest(json.dumps(decisive, sort_keys=True, default=str).encode())
 
 
 def _folder_of(item: Checkpoint) -> Path:

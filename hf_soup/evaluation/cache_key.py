@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import Checkpoint, contents_of
+from ..checkpoints.common_rows import CommonVocabulary
 from ..checkpoints.staging import temporary_folder
 from ..plugins import is_code
 from ..types import Ingredient, Recipe
@@ -97,7 +98,7 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
     if recipe.vocabulary is not None:  # rows that an ingredient lacks come from all
         opened += [item for item in setup.candidates if item not in opened]
     # The soup's configuration and the base model matter too, even if the base model is not averaged.
-    for checkpoint in (setup.agreement.settings, setup.averaging.base):
+    for checkpoint in (setup.agreement.settings, setup.averaging.base, setup.row_giver):
         if checkpoint is not None and all(checkpoint.ingredient != item.ingredient for item in opened):
             opened.append(checkpoint)
     if any(item.changed_files() for item in opened):
@@ -107,7 +108,11 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
         base = _without_place(base)
     bare = replace(recipe, ingredients=tuple(map(_without_place, recipe.ingredients)), base_model=base)
     contents = contents_of(opened)
-    decisive = [[item.config, item.generation, content] for item, content in zip(opened, contents, strict=True)]
+    decisive = []
+    for item, content in zip(opened, contents, strict=True):
+        # which row belongs to a token depends on each ingredient's own tokenizer
+        tokenizer = item.own.companion_digests if isinstance(item, CommonVocabulary) else None
+        decisive.append([item.config, item.generation, content, *([tokenizer] if tokenizer else [])])
     text = json.dumps([bare.fingerprint(), decisive], sort_keys=True, default=str)
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 

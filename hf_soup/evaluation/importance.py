@@ -168,6 +168,7 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
 
     Source: Jin et al. 2023, [Dataless knowledge fusion](https://arxiv.org/abs/2212.09849), section 3.
     """
+    import numpy as np
     import torch
 
     device = put_on_device(model, evaluator.device)
@@ -178,7 +179,10 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
         sums[spec.name] = torch.zeros(spec.shape, dtype=torch.float64, device=device)
     names = {weights[name].data_ptr(): name for name in sums}
     encoded = of_one_length(evaluator.examples.encoded(model))
-    padding: list[torch.Tensor] = []  # the attention mask of the current batch, of data that was encoded with padding
+    if model.config.is_encoder_decoder:  # targets of one batch may have different lengths
+        rows = np.concatenate(encoded.batches)
+        encoded = encoded._replace(batches=tuple(rows[:, None]))
+    padding: list[torch.Tensor] = []  # the mask of the current batch, if its data was encoded with padding
 
     def add(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
         name = names.get(layer.weight.data_ptr())
@@ -186,7 +190,7 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
             return
         x = inputs[0].detach()
         if padding and x.shape[:-1] == padding[0].shape:
-            x = x[padding[0].bool()]
+            x = x[padding[0]]
         x = x.reshape(-1, x.shape[-1])
         sums[name] += (x.T @ x).double()
 
@@ -195,7 +199,8 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
     with bar, own_attention(model), torch.inference_mode(), _before_layers(model, add):
         for batch_rows in encoded.batches:
             batch = {key: on_device(value, device, model.dtype) for key, value in encoded.batch_of(batch_rows).items()}
-            padding[:] = [batch["attention_mask"]] if "attention_mask" in batch else []
+            mask = batch.get("attention_mask")
+            padding[:] = [] if mask is None or mask.all() else [mask.bool()]
             evaluator.task_module.forward(model, batch)
             bar.update(len(batch_rows))
     for name, total in sums.items():

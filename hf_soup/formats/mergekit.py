@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..checkpoints.hub import split_revision
 from ..checkpoints.source import distinct_names, short_name
-from ..checkpoints.vocabularies import UNION
+from ..checkpoints.vocabularies import BASE, UNION
 from ..errors import RecipeError, did_you_mean
 from ..types import Ingredient
 from ..untrusted import one_line
@@ -244,7 +244,7 @@ class _Converter:
         needs_base = self.method not in ORDERED and self.method not in ("linear", "karcher")
         if self.tokenizer is not None:
             merge["vocabulary"] = self._vocabulary()
-            needs_base = needs_base or self.base not in self.sources
+            needs_base = True  # its rows come before those of the models
         if self.base is not None and needs_base:
             cook["base_model"] = self.base
         return cook
@@ -353,16 +353,15 @@ class _Converter:
         return distinct_names(named)
 
     def _vocabulary(self) -> str:
-        """The vocabulary as it is named here: `"union"`, or the name of the model whose tokenizer is taken."""
+        """The vocabulary as it is named here: `"union"`, or the model whose tokenizer is taken."""
         if self.tokenizer == UNION:
             return UNION
-        source = self.base if self.tokenizer == "base" else self._source(self.tokenizer)
-        if source in self.sources:
-            return self._names()[self.sources.index(source)]
-        if source is None or source != self.base:
+        source = self.base or self.sources[0] if self.tokenizer == "base" else self._source(self.tokenizer)
+        if source == self.base:
+            return BASE
+        if source not in self.sources:
             self.refuse("tokenizer_source", f"tokenizer_source: {self.tokenizer}", ": it is one of the models merged")
-        place, _ = split_revision(source)
-        return short_name(place)
+        return self._names()[self.sources.index(source)]
 
     def _tokenizer(self) -> str | None:
         """Where the tokenizer comes from; what else would change it is refused."""
@@ -370,11 +369,11 @@ class _Converter:
         if not isinstance(tokenizer, Mapping):
             raise RecipeError(f"{self.where}: `tokenizer` is a mapping, not {one_line(repr(tokenizer))}.")
         source = self.content.get("tokenizer_source", tokenizer.get("source"))
-        for key in tokenizer:
-            if key != "source":
-                self.refuse(
-                    str(key), f"`{key}` of `tokenizer`", ": rows of tokens come from the models that have them"
-                )
+        if tokenizer.get("tokens"):
+            self.refuse("tokens", "`tokens` of `tokenizer`", ": rows of tokens come from the models that have them")
+        for key, value in tokenizer.items():
+            if key not in ("source", "tokens") and value is not None:
+                self.refuse(str(key), f"`{key}` of `tokenizer`", did_you_mean(str(key), ("source", "tokens")))
         if source is not None and not isinstance(source, str):
             source = self._source(source)
         return source
@@ -386,7 +385,7 @@ class _Converter:
             return None
         if isinstance(template, str) and is_template(template):
             return template
-        if template not in TEMPLATES:
+        if not isinstance(template, str) or template not in TEMPLATES:
             self.refuse("chat_template", f"chat_template: {template}", ": give its text, as Jinja")
         return TEMPLATES[template]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.labels import is_identity
+from ..checkpoints.vocabularies import BASE
 from ..plugins import asks_for, load_function, parameters
 from ..types import Ingredient, Recipe
 from .mergekit import ORDERED, PARAMETERS
@@ -76,7 +77,12 @@ def dump_mergekit(recipe: Recipe) -> str | None:
     if recipe.chat_template is not None:
         content["chat_template"] = recipe.chat_template
     if recipe.vocabulary is not None:
-        content["tokenizer_source"] = _tokenizer_source(recipe, recipe.vocabulary, content)
+        if recipe.base_model is not None:  # rows come from it
+            if recipe.method in ORDERED:
+                return None
+            content["base_model"] = _public(recipe.base_model)
+        named = {item.name: _public(item) for item in recipe.ingredients}
+        content["tokenizer_source"] = {**named, BASE: "base"}.get(recipe.vocabulary, recipe.vocabulary)
     if recipe.dtype != "auto":
         content["dtype"] = recipe.dtype
     return yaml.dump(content, Dumper=dumper(), sort_keys=False)
@@ -93,14 +99,6 @@ def _with_defaults(recipe: Recipe, weights: Sequence[float]) -> dict[str, Any]:
         if name in ("density", "t") and theirs in PARAMETERS[recipe.method]:
             params.setdefault(name, parameter.default)
     return params
-
-
-def _tokenizer_source(recipe: Recipe, vocabulary: str, content: Mapping[str, Any]) -> str:
-    """The source of the tokenizer: `"union"`, the base model, or a model."""
-    named = {item.name: _public(item) for item in recipe.ingredients}
-    if recipe.base_model is not None and "base_model" in content:
-        named.setdefault(recipe.base_model.name, "base")
-    return named.get(vocabulary, vocabulary)
 
 
 def _public(item: Ingredient) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.common_rows import CommonVocabulary
 from ..checkpoints.companions import in_order
 from ..checkpoints.importance import Importance
 from ..checkpoints.labels import base_order_problem
@@ -50,6 +51,8 @@ class MergeSetup:
             Vocabulary that the candidates were brought to, as in recipes.
         chat_template (`str`, *optional*):
             Chat template of the soup.
+        row_giver (`Checkpoint`, *optional*):
+            The base model, if rows of the common vocabulary come from it.
     """
 
     candidates: tuple[Checkpoint, ...]
@@ -63,6 +66,7 @@ class MergeSetup:
     batchnorm: StatisticsRecord | None = None
     vocabulary: str | None = None
     chat_template: str | None = None
+    row_giver: Checkpoint | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Checkpoint]:
@@ -205,4 +209,5 @@ def set_up(
         batchnorm=batchnorm,
         vocabulary=vocabulary,
         chat_template=chat_template,
+        row_giver=base if isinstance(base, CommonVocabulary) else None,
     )

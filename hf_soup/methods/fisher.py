@@ -40,9 +40,12 @@ def fisher(
 
     tensors = list(tensors)
     mean = linear(tensors, weights)
+    largest = torch.stack(list(importance)).amax(0)
+    scale = torch.where(largest > 0, largest, 1.0)  # without it, products of small numbers would vanish
     # relative to the mean, which copies of one tensor keep to the bit
     total, moved = torch.zeros_like(mean), torch.zeros_like(mean)
     for tensor, weight, own in zip(tensors, weights, importance, strict=True):
-        total += weight * own
-        moved += weight * own * (tensor - mean)
+        share = weight * (own / scale)
+        total += share
+        moved += share * (tensor - mean)
     return mean + torch.where(total != 0, moved / total, 0.0)

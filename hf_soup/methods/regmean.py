@@ -13,7 +13,10 @@ from .linear import linear
 if TYPE_CHECKING:
     import torch
 
-RIDGE = 1e-10  # of the mean diagonal: directions without data stay at the mean of the ingredients
+# Of the trace, added to the diagonal: directions without data stay at the mean of the ingredients. It is far above the
+# rounding errors of Gram matrices, which are sums in float32. Repeating the solution takes its effect back where there
+# is data (iterated Tikhonov regularisation).
+RIDGE, REPEATED = 1e-5, 3
 
 
 @method(importance="gram")
@@ -37,7 +40,8 @@ def regmean(
             Gram matrix X'X of the inputs of each ingredient, as [`importance`] sums it up.
         shrink (`float`, *optional*, defaults to 0.9):
             Factor of the elements of the Gram matrices that are not on the diagonal, from 0 to 1. With 1 the result is
-            the solution of all data together, with 0 a mean that is weighted by the size of each input.
+            the solution of all data together, with 0 a mean that is weighted by the size of each input. Directions in
+            which there is no data stay at the mean of the tensors.
 
     Returns:
         `torch.Tensor`: the merged weight.
@@ -61,5 +65,10 @@ def regmean(
         gram *= weight / sum(weights)
         total += gram
         target += gram @ (tensor - mean).double().T
-    total.diagonal().add_(RIDGE * total.diagonal().mean() or 1.0)
-    return mean + torch.linalg.solve(total, target).T.to(mean.dtype)
+    damped = total.clone()
+    damped.diagonal().add_(RIDGE * total.trace() or 1.0)
+    factors = torch.linalg.lu_factor(damped)
+    change = torch.zeros_like(target)
+    for _ in range(REPEATED):
+        change += torch.linalg.lu_solve(*factors, target - total @ change)
+    return mean + change.T.to(mean.dtype)

@@ -33,6 +33,7 @@ def write_weights(
     statistics: Mapping[str, torch.Tensor],
     max_shard_size: int | str = "50GB",
     device: str = "cpu",
+    row_giver: Checkpoint | None = None,
 ) -> Recipe:
     """Average the ingredients into weight files, tensor by tensor, and write estimated BatchNorm statistics.
 
@@ -51,6 +52,8 @@ def write_weights(
             Maximum size of a weight file, as in transformers.
         device (`str`, *optional*, defaults to `"cpu"`):
             Device on which tensors are averaged.
+        row_giver (`Checkpoint`, *optional*):
+            The base model, if rows of a common vocabulary come from it.
 
     Returns:
         [`Recipe`]: the recipe with the digests of the ingredients' and the soup's weights, and the versions in use.
@@ -75,6 +78,8 @@ def write_weights(
     base = recipe.base_model
     if base is not None and plan.base is not None:
         base = replace(base, files=file_digests(plan.base, digests_read[BASE]))
+    elif base is not None and row_giver is not None:
+        base = replace(base, files=file_digests(row_giver, row_giver.digests_apart()))
     batchnorm = recipe.batchnorm
     if statistics and batchnorm is not None:
         batchnorm = replace(batchnorm, file=BATCHNORM_FILE, digest=write_statistics(folder, statistics))

@@ -193,8 +193,8 @@ class Recipe(Result):
             Name of the ingredient whose configuration, tokenizer, processor and generation settings the soup takes; by
             default the first. Its weight may be 0.
         vocabulary (`str`, *optional*):
-            Vocabulary that ingredients with different added tokens are brought to: `"union"`, or the name of the
-            ingredient whose tokens are kept; by default their tokenizers are equal.
+            Vocabulary that ingredients with different added tokens are brought to: `"union"`, `"base_model"`, or the
+            name of the ingredient whose tokens are kept; by default their tokenizers are equal.
         chat_template (`str`, *optional*):
             Chat template of the soup, as Jinja; by default that of the ingredient that gives the settings.
         batchnorm ([`StatisticsRecord`], *optional*):

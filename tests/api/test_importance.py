@@ -251,7 +251,7 @@ def test_statistics_of_several_data_sets_have_to_be_told_apart(run):
     """Without saying which, a merge does not choose; with the data it does."""
     hf_soup.importance(run, DATA)
     hf_soup.importance(run, DATA.select(range(4)))
-    with pytest.raises(RecipeError, match="fisher statistics of several data sets"):
+    with pytest.raises(RecipeError, match="fisher statistics of several sets of examples"):
         hf_soup.merge([run], method="fisher")
     soup = hf_soup.merge([run], method="fisher", importance_data=DATA)
     assert soup.recipe.importance["run"].dataset.rows == 8
@@ -379,3 +379,65 @@ def test_a_cook_file_takes_its_training_data(models, tmp_path):
     assert {record.dataset.rows for record in soup.recipe.importance.values()} == {8}
     again = hf_soup.cook(tmp_path / "cook.yaml", output_dir=tmp_path / "out").soup  # nothing is computed
     assert again.recipe.output == hf_soup.load_recipe(tmp_path / "out" / "soup").output
+
+
+def test_regmean_stays_near_its_ingredients_where_data_lacks():
+    """With fewer rows than inputs, Gram matrices of float32 sums do not lead far away from the ingredients."""
+    rng = torch.Generator().manual_seed(0)
+    models = [torch.randn(8, 64, generator=rng) * 0.05 for _ in range(2)]
+    inputs = [torch.randn(20, 64, generator=rng) for _ in range(2)]
+    soup = regmean(models, [1, 1], importance=[x.T @ x for x in inputs], shrink=1.0)
+    exact = regmean(
+        [each.double() for each in models], [1, 1], importance=[x.double().T @ x.double() for x in inputs], shrink=1.0
+    )
+    assert (soup - exact).abs().max() < 1e-3
+    assert soup.abs().max() < 3 * max(each.abs().max() for each in models)
+
+
+def test_fisher_of_tiny_numbers():
+    """Ratios decide, also where their products would vanish in float32."""
+    tensors, numbers = [torch.zeros(1), torch.ones(1)], [torch.tensor([3e-44]), torch.tensor([2e-44])]
+    assert fisher(tensors, [1, 1], importance=numbers).item() == pytest.approx(0.4, abs=0.02)
+
+
+def test_targets_of_other_lengths_are_not_padded(tmp_path):
+    """Gram matrices of a sequence-to-sequence model are the sum of those of its examples alone."""
+    module = plugins.load_module("task", "text2text-generation")
+    folder = testing.tiny.save_model_for(module, tmp_path / "model")
+    text = module.EXAMPLE["text"][0] if "text" in module.EXAMPLE else next(iter(module.EXAMPLE.values()))[0]
+    source, target = list(module.EXAMPLE)
+    rows = {source: [text, text], target: ["good", "the bad plot was very dull"]}
+    both = statistics(hf_soup.importance(folder, datasets.Dataset.from_dict(rows), kind="gram"))
+    alone = []
+    for row in range(2):
+        data = datasets.Dataset.from_dict({name: [values[row]] for name, values in rows.items()})
+        alone.append(statistics(hf_soup.importance(folder, data, kind="gram")))
+    for name, tensor in both.items():
+        torch.testing.assert_close(tensor, alone[0][name] + alone[1][name], rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_used_for_importance_is_no_test_set(models):
+    """A comparison on the data by which weights were chosen is refused."""
+    soup = hf_soup.merge(models, method="fisher", importance_data=DATA)
+    with pytest.raises(hf_soup.errors.EvaluationError):
+        hf_soup.compare(soup, test=DATA)
+
+
+def test_code_in_a_variation_is_not_run(models, tmp_path):
+    """Data of a variation that is a function is refused as other code is."""
+    folder = hf_soup.merge(models, method="fisher", importance_data=DATA).save_pretrained(tmp_path / "soup")
+    with pytest.raises(RecipeError, match="code from elsewhere"):
+        hf_soup.cook(folder, overrides=["importance_data=evilmod:function"])
+    hf_soup.importance(models[0], DATA.select(range(5)))
+    varied = hf_soup.cook(folder, overrides=["seed=1"]).soup  # with the statistics of the recipe
+    assert varied.recipe.importance == hf_soup.load_recipe(folder).importance
+    hf_soup.importance(folder, DATA)
+    assert hf_soup.verify(folder).ok
+
+
+def test_nothing_is_estimated_for_models_that_do_not_fit(models, tmp_path):
+    """Problems of the ingredients come before the work."""
+    other = testing.save_text_model(testing.tiny_text_model(0, hidden_size=16), tmp_path / "other")
+    with pytest.raises(hf_soup.errors.IncompatibleError):
+        hf_soup.merge([other, models[0]], method="fisher", importance_data=DATA)
+    assert not (other / "soup_importance").exists()

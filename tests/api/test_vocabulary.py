@@ -8,11 +8,12 @@ import shutil
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.errors import IncompatibleError, RecipeError
+from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
+from hf_soup.evaluation.cache_key import content_fingerprint
 
 
 WORDS = testing.tiny.WORDS
@@ -122,17 +123,14 @@ def test_texts_are_tokenised_as_before(models, tmp_path):
             )
 
 
-def test_the_first_name_keeps_its_ids(models):
-    """Its tokens have the ids that they had, in any order; `take_from` names another."""
-    own = transformers.AutoTokenizer.from_pretrained(models["a"]).get_vocab()
-    soup = hf_soup.merge([models["b"], models["a"]], vocabulary="union")
-    ids = transformers.AutoTokenizer.from_pretrained(soup.checkpoints[0].processing_folder).get_vocab()
-    assert {token: ids[token] for token in own} == own
-    own = transformers.AutoTokenizer.from_pretrained(models["b"]).get_vocab()
-    soup = hf_soup.merge([models["a"], models["b"]], vocabulary="union", take_from="b")
-    ids = transformers.AutoTokenizer.from_pretrained(soup.checkpoints[0].processing_folder).get_vocab()
-    assert {token: ids[token] for token in own} == own
-    assert ids["<a>"] == len(own)
+def test_the_first_ingredient_keeps_its_ids(models):
+    """Its tokens have the ids that they had, and those of the others follow; `take_from` names another."""
+    for order, options in ((["b", "a"], {}), (["a", "b"], {"take_from": "b"})):
+        own = transformers.AutoTokenizer.from_pretrained(models["b"]).get_vocab()
+        soup = hf_soup.merge([models[name] for name in order], vocabulary="union", **options)
+        ids = transformers.AutoTokenizer.from_pretrained(soup.checkpoints[0].processing_folder).get_vocab()
+        assert {token: ids[token] for token in own} == own
+        assert ids["<a>"] == len(own)
 
 
 def test_the_base_model_gives_rows_that_it_has(models, tmp_path):
@@ -174,7 +172,7 @@ def test_the_vocabulary_of_one_is_kept(models, tmp_path):
     assert set(found) == set(b)
     torch.testing.assert_close(found["<b>"], b["<b>"])
     torch.testing.assert_close(found["<x>"], (a["<x>"] + b["<x>"]) / 2, rtol=1e-6, atol=1e-7)
-    narrow = hf_soup.merge([models["a"], models["b"]], vocabulary="base", base_model=models["base"])
+    narrow = hf_soup.merge([models["a"], models["b"]], vocabulary="base_model", base_model=models["base"])
     assert narrow.model.config.vocab_size == len(WORDS)
 
 
@@ -209,20 +207,29 @@ def test_a_search_lists_those_that_it_left_out(tmp_path):
     assert hf_soup.Evaluator(data)(cls.from_pretrained(chosen)).value == soup.selection.score
 
 
-def test_ids_in_configurations_are_those_of_the_soup(tmp_path):
-    """A padding token that one ingredient added has its id of the common vocabulary in the soup's configuration."""
-    paths = []
-    for number, tokens in enumerate((["<one>", "<two>"], ["<pad2>"])):
-        path = masked_lm(tmp_path / f"m{number}", tokens, number)
-        if number == 1:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-            config = json.loads((path / "config.json").read_text())
-            config["sep_token_id"] = tokenizer.get_vocab()["<pad2>"]
-            (path / "config.json").write_text(json.dumps(config))
-        paths.append(path)
-    soup = hf_soup.merge(paths, vocabulary="union", take_from="m0")
-    ids = transformers.AutoTokenizer.from_pretrained(soup.checkpoints[0].processing_folder).get_vocab()
-    assert soup.checkpoints[1].config["sep_token_id"] == ids["<pad2>"] == len(WORDS) + 2
+@pytest.mark.parametrize("place", [0, 1])
+def test_ids_in_configurations_are_those_of_the_soup(tmp_path, place):
+    """Ids of tokens in the saved configurations are those of the common vocabulary, in lists as well."""
+    paths = [llama(tmp_path / f"m{number}", tokens, number) for number, tokens in enumerate(TOKENS.values())]
+    ids = transformers.AutoTokenizer.from_pretrained(paths[1]).get_vocab()
+    config = json.loads((paths[1] / "config.json").read_text())
+    config["eos_token_id"] = ids["<c>"]
+    (paths[1] / "config.json").write_text(json.dumps(config))
+    generation = {"eos_token_id": [ids["<c>"], ids["[SEP]"]], "suppress_tokens": [ids["<x>"]], "pad_token_id": 0}
+    (paths[1] / "generation_config.json").write_text(json.dumps(generation))
+    (paths[0] / "generation_config.json").unlink(missing_ok=True)
+    soup = hf_soup.merge(paths, vocabulary="union", take_from=f"m{place}").save_pretrained(tmp_path / "soup")
+    new = transformers.AutoTokenizer.from_pretrained(soup).get_vocab()
+    written = json.loads((soup / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [new["<c>"], new["[SEP]"]]
+    assert written["suppress_tokens"] == [new["<x>"]]
+    assert place == 0 or json.loads((soup / "config.json").read_text())["eos_token_id"] == new["<c>"]
+    # tokens that are dropped are in no list, and a single one is that of the model whose tokens are kept
+    kept = hf_soup.merge(paths, vocabulary="m0", take_from="m1").save_pretrained(tmp_path / "kept")
+    written = json.loads((kept / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [new["[SEP]"]]
+    own = json.loads((paths[0] / "config.json").read_text())["eos_token_id"]
+    assert json.loads((kept / "config.json").read_text())["eos_token_id"] == own
 
 
 def test_equal_vocabularies_need_nothing(models):
@@ -263,7 +270,10 @@ def test_tokenizers_that_differ_in_more_are_refused(models, tmp_path):
         next(token for token in data["added_tokens"] if token["content"] == "<x>")["lstrip"] = True
 
     cases = {
-        "swapped": (swap, r"swapped has another vocabulary than a: 2 tokens .* 'bad', 'good'"),
+        "swapped": (
+            swap,
+            r"swapped has another vocabulary than a: 2 tokens .* both differ, such as 'bad', 'good'",
+        ),
         "cased": (keep_case, r"cased has another tokenizer than a: normalizer\.lowercase differs"),
         "stripped": (strip, r"stripped has another tokenizer than a: added token '<x>': lstrip differs"),
     }
@@ -275,14 +285,14 @@ def test_tokenizers_that_differ_in_more_are_refused(models, tmp_path):
     bare = shutil.copytree(models["b"], tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(IncompatibleError, match="bare has none"):
         hf_soup.merge([models["a"], bare], vocabulary="union")
-    with pytest.raises(RecipeError, match=r'"union" or the name of a model, not \'unoin\'.*union'):
+    with pytest.raises(RecipeError, match=r'"union", "base_model" or the name of an ingredient, not \'unoin\'.*union'):
         hf_soup.merge([models["a"], models["b"]], vocabulary="unoin")
     with pytest.raises(RecipeError, match="takes no vocabulary"):
         hf_soup.merge([models["a"], models["b"]], vocabulary="union", method="fisher", importance_data=None)
 
 
-def test_models_in_memory_and_other_orders(models):
-    """The soup by token does not depend on the order of the ingredients, nor on where they are."""
+def test_the_order_of_ingredients_does_not_matter(models):
+    """The soup by token is the same in any order."""
     rows = []
     for order in itertools.permutations(["a", "b"]):
         soup = hf_soup.merge([models[name] for name in order], vocabulary="union")
@@ -290,6 +300,150 @@ def test_models_in_memory_and_other_orders(models):
         table = soup.model.get_input_embeddings().weight
         rows.append({token: table[index].detach() for token, index in ids.items()})
     assert all(torch.allclose(rows[0][token], rows[1][token]) for token in rows[0])
+
+
+def test_a_tokenizer_with_more_tokens_than_rows(models, tmp_path):
+    """A token that has no row in one model has that of the others, not what follows in the file."""
+    plain = masked_lm(tmp_path / "plain", [], 3)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(plain)
+    tokenizer.add_tokens(["<x>"])
+    tokenizer.save_pretrained(plain)
+    soup = hf_soup.merge([plain, models["a"]], vocabulary="union").save_pretrained(tmp_path / "soup")
+    table = "bert.embeddings.word_embeddings.weight"
+    torch.testing.assert_close(by_token(soup, table)["<x>"], by_token(models["a"], table)["<x>"])
+
+
+def test_words_that_one_model_added_are_refused(tmp_path):
+    """A word of one model that another one added splits texts in another way; so does a word that one lacks."""
+    paths = [masked_lm(tmp_path / name, tokens, 0) for name, tokens in (("a", ["<a>"]), ("b", ["<b>"]))]
+
+    def forget(data):
+        del data["model"]["vocab"]["cast"]
+
+    changed_tokenizer(paths[1], forget, "tokenizer.json")
+    for order in (paths, paths[::-1]):
+        with pytest.raises(IncompatibleError, match="1 tokens that were not added to both differ, such as 'cast'"):
+            hf_soup.merge(order, vocabulary="union")
+
+
+def test_a_changed_base_model_or_tokenizer_is_noticed(models, tmp_path):
+    """Scores are not taken from the cache, and a recipe is not cooked with other rows."""
+    cls = transformers.BertForSequenceClassification
+    paths = [masked_lm(tmp_path / name, tokens, n, cls=cls) for n, (name, tokens) in enumerate(TOKENS.items())]
+    base = masked_lm(tmp_path / "base", ["<a>", "<b>"], 9, cls=cls)
+    data = testing.tiny_texts(24, seed=5)
+    options = {"vocabulary": "union", "base_model": base}
+    keys = []
+
+    def key():
+        soup = hf_soup.merge(paths, **options)
+        keys.append(content_fingerprint(soup.recipe, soup.setup))
+        assert len(set(keys)) == len(keys)
+
+    key()
+    soup = hf_soup.merge(paths, strategy="greedy", evaluator=data, **options).save_pretrained(tmp_path / "soup")
+    assert hf_soup.load_recipe(soup).base_model.files["model.safetensors"].startswith("xxh3-128/1:")
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, base / "model.safetensors", {"format": "pt"})
+    key()
+    with pytest.raises(IngredientError, match="base"):
+        hf_soup.cook(soup, output_dir=tmp_path / "again")
+
+    def exchange(data):
+        first, second = (token for token in data["added_tokens"] if token["content"] in ("<b>", "<c>"))
+        first["content"], second["content"] = second["content"], first["content"]
+
+    changed_tokenizer(paths[1], exchange, "tokenizer.json")
+    key()
+
+
+def test_other_ways_to_have_different_rows(models, tmp_path):
+    """Models of other classes, or with other tables, are reported by the check as without a vocabulary."""
+    other = llama(tmp_path / "other", ["<o>"], 3)
+    for report in (hf_soup.check([models["a"], other], vocabulary="union"), hf_soup.check([models["a"], other])):
+        assert any("other is a LlamaForCausalLM" in problem for problem in report.problems)
+    tied = shutil.copytree(other, tmp_path / "tied")
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    tensors = load_file(tied / "model.safetensors")
+    save_file({name: each for name, each in tensors.items() if name != "lm_head.weight"}, tied / "model.safetensors")
+    assert not hf_soup.check([other, tied], vocabulary="union").ok
+    # a base model without a head gives the rows that it has
+    bare = masked_lm(tmp_path / "bare", ["<a>", "<own>"], 3, cls=transformers.BertModel)
+    soup = hf_soup.merge([models["a"], models["b"]], vocabulary="union", base_model=bare, method="ties", density=0.5)
+    assert soup.model.config.vocab_size == len(WORDS) + 5
+
+
+def test_a_model_with_other_tables(tmp_path):
+    """The bias of BART's logits has a number for each token; it is averaged by token, and the soup loads."""
+    paths = []
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    sizes |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "vocab_size": len(WORDS)}
+    for seed, (name, tokens) in enumerate(TOKENS.items()):
+        tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+        transformers.set_seed(seed)
+        model = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes))
+        tokenizer.add_tokens(tokens)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        torch.nn.init.normal_(model.final_logits_bias)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        paths.append(tmp_path / name)
+    soup = hf_soup.merge(paths, vocabulary="union").save_pretrained(tmp_path / "soup")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(soup)
+    bias = {}
+    for path in (*paths, soup):
+        ids = transformers.AutoTokenizer.from_pretrained(path).get_vocab()
+        values = load_file(path / "model.safetensors")["final_logits_bias"][0]
+        bias[path] = {token: values[index].item() for token, index in ids.items()}
+    assert bias[soup]["<b>"] == pytest.approx(bias[paths[1]]["<b>"])
+    assert bias[soup]["<x>"] == pytest.approx((bias[paths[0]]["<x>"] + bias[paths[1]]["<x>"]) / 2)
+    assert model.final_logits_bias.shape == (1, len(WORDS) + 4)
+
+
+def test_types_and_names_that_differ(models, tmp_path):
+    """A row of a float32 model is not rounded to bfloat16; a base model may have the name of an ingredient."""
+    half = transformers.AutoModelForMaskedLM.from_pretrained(models["b"], dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    transformers.AutoTokenizer.from_pretrained(models["b"]).save_pretrained(tmp_path / "half")
+    soup = hf_soup.merge([models["a"], tmp_path / "half"], vocabulary="union").save_pretrained(tmp_path / "soup")
+    table = "bert.embeddings.word_embeddings.weight"
+    torch.testing.assert_close(by_token(soup, table)["<a>"], by_token(models["a"], table)["<a>"], rtol=1e-6, atol=1e-7)
+    namesake = masked_lm(tmp_path / "other" / "a", ["<base>"], 9)
+    options = {"base_model": namesake, "method": "task_arithmetic"}
+    soup = hf_soup.merge([models["a"], models["b"]], vocabulary="base_model", **options)
+    ids = transformers.AutoTokenizer.from_pretrained(soup.checkpoints[0].processing_folder).get_vocab()
+    assert set(ids) == {*WORDS, "<base>"}
+
+
+def test_tokens_with_other_roles(tmp_path):
+    """Models that end their texts with tokens of their own are joined, and the soup ends with that of the first."""
+    paths = []
+    for seed, token in enumerate(("<|one|>", "<|two|>")):
+        path = llama(tmp_path / f"m{seed}", [], seed)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        tokenizer.add_special_tokens({"eos_token": token})
+        model = transformers.AutoModelForCausalLM.from_pretrained(path)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        paths.append(path)
+    soup = hf_soup.merge(paths, vocabulary="union")
+    assert any("the eos_token of m1 is '<|two|>', and the soup takes that of m0" in n for n in soup.plan.report.notes)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(soup.save_pretrained(tmp_path / "soup"))
+    assert tokenizer.eos_token == "<|one|>"
+    assert "<|two|>" in tokenizer.all_special_tokens
+
+
+def test_saved_soups_are_compared_and_changed(tmp_path):
+    """A saved soup is compared with its ingredients, and its recipe is cooked with another seed."""
+    cls = transformers.BertForSequenceClassification
+    paths = [masked_lm(tmp_path / name, tokens, n, cls=cls) for n, (name, tokens) in enumerate(TOKENS.items())]
+    soup = hf_soup.merge(paths, vocabulary="union").save_pretrained(tmp_path / "soup")
+    table = hf_soup.compare(soup, test=testing.tiny_texts(12, seed=7)).table()
+    assert {"a", "b", "uniform"} <= set(table.split())
+    changed = hf_soup.cook(soup, overrides=["seed=1"]).soup
+    assert changed.recipe.vocabulary == "union"
 
 
 def test_a_chat_template_of_ones_own(models, tmp_path):

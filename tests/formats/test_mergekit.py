@@ -82,11 +82,16 @@ def test_what_a_configuration_becomes():
             "method": "ties",
             "weights": [0.5],
             "dtype": "bfloat16",
-            "vocabulary": "base",
+            "vocabulary": "base_model",
             "params": {"density": 0.3, "scale": 0.7},
         },
     }
     assert as_cook_file(LINEAR, "merge.yml")["merge"]["weights"] == [2, 1.0]
+    based = as_cook_file({**LINEAR, "tokenizer_source": "union", "base_model": "a"}, "merge.yml")
+    assert based["base_model"] == "a"  # whose rows come first
+    assert based["merge"]["vocabulary"] == "union"
+    assert as_cook_file({**LINEAR, "tokenizer_source": "base"}, "merge.yml")["merge"]["vocabulary"] == "a"
+    assert as_cook_file({**LINEAR, "tokenizer_source": "b"}, "merge.yml")["merge"]["vocabulary"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,11 @@ def test_what_a_configuration_becomes():
         ({"merge_method": "tias"}, r'merge_method: tias of mergekit has no equivalent here; did you mean "ties"'),
         ({"modules": {}}, "`modules` of mergekit has no equivalent"),
         ({"tokenizer_source": "other"}, "tokenizer_source: other of mergekit has no equivalent here: it is one of"),
-        ({"tokenizer_source": "base"}, "tokenizer_source: base of mergekit has no equivalent here: it is one of the"),
+        (
+            {"tokenizer": {"pad_to_multiple_of": 8}},
+            "`pad_to_multiple_of` of `tokenizer` of mergekit has no equivalent",
+        ),
+        ({"chat_template": [1]}, r"chat_template: \[1\] of mergekit has no equivalent here: give its text"),
         ({"tokenizer": {"tokens": {"<a>": {}}}}, "`tokens` of `tokenizer` of mergekit has no equivalent"),
         ({"chat_template": "alpaca"}, "chat_template: alpaca of mergekit has no equivalent here: give its text"),
         ({"models": [{"model": "a+b"}]}, r"an adapter \(a\+b\)"),
