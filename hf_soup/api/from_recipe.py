@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..checkpoints.base_model import as_ingredient, fit_base
+from ..checkpoints.adapter import AdapterCheckpoint, on_base
+from ..checkpoints.base_model import as_ingredient
+from ..checkpoints.base_names import fit_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.importance import Importance, find_importance
-from ..checkpoints.source import try_to_open
+from ..checkpoints.source import open_checkpoint, try_to_open
 from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import SoupError
 from ..merging.agreement import Agreement
@@ -68,6 +70,9 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
             base = opened
         else:
             ingredients.append(opened)
+    if recipe.base_model is not None and any(isinstance(item, AdapterCheckpoint) for item in ingredients):
+        pinned = open_checkpoint(recipe.base_model)
+        ingredients = [on_base(item, pinned) if isinstance(item, AdapterCheckpoint) else item for item in ingredients]
     return OpenedRecipe(recipe, tuple(ingredients), base, tuple(errors))
 
 
@@ -119,7 +124,8 @@ def _recorded_importance(recipe: Recipe, ingredients: Sequence[Checkpoint]) -> d
     found = {}
     for item in ingredients:
         if kind is not None and item.name in recipe.importance:
-            found[item.name] = find_importance(item, kind, digest=recipe.importance[item.name].digest)
+            record = recipe.importance[item.name]
+            found[item.name] = find_importance(item, kind, batches=record.batches, digest=record.digest)
     return found
 
 

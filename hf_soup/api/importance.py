@@ -130,7 +130,7 @@ def importance_for(method: str, items: Sequence[Checkpoint], data: Any = None) -
         if of_item is None:
             found[item.name] = find_importance(item, kind)
         elif isinstance(of_item, StatisticsRecord):
-            found[item.name] = find_importance(item, kind, digest=of_item.digest)
+            found[item.name] = find_importance(item, kind, batches=of_item.batches, digest=of_item.digest)
         else:
             found[item.name] = _estimated(item, of_item, kind, MAX_EXAMPLES, 0, read_size(None))
     return found

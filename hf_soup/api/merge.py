@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from ..analysis.shrinkage import shrunk_towards_base
+from ..checkpoints.adapter import base_of_adapters
 from ..checkpoints.base_model import as_ingredient, resolve_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
@@ -199,7 +200,7 @@ def merge(
     candidates = open_all(ingredients if grouping is None else grouping.sources)
     shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
     needed = request.strategy_needs_base or needs_base(method) or shrinks
-    base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
+    base = resolve_base(base_model, ingredients, candidates[0], needed=needed) or base_of_adapters(candidates)
     if vocabulary is not None:
         if importance_kind(method) is not None:
             raise RecipeError(f'the method "{method}" takes no vocabulary: importance has no rows for added tokens.')

@@ -267,6 +267,14 @@ class Checkpoint:
             end += spec.nbytes
         return True
 
+    def origin(self, name: str) -> object:
+        """What tells, unread, that a tensor is the same as that of another ingredient; `None` if unknown."""
+        return None
+
+    def kept_dtype(self, name: str) -> str:
+        """The type that a tensor has in a soup of type `"auto"`, if this is the widest."""
+        return self.specs[name].dtype
+
     def prepare(self) -> None:
         """Read what is needed before several threads read tensors."""
 

@@ -17,7 +17,7 @@ from .hub import digest_at_hub, fetch, hub_path, list_files, resolve
 from .hub_cache import blob_of, cache_of, digest_of
 from .hub_errors import our_errors
 from .hub_headers import read_header
-from .other_contents import has_no_weights
+from .other_contents import ADAPTER, ADAPTER_WEIGHTS, has_no_weights
 from .reader import PICKLED_WEIGHTS, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec
 from .shards import shard_files
 
@@ -82,7 +82,8 @@ def pin_repository(source: str, revision: str | None) -> Pin:
             return pin_repository(f"{source}/{name}", commit)._replace(checkpoint=name, reason=reason)
         sorted_files, weight_files = _weights_of(source, commit, sizes)
         digests = {name: digest_at_hub(files[name]) for name in weight_files}
-        readable = [name for name in weight_files if name.endswith(".safetensors")]
+        # the file of an adapter is small, and read when it is opened
+        readable = [name for name in weight_files if name.endswith(".safetensors") and name != ADAPTER_WEIGHTS]
         specs = _read_headers(source, commit, sizes, readable)
         return Pin(commit, digests, specs, sorted_files, _small_files(sizes))
 
@@ -127,6 +128,8 @@ def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Sor
     """The other files of a repository, and the files that hold weights, including those of subfolders."""
     sorted_files = sort_files(sizes)
     has_own_weights = _has_weights(sizes)
+    if not has_own_weights and {ADAPTER, ADAPTER_WEIGHTS} <= set(sizes):
+        return sorted_files, [ADAPTER, ADAPTER_WEIGHTS]
     if not has_own_weights and not sorted_files.subfolders:
         raise IngredientError(has_no_weights(sizes, source))
     weight_files = []
@@ -181,6 +184,6 @@ def _pin_from_cache(source: str, commit: str) -> Pin:
             digest = digest_of(folder / name, "sha256")
         digests[name] = digest
     specs: dict[str, dict[str, TensorSpec]] = {}
-    if all(name.endswith((".safetensors", ".json")) for name in weight_files):
+    if ADAPTER not in weight_files and all(name.endswith((".safetensors", ".json")) for name in weight_files):
         specs = read_specs(folder, sorted_files.subfolders).specs
     return Pin(commit, digests, specs, sorted_files, _small_files(sizes))

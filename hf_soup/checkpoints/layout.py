@@ -92,6 +92,23 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
         return _fit(layout, specs)
 
 
+def shapes_of(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+    """The names and shapes of a model's tensors on disk, with tied weights once.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            Content of `config.json`. The model is built without weights.
+
+    Raises:
+        [`IngredientError`]: if transformers cannot build the model.
+    """
+    shapes = remembered(config)
+    if shapes is not None:
+        return shapes
+    with _LOCK:
+        return layout_of(layout_key(config)).shapes
+
+
 def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a model's tensors on disk in the order in which its class creates them, mostly from the bottom up;
     tensors that transformers assembles from others come last.
@@ -103,11 +120,7 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         [`IngredientError`]: if transformers cannot build the model.
     """
-    shapes = remembered(config)
-    if shapes is not None:
-        return tuple(shapes)
-    with _LOCK:
-        return tuple(layout_of(layout_key(config)).shapes)
+    return tuple(shapes_of(config))
 
 
 def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:

@@ -11,7 +11,7 @@ from ..errors import listed
 from .reader import SAFE_INDEX, SAFE_WEIGHTS
 
 
-ADAPTER = "adapter_config.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 COPY = "and copy config.json and the tokenizer to OUTPUT."
 # Pickles that are not weights of a model, and are never suggested for conversion.
 STATE = re.compile(

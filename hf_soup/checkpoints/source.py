@@ -20,6 +20,7 @@ from ..threads import side_by_side
 from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from . import hub
+from .adapter import is_adapter, open_adapter, open_peft_model
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .companion_files import MODULES, SortedFiles, is_of_training, sort_files, without_links, without_unreadable
 from .content import file_state
@@ -84,6 +85,9 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
         return _find_path(source, name, allow_pickle)
     if isinstance(source, Mapping):
         return partial(open_state, source, name or "state_dict", config)
+    source = getattr(source, "_orig_mod", source)  # of a compiled model
+    if hasattr(source, "peft_config") and hasattr(source, "get_base_model"):
+        return partial(open_peft_model, source, name)
     if hasattr(source, "state_dict"):
         return lambda: open_model(plain_model(source), name)
     raise IngredientError(
@@ -246,7 +250,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
         name = name or one_line(short_name(str(folder)))
         notes: list[str] = []
-        chosen = checkpoint_of_trainer(folder)
+        chosen = None if is_adapter(folder) else checkpoint_of_trainer(folder)
         if chosen is not None:
             folder, reason = chosen
             notes.append(f"{name} is {folder.name}, {reason}")
@@ -257,6 +261,9 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         for subfolder in ("", *sorted_files.subfolders):
             for file in pickled_files(folder / subfolder):
                 pickles.append(f"{subfolder}/{file}".removeprefix("/"))
+    if is_adapter(folder) and not has_weights(folder) and not pickles:
+        ingredient = Ingredient(name, str(folder))
+        return partial(open_adapter, ingredient, folder, sorted_files.taken, open_checkpoint, notes)
     if allow_pickle and pickles:
         sorted_files = _without_weights(sorted_files, pickles)
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
@@ -275,6 +282,9 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
         source = f"{source}/{pin.checkpoint}"
         notes.append(f"{name} is {pin.checkpoint}, {pin.reason}")
     ingredient = Ingredient(name, source, pin.commit, pin.files)
+    if ADAPTER in pin.files:
+        folder = hub.fetch(source, pin.commit, [*pin.files, *pin.small, *pin.sorted_files.taken])
+        return partial(open_adapter, ingredient, folder, pin.sorted_files.taken, open_checkpoint, notes)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]  # JSON: an index of shards
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")

@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.checkpoint import Checkpoint, contents_of
 from ..checkpoints.common_rows import CommonVocabulary
 from ..checkpoints.staging import temporary_folder
@@ -97,6 +98,7 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
     opened: list[Checkpoint] = [setup.by_name[name] for name in recipe.names]
     if recipe.vocabulary is not None:  # rows that an ingredient lacks come from all
         opened += [item for item in setup.candidates if item not in opened]
+    opened += [item.base for item in opened if isinstance(item, AdapterCheckpoint)]
     # The soup's configuration and the base model matter too, even if the base model is not averaged.
     for checkpoint in (setup.agreement.settings, setup.averaging.base, setup.row_giver):
         if checkpoint is not None and all(checkpoint.ingredient != item.ingredient for item in opened):

@@ -311,8 +311,8 @@ class _Converter:
     def _source(self, model: Any) -> str:
         """Folder or Hub id of a model; the soup of an earlier stage for its name."""
         if isinstance(model, Mapping):
-            if model.get("lora"):
-                self.refuse("lora", "an adapter (`lora`)", ": merge it into its model first")
+            if model.get("lora"):  # the adapter says what its model is
+                return self._source(model["lora"])
             inner = model.get("model", model)
             if isinstance(inner, Mapping):
                 path, revision = inner.get("path"), inner.get("revision")
@@ -321,7 +321,7 @@ class _Converter:
         if not isinstance(model, str) or not model:
             raise RecipeError(f"{self.where}: a model is a path or a Hub id, not {one_line(repr(model))}.")
         if "+" in model and not os.path.exists(model):
-            self.refuse("model", f"an adapter ({model})", ": merge it into its model first")
+            model = model.rpartition("+")[2]
         return self.made.get(model, model)
 
     def _base(self) -> str | None:

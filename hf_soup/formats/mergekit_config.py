@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.labels import is_identity
+from ..checkpoints.other_contents import ADAPTER_WEIGHTS
 from ..checkpoints.vocabularies import BASE
 from ..plugins import asks_for, load_function, parameters
 from ..types import Ingredient, Recipe
@@ -66,7 +67,7 @@ def dump_mergekit(recipe: Recipe) -> str | None:
     models = []
     for item, weight in used:
         own = {"parameters": {"weight": weight}} if takes_weights else {}
-        models.append({"model": _public(item), **own})
+        models.append({"model": _with_base(item, recipe.base_model), **own})
     content: dict[str, Any] = {"merge_method": recipe.method, "models": models}
     if recipe.method in ORDERED:
         content["base_model"] = models[0]["model"]
@@ -99,6 +100,13 @@ def _with_defaults(recipe: Recipe, weights: Sequence[float]) -> dict[str, Any]:
         if name in ("density", "t") and theirs in PARAMETERS[recipe.method]:
             params.setdefault(name, parameter.default)
     return params
+
+
+def _with_base(item: Ingredient, base: Ingredient | None) -> str:
+    """The name of a model; of an adapter with its base model before it."""
+    if base is None or ADAPTER_WEIGHTS not in item.files:
+        return _public(item)
+    return f"{_public(base)}+{_public(item)}"
 
 
 def _public(item: Ingredient) -> str:

@@ -290,7 +290,7 @@ def _step(
     first = checkpoints[0].specs[name]
     if not first.is_floating:
         return _copy_step(first, checkpoints)
-    inputs, used_weights, dtypes = [], [], []
+    inputs, used_weights, dtypes, kept_dtypes = [], [], [], []
     for index, weight in enumerate(weights):
         if weight == 0:
             continue
@@ -300,7 +300,11 @@ def _step(
         inputs.append(index)
         used_weights.append(weight)
         dtypes.append(spec.dtype)
-    dtype = widest(dtypes) if averaging.dtype == "auto" else averaging.dtype
+        kept_dtypes.append(checkpoints[index].kept_dtype(name))
+    origins = {checkpoints[index].origin(name) for index in inputs}
+    if how.function.func is linear and averaging.normalize and len(origins) == 1 and None not in origins:
+        inputs, used_weights, dtypes = inputs[:1], [1.0], dtypes[:1]  # the same tensor in all
+    dtype = widest(kept_dtypes) if averaging.dtype == "auto" else averaging.dtype
     uses_base = False
     if averaging.base is not None:
         base_spec = averaging.base.specs.get(name)

@@ -162,7 +162,6 @@ STATES = {
     "a pickle of its own name": (["epoch=1.ckpt", "optimizer.pt"], "epoch=1.ckpt, a pickle under a name of its own"),
     "the pickle that is read": (["ema.pt", "pytorch_model.bin"], r"pytorch_model\.bin, a pickle, which can run code"),
     "checkpoints": (["checkpoint-5/optimizer.pt"], "optimizer|checkpoint"),
-    "adapter": (["adapter_config.json", "adapter_model.safetensors"], "a PEFT adapter"),
     "optimizer alone": (
         ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"],
         "state of training and no weights",

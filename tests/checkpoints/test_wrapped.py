@@ -84,14 +84,6 @@ def added(model):
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (
-            lambda model: peft.get_peft_model(model, peft.LoraConfig(**LORA)),
-            "is an adapter on a base model.*merge_and_unload",
-        ),
-        (
-            lambda model: torch.compile(peft.get_peft_model(model, peft.LoraConfig(**LORA))),
-            "is an adapter on a base model",
-        ),
         (added, "has layers of an adapter.*merge_and_unload"),
         (
             lambda model: peft.get_peft_model(model, peft.LoraConfig(**LORA)).get_base_model(),

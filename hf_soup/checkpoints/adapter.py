@@ -1,0 +1,473 @@
+"""An adapter as an ingredient: the tensors of its base model with its changes, formed when they are read.
+
+No merged copy is made: a piece of a weight is a piece of the base model's plus the product of the adapter's factors.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IncompatibleError, IngredientError, listed
+from ..types import Ingredient
+from ..untrusted import as_error, one_line
+from .adapter_changes import AdapterTensors, Change, check_kind, split_adapter
+from .base_names import fit_base
+from .checkpoint import MEMORY, Checkpoint, make_ready
+from .companion_files import TOKENIZER
+from .content import file_state
+from .digest import bytes_of, combined_digest, tensor_digest
+from .files import OpenFiles
+from .inside import json_inside
+from .layout import shapes_of
+from .named_code import without_code
+from .opened_tensors import open_tensors
+from .other_contents import ADAPTER, ADAPTER_WEIGHTS
+from .reader import TensorSpec
+
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLED = "adapter_model.bin"
+WIDE = "float64"  # the type in which changed weights are formed
+# `task_type` of PEFT -> the mapping of transformers that names the class of each model type
+CLASSES = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
+}
+WITH_CLASSES = ("SEQ_CLS", "TOKEN_CLS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterCheckpoint(Checkpoint):
+    """An opened adapter, which stands for its base model with its changes.
+
+    Args:
+        base (`Checkpoint`):
+            The base model under the names of its class with the head.
+        adapter_config (`Mapping[str, Any]`):
+            Content of `adapter_config.json`.
+        changes (`Mapping[str, Change]`):
+            Tensor -> its change.
+        saved (`Mapping[str, torch.Tensor]`):
+            Tensors that the adapter holds whole, such as heads.
+    """
+
+    base: Checkpoint
+    adapter_config: Mapping[str, Any]
+    changes: Mapping[str, Change] = field(compare=False, repr=False)
+    saved: Mapping[str, torch.Tensor] = field(compare=False, repr=False)
+
+    @property
+    def processing_folder(self) -> Path | None:
+        """Its own folder, if that has a tokenizer or processor, or else that of the base model."""
+        if self.folder is not None and any(TOKENIZER.fullmatch(name) for name in self.companion_names):
+            return self.folder
+        return self.base.processing_folder
+
+    @functools.cached_property
+    def companions(self) -> Mapping[str, bytes]:
+        """Its own companion files, and those of the base model that it lacks."""
+        return {**self.base.companions, **super().companions}
+
+    @property
+    def generation(self) -> str | None:
+        """The content of the base model's `generation_config.json`, if it has one."""
+        return self.base.generation
+
+    @property
+    def unequal_twins(self) -> tuple[tuple[str, str], ...]:
+        """Tied weights that the files of the base model store twice with different values."""
+        return self.base.unequal_twins
+
+    def kept_dtype(self, name: str) -> str:
+        """The type of a tensor in a soup of type `"auto"`: that of the base model for a changed one."""
+        return self.base.specs[name].dtype if name in self.changes else self.specs[name].dtype
+
+    def origin(self, name: str) -> object:
+        """The base model, for a tensor that the adapter leaves as it is; such tensors are read once for all."""
+        if name in self.changes or name in self.saved:
+            return None
+        base = self.base.ingredient
+        return base.source, base.revision, tuple(sorted(base.files.items())), name
+
+    def prepare(self) -> None:
+        """Fetch the base model."""
+        make_ready([self.base])
+
+    def digests_apart(self) -> dict[str, str]:
+        """Nothing: the digests of the adapter's own files are known since it was opened."""
+        return {}
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor on the CPU, changed."""
+        import torch
+
+        if name in self.saved:
+            return self.saved[name]
+        if name not in self.changes:
+            return self.base.read(name)
+        spec = self.specs[name]
+        tensor = torch.empty(spec.shape, dtype=torch.float64)
+        with OpenFiles() as files:
+            self.read_into(files, name, 0, bytes_of(tensor))
+        return tensor
+
+    def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements of one tensor, formed in float64 if the adapter changes it."""
+        if name in self.saved:
+            stop = start + len(into) // self.specs[name].itemsize
+            into[:] = bytes_of(self.saved[name].reshape(-1)[start:stop])
+        elif name in self.changes:
+            into[:] = bytes_of(self._changed(files, name, start, len(into) // self.specs[name].itemsize))
+        else:
+            self.base.read_into(files, name, start, into)
+
+    def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
+        """Copy the bytes of complete tensors, one after the other."""
+        if all(name not in self.changes and name not in self.saved for name in names):
+            self.base.read_row(files, names, into)
+            return
+        place = 0
+        for name in names:
+            size = self.specs[name].nbytes
+            self.read_into(files, name, 0, into[place : place + size])
+            place += size
+
+    def _changed(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
+        """Consecutive elements of a changed weight, in float64."""
+        change = self.changes[name]
+        columns = change.right.shape[1]
+        first, last = start // columns, -(-(start + count) // columns)
+        rows = change.of_rows(first, last).reshape(-1)
+        elements = rows[start - first * columns :][:count]
+        elements = elements + self._of_base(files, name, start, count)
+        if change.magnitude is None:
+            return elements
+        factors = self._factors[name]
+        if change.by_column:
+            return elements * factors.repeat(last - first)[start - first * columns :][:count]
+        return elements * factors[first:last].repeat_interleave(columns)[start - first * columns :][:count]
+
+    def _of_base(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
+        """Consecutive elements of the base model, in float64."""
+        import torch
+
+        elements = torch.empty(count, dtype=getattr(torch, self.base.specs[name].dtype))
+        self.base.read_into(files, name, start, bytes_of(elements))
+        return elements.double()
+
+    @functools.cached_property
+    def _factors(self) -> dict[str, torch.Tensor]:
+        """Of DoRA: tensor -> by what each row or column of the sum is multiplied; one weight is read at a time."""
+        factors = {}
+        with OpenFiles() as files:
+            for name, change in self.changes.items():
+                if change.magnitude is None:
+                    continue
+                shape = change.left.shape[0], change.right.shape[1]
+                base = self._of_base(files, name, 0, math.prod(shape)).reshape(shape)
+                lengths = (base + change.of_rows(0, shape[0])).norm(dim=0 if change.by_column else 1)
+                factors[name] = change.magnitude / lengths
+        return factors
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return (folder / ADAPTER).is_file()
+
+
+def open_adapter(
+    ingredient: Ingredient,
+    folder: Path,
+    companion_names: tuple[str, ...],
+    open_base: Callable[[str], Checkpoint],
+    notes: Sequence[str] = (),
+) -> AdapterCheckpoint:
+    """Open an adapter whose files are in a folder.
+
+    Args:
+        ingredient ([`Ingredient`]):
+            The reference that recipes keep; the digests of the files are added if it has none.
+        folder (`Path`):
+            Folder of the files.
+        companion_names (`tuple[str, ...]`):
+            Other files that a soup takes over.
+        open_base (`Callable[[str], Checkpoint]`):
+            Opens the base model from its path or Hub id.
+        notes (`Sequence[str]`, *optional*):
+            Notes on what was chosen where the source left a choice.
+
+    Raises:
+        [`IngredientError`]: if the adapter is of another kind, is not whole, or does not fit its base model.
+    """
+    name = ingredient.name
+    config = read_adapter_config(folder, name)
+    check_kind(config, ingredient.source)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        held = (
+            f"holds {PICKLED}, a pickle: save it again with a newer PEFT"
+            if (folder / PICKLED).is_file()
+            else "has none"
+        )
+        raise IngredientError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; it {held}.")
+    files = {
+        file: f"sha256:{hashlib.sha256((folder / file).read_bytes()).hexdigest()}"
+        for file in (ADAPTER, ADAPTER_WEIGHTS)
+    }
+    with as_error(IngredientError, f"{ADAPTER_WEIGHTS} of {name} cannot be read"):
+        from safetensors.torch import load_file
+
+        state = load_file(folder / ADAPTER_WEIGHTS)
+    source = config.get("base_model_name_or_path")
+    if not isinstance(source, str) or not source:
+        raise IngredientError(f"{ADAPTER} of {name} names no base model (base_model_name_or_path).")
+    revision = config.get("revision")
+    try:
+        base = open_base(f"{source}@{revision}" if revision and not Path(source).is_dir() else source)
+    except IngredientError as error:
+        raise IngredientError(f"the base model of the adapter {name} cannot be opened: {error}") from error
+    if not ingredient.files:
+        ingredient = replace(ingredient, files=files)
+    tensors = split_adapter(state, config, name)
+    return _with_base(ingredient, folder, companion_names, base, config, tensors, tuple(notes))
+
+
+def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
+    """Open a `PeftModel` in memory, on its base model as it is there.
+
+    Args:
+        model (`peft.PeftModel`):
+            Model with one active adapter.
+        name (`str`, *optional*):
+            Name of the ingredient; the class of the base model by default.
+
+    Raises:
+        [`IngredientError`]: if several adapters are active, or the adapter is of another kind.
+    """
+    from peft import get_peft_model_state_dict
+
+    inner = model.get_base_model()
+    name = name or type(inner).__name__
+    active = model.active_adapters
+    if len(active) != 1:
+        raise IngredientError(f"{name} has the active adapters {listed(active)}: activate one with `set_adapter`.")
+    config = model.peft_config[active[0]].to_dict()
+    check_kind(config, name)
+    tensors = {}
+    for key, tensor in inner.state_dict().items():
+        if ".lora_" not in key and ".modules_to_save." not in key:
+            tensors[key.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
+    settings = without_code(inner.config.to_dict()) | {"architectures": [type(inner).__name__]}
+    base = open_tensors(tensors, f"base model of {name}", settings)
+    state = get_peft_model_state_dict(model, adapter_name=active[0], save_embedding_layers=False)
+    state = {key: tensor.detach().cpu() for key, tensor in state.items()}
+    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in state.items()})
+    ingredient = Ingredient(name, MEMORY, files={ADAPTER_WEIGHTS: digest})
+    return _with_base(ingredient, None, (), base, config, split_adapter(state, config, name), ())
+
+
+def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
+    """The same adapter on another copy of its base model, such as the one that a recipe has pinned."""
+    changes = {key.removesuffix(".weight"): change for key, change in adapter.changes.items()}
+    tensors = AdapterTensors(changes, dict(adapter.saved))
+    return _with_base(
+        adapter.ingredient,
+        adapter.folder,
+        adapter.companion_names,
+        base,
+        adapter.adapter_config,
+        tensors,
+        adapter.notes,
+    )
+
+
+def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The base model of the adapters among some ingredients; `None` if there are no adapters.
+
+    Raises:
+        [`IncompatibleError`]: if they have several.
+    """
+    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    if not adapters:
+        return None
+    first = adapters[0].base
+    problems = []
+    for item in adapters[1:]:
+        own = item.base.ingredient
+        if _identity(own) != _identity(first.ingredient):
+            problems.append(
+                f"{item.name} is an adapter of {_place(own)}, and {adapters[0].name} of {_place(first.ingredient)}: "
+                "changes of different base models have no mean"
+            )
+    if problems:
+        raise IncompatibleError(problems)
+    return first
+
+
+def _identity(base: Ingredient) -> object:
+    """What two references to one base model have in common; a model in memory is known by its content."""
+    return base.source, base.revision, tuple(base.files.items()) if base.source == MEMORY else ()
+
+
+def _place(base: Ingredient) -> str:
+    return f"{base.source}@{base.revision[:7]}" if base.revision else base.source
+
+
+def read_adapter_config(folder: Path, name: str) -> dict[str, Any]:
+    """The content of `adapter_config.json`.
+
+    Raises:
+        [`IngredientError`]: if it cannot be read, or is no mapping.
+    """
+    config = json_inside(folder, ADAPTER)
+    if not isinstance(config, dict):
+        raise IngredientError(f"{ADAPTER} of {name} is no mapping.")
+    return config
+
+
+def _with_base(
+    ingredient: Ingredient,
+    folder: Path | None,
+    companion_names: tuple[str, ...],
+    base: Checkpoint,
+    adapter_config: Mapping[str, Any],
+    tensors: AdapterTensors,
+    notes: tuple[str, ...],
+) -> AdapterCheckpoint:
+    """An adapter on its base model, under the names of the class that it was trained as."""
+    name = ingredient.name
+    config = _config_of(name, folder, base, adapter_config, tensors.saved)
+    shapes = shapes_of(config)
+    like = Checkpoint(ingredient, config, {key: TensorSpec(key, shape, "float32") for key, shape in shapes.items()})
+    base = fit_base(base, like)
+    changes: dict[str, Change] = {}
+    specs: dict[str, TensorSpec] = {}
+    for module, change in tensors.changes.items():
+        changes[f"{module}.weight"] = change
+    problems = _misfits(changes, tensors.saved, base.specs, shapes)
+    there = {key for key, spec in base.specs.items() if shapes.get(key) == spec.shape}
+    lacking = sorted(key for key in shapes if key not in there and key not in tensors.saved)
+    if lacking:
+        problems.append(f"neither it nor its base model has {listed(lacking, 3)}")
+    if problems:
+        raise IngredientError(f"{name} does not fit its base model {base.ingredient.source}: {'; '.join(problems)}.")
+    for key in sorted(shapes):
+        if key in tensors.saved:
+            dtype = str(tensors.saved[key].dtype).removeprefix("torch.")
+            specs[key] = TensorSpec(key, shapes[key], dtype)
+        elif key in changes:
+            specs[key] = TensorSpec(key, shapes[key], WIDE)
+        else:
+            specs[key] = base.specs[key]._replace(file="", start=0, stored="")
+    return AdapterCheckpoint(
+        ingredient,
+        config,
+        specs,
+        folder,
+        opened_as={} if folder is None else {file: file_state(folder / file) for file in ingredient.files},
+        companion_names=companion_names,
+        notes=notes,
+        base=base,
+        adapter_config=adapter_config,
+        changes=changes,
+        saved=tensors.saved,
+    )
+
+
+def _misfits(
+    changes: Mapping[str, Change],
+    saved: Mapping[str, torch.Tensor],
+    base_specs: Mapping[str, TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """What an adapter changes or holds that its model lacks, or that has another shape there."""
+    problems = []
+    for key, change in changes.items():
+        spec, shape = base_specs.get(key), (change.left.shape[0], change.right.shape[1])
+        if spec is None:
+            problems.append(f"it changes {one_line(key)}, which is not there")
+        elif (spec.shape[0], math.prod(spec.shape[1:])) != shape:
+            problems.append(
+                f"its change of {one_line(key)} has the shape {list(shape)}, the weight {list(spec.shape)}"
+            )
+        elif change.rank > min(shape):
+            problems.append(f"the rank of {one_line(key)} is {change.rank}, larger than the matrix, {list(shape)}")
+    for key, tensor in saved.items():
+        if shapes.get(key) != tuple(tensor.shape):
+            there = f"{list(shapes[key])} there" if key in shapes else "not there"
+            problems.append(f"it holds {one_line(key)} of the shape {list(tensor.shape)}, which is {there}")
+    return problems[:3]
+
+
+def _config_of(
+    name: str,
+    folder: Path | None,
+    base: Checkpoint,
+    adapter_config: Mapping[str, Any],
+    saved: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
+    """The configuration of the adapted model: its own if there is one, or that of the base model with its class."""
+    if folder is None:  # in memory the model says what it is
+        return dict(base.config)
+    if (folder / "config.json").is_file():
+        own = json_inside(folder, "config.json")
+        if isinstance(own, dict) and own.get("architectures"):
+            return without_code(own)
+    task = adapter_config.get("task_type")
+    config = {**base.config, "architectures": [_class_of(name, task, adapter_config, base)]}
+    return _with_classes(config, saved) if task in WITH_CLASSES else _with_rows(config, saved)
+
+
+def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Checkpoint) -> str:
+    """The class that an adapter was trained on."""
+    from transformers.models.auto import modeling_auto
+
+    given = (adapter_config.get("auto_mapping") or {}).get("base_model_class")
+    if isinstance(given, str):
+        return given
+    if task is None:
+        return base.architecture
+    if task not in CLASSES:
+        raise IngredientError(f"{name} has the task_type {one_line(task, 40)!r}; known are {', '.join(CLASSES)}.")
+    classes: Mapping[str, Any] = getattr(modeling_auto, CLASSES[task])
+    found = classes.get(base.config.get("model_type", ""))
+    if found is None:
+        raise IngredientError(f"{name}: a {base.config.get('model_type')} has no class for the task_type {task}.")
+    return found if isinstance(found, str) else found[0]
+
+
+def _with_classes(config: dict[str, Any], saved: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The configuration with as many classes as the saved head has."""
+    own = len(config.get("id2label") or {}) or 2
+    sizes = sorted({tensor.shape[0] for tensor in saved.values() if tensor.dim()})
+    for count in [own, *sizes]:
+        labels = config.get("id2label") if count == own else None
+        changed = dict(config)
+        if labels is None:
+            labels = {str(index): f"LABEL_{index}" for index in range(count)}
+            changed |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
+        shapes = shapes_of(changed)
+        if all(shapes.get(key) == tuple(tensor.shape) for key, tensor in saved.items()):
+            return changed
+    return config
+
+
+def _with_rows(config: dict[str, Any], saved: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The configuration with as many tokens as the saved embeddings have rows, if there are any."""
+    for count in sorted({tensor.shape[0] for tensor in saved.values() if tensor.dim() == 2}):
+        changed = {**config, "vocab_size": count}
+        shapes = shapes_of(changed)
+        if all(shapes.get(key) == tuple(tensor.shape) for key, tensor in saved.items()):
+            return changed
+    return config

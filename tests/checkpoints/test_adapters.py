@@ -1,0 +1,313 @@
+"""Adapters as ingredients: each is its base model with its changes, equal to what PEFT merges."""
+
+import copy
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+import transformers
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import IncompatibleError, IngredientError
+
+
+DATA = testing.tiny_texts(24, seed=5)
+KINDS = {
+    "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"]},
+    "stabilised": {"r": 2, "lora_alpha": 16, "use_rslora": True, "target_modules": "all-linear"},
+    "dora": {"r": 3, "use_dora": True, "target_modules": ["query", "dense"]},
+    "patterns": {
+        "r": 4,
+        "target_modules": ["query", "value", "word_embeddings"],
+        "rank_pattern": {"layer.0.attention.self.query": 2},
+        "alpha_pattern": {"value": 32},
+        "bias": "lora_only",
+    },
+    "all biases": {"r": 2, "target_modules": ["key"], "bias": "all"},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A bare BERT with its tokenizer."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    testing.save_text_model(testing.tiny_text_model(0), folder)
+    testing.tiny_text_model(0).bert.save_pretrained(folder)
+    return folder
+
+
+def train(base, folder, seed, *, labels=3, cls="SequenceClassification", task="SEQ_CLS", **options):
+    """Save an adapter with random changes; its model is returned as PEFT merges it."""
+    with quiet_transformers():
+        model = getattr(transformers, f"AutoModelFor{cls}").from_pretrained(
+            base, **({} if labels is None else {"num_labels": labels})
+        )
+    transformers.set_seed(0)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type=task, **options))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.2 * torch.randn_like(parameter)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+@pytest.fixture(scope="module")
+def adapters(base, tmp_path_factory):
+    """An adapter of each kind, and the weights that PEFT makes of them."""
+    folder = tmp_path_factory.mktemp("adapters")
+    saved, merged = [], []
+    for seed, (name, options) in enumerate(KINDS.items()):
+        model = train(base, folder / name.replace(" ", "_"), seed, **options)
+        saved.append(folder / name.replace(" ", "_"))
+        merged.append(model.merge_and_unload().state_dict())
+    return saved, merged
+
+
+def mean(states, weights):
+    """The weighted mean of state dicts, in float64."""
+    total = sum(weights)
+    return {
+        name: sum(weight * state[name].double() for weight, state in zip(weights, states, strict=True)) / total
+        for name in states[0]
+    }
+
+
+def close(model, expected):
+    """Whether a model has the expected weights, rounded once to float32."""
+    state = model.state_dict()
+    assert set(state) == set(expected)
+    for name, tensor in state.items():
+        torch.testing.assert_close(tensor.double(), expected[name].double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", range(len(KINDS)), ids=list(KINDS))
+def test_an_adapter_is_the_model_that_peft_merges(adapters, place):
+    """Ranks, alphas, patterns, DoRA, embeddings, biases and heads."""
+    saved, merged = adapters
+    close(hf_soup.merge([saved[place]]).model, mean([merged[place]], [1]))
+
+
+def test_a_soup_of_adapters_is_the_mean_of_what_they_do(adapters, base, tmp_path):
+    """Adapters of different kinds, with weights; the recipe pins the base model, and gives the same bits again."""
+    saved, merged = adapters
+    weights = [1, 2, 3, 0.5, 1]
+    soup = hf_soup.merge(saved, weights=weights)
+    close(soup.model, mean(merged, weights))
+    assert soup.recipe.base_model.source == str(base)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    again = hf_soup.cook(folder).soup
+    assert all(torch.equal(again.model.state_dict()[name], each) for name, each in soup.model.state_dict().items())
+    assert hf_soup.verify(folder).ok
+    assert "base+plain" in (folder / "mergekit_config.yml").read_text()
+    with quiet_transformers():
+        _, info = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    transformers.AutoTokenizer.from_pretrained(folder)  # that of the base model
+
+
+@pytest.mark.parametrize("method", ["ties", "median", "dare_ties", "karcher", "task_arithmetic"])
+def test_methods_work_on_adapters(adapters, method):
+    """As on the merged models, with the base model of the adapters as the base."""
+    saved, _ = adapters
+    whole = [hf_soup.merge([path]) for path in saved[:3]]
+    soup = hf_soup.merge(saved[:3], method=method, dtype="float64")
+    models = [
+        hf_soup.load_ingredient(each.model.double(), name=path.name) for each, path in zip(whole, saved, strict=False)
+    ]
+    options = {"base_model": soup.plan.base.ingredient.source} if soup.plan.base is not None else {}
+    expected = hf_soup.merge(models, method=method, dtype="float64", **options).model.state_dict()
+    for name, tensor in soup.model.state_dict().items():
+        same = (tensor - expected[name]).abs() < 1e-5
+        assert same.float().mean() > 0.95  # at the threshold of a sparse method other elements may be kept
+
+
+def test_unchanged_tensors_are_read_once(adapters):
+    """What no adapter changes is the base model's, and read once for all of them."""
+    saved, _ = adapters
+    soup = hf_soup.merge(saved[:2])
+    inputs = {step.spec.name: len(step.inputs) for step in soup.plan.steps}
+    assert inputs["bert.embeddings.word_embeddings.weight"] == 1
+    assert inputs["bert.encoder.layer.0.attention.self.query.weight"] == 2
+    assert inputs["classifier.weight"] == 2
+
+
+def test_adapters_and_whole_fine_tunes(adapters, base, tmp_path):
+    """A mixed soup, and a search over both."""
+    saved, merged = adapters
+    whole = hf_soup.merge([saved[1]]).save_pretrained(tmp_path / "whole")
+    close(hf_soup.merge([saved[0], whole]).model, mean(merged[:2], [1, 1]))
+    soup = hf_soup.merge([*saved[:2], whole], strategy="greedy", evaluator=_three(DATA))
+    assert soup.selection.score is not None
+    report = hf_soup.check([*saved[:2], whole])
+    assert report.ok, report.problems
+
+
+def _three(data):
+    """Texts for three classes without names."""
+    import datasets
+
+    return hf_soup.Evaluator(datasets.Dataset.from_dict({"text": data["text"][:], "label": data["label"][:]}))
+
+
+def test_types_of_a_soup_are_those_of_the_base_model(base, tmp_path):
+    """A base model in bfloat16 with adapters in float32 gives a soup in bfloat16, rounded once."""
+    with quiet_transformers():
+        half = transformers.AutoModel.from_pretrained(base, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "half")
+    model = train(base, tmp_path / "adapter", 1, **KINDS["plain"])
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "half")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    soup = hf_soup.merge([tmp_path / "adapter"]).model
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert soup.state_dict()[name].dtype == torch.bfloat16
+    change = model.base_model.model.bert.encoder.layer[0].attention.self.query.get_delta_weight("default").double()
+    expected = (half.state_dict()[name.removeprefix("bert.")].double() + change).bfloat16()
+    assert (soup.state_dict()[name] != expected).float().mean() < 0.01  # the change itself is rounded in float32
+
+
+def test_language_models_and_stored_layouts(tmp_path):
+    """GPT-2 stores its weights as inputs by outputs; a language model has no new head."""
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    transformers.set_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    merged = []
+    for seed, options in enumerate(({}, {"use_dora": True})):
+        options |= {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "r": 2}
+        model = train(
+            tmp_path / "gpt2", tmp_path / f"a{seed}", seed, labels=None, cls="CausalLM", task="CAUSAL_LM", **options
+        )
+        merged.append(model.merge_and_unload().state_dict())
+    close(hf_soup.merge([tmp_path / "a0", tmp_path / "a1"]).model, mean(merged, [1, 1]))
+
+
+def test_a_peft_model_in_memory(base, tmp_path):
+    """A loaded model with an adapter is the same ingredient as its folder."""
+    model = train(base, tmp_path / "adapter", 0, **KINDS["plain"])
+    merged = copy.deepcopy(model).merge_and_unload().state_dict()
+    again = torch.compile(model)
+    close(hf_soup.merge([model, hf_soup.load_ingredient(again, name="again")]).model, mean([merged], [1]))
+    headless = peft.get_peft_model(testing.tiny_text_model(0), peft.LoraConfig(**KINDS["plain"]))
+    headless.add_adapter("other", peft.LoraConfig(**KINDS["plain"]))
+    headless.base_model.set_adapter(["default", "other"])
+    with pytest.raises(IngredientError, match="active adapters default, other"):
+        hf_soup.merge([headless])
+
+
+def test_adapters_on_the_hub(base, tmp_path, hub):
+    """Adapter and base model are pinned to their commits, and a soup of them is cooked again."""
+    user = hub.user
+    for name, folder in (("base", base),):
+        HfApi().create_repo(f"{user}/lora-{name}")
+        HfApi().upload_folder(repo_id=f"{user}/lora-{name}", folder_path=folder)
+    repos = []
+    for seed, kind in enumerate(("plain", "dora")):
+        train(base, tmp_path / kind, seed, **KINDS[kind])
+        path = tmp_path / kind / "adapter_config.json"
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": f"{user}/lora-base"}
+        path.write_text(json.dumps(config))
+        (tmp_path / kind / "README.md").unlink()  # it names the folder of the base model
+        repos.append(f"{user}/lora-{kind}")
+        HfApi().create_repo(repos[-1])
+        HfApi().upload_folder(repo_id=repos[-1], folder_path=tmp_path / kind)
+    soup = hf_soup.merge(repos)
+    commit = soup.recipe.base_model.revision
+    assert len(commit) == 40
+    folder = soup.save_pretrained(tmp_path / "soup")
+    # another commit of the base model changes nothing
+    tensors = {name: 2 * tensor for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    HfApi().upload_file(
+        repo_id=f"{user}/lora-base", path_or_fileobj=tmp_path / "model.safetensors", path_in_repo="model.safetensors"
+    )
+    assert hf_soup.verify(folder).ok
+    assert hf_soup.merge(repos).recipe.base_model.revision != commit
+
+
+def changed(folder, target, **settings):
+    """A copy of an adapter with other settings."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "adapter_config.json").read_text())
+    (target / "adapter_config.json").write_text(json.dumps({**config, **settings}))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peft_type": "VERA"}, "bad is an adapter of the type VERA, and LoRA is read"),
+        ({"base_model_name_or_path": None}, "of bad names no base model"),
+        ({"base_model_name_or_path": "/nowhere"}, "the base model of the adapter bad cannot be opened: /nowhere"),
+        ({"layer_replication": [[0, 1]]}, "LoRA adapter with layer_replication"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base model"),
+        ({"task_type": "ANYTHING"}, "has the task_type 'ANYTHING'; known are SEQ_CLS"),
+        ({"task_type": "CAUSAL_LM"}, "does not fit its base model"),
+        ({"use_dora": True}, "DoRA is read of linear layers alone"),
+    ],
+)
+def test_adapters_that_are_not_read(adapters, tmp_path, settings, message):
+    """Other kinds, other bases and other tasks: one error that names the adapter."""
+    with pytest.raises(IngredientError, match=message):
+        hf_soup.merge([changed(adapters[0][0], tmp_path / "bad", **settings)])
+
+
+def damage(folder, change):
+    """Change the tensors of an adapter."""
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_damaged_adapters_are_refused(adapters, base, tmp_path):
+    """NaN, a missing factor, factors that do not fit, a missing head, a pickle, and a rank above the matrix."""
+    first = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
+
+    def nan(tensors):
+        tensors[first][0, 0] = torch.nan
+
+    def lose(tensors):
+        del tensors[first]
+
+    def narrow(tensors):
+        tensors[first] = tensors[first][:2].contiguous()
+
+    def behead(tensors):
+        del tensors["base_model.model.classifier.weight"], tensors["base_model.model.classifier.bias"]
+
+    def grow(tensors):
+        tensors[first] = torch.zeros(40, 32)
+        tensors[first.replace("lora_A", "lora_B")] = torch.zeros(32, 40)
+
+    cases = {
+        "holds NaN or infinity in .*lora_A": nan,
+        "one factor of .*query and lacks the other": lose,
+        r"have the shapes \[2, 32\] and \[32, 4\]": narrow,
+        "neither it nor its base model has classifier.bias, classifier.weight": behead,
+        "is 40, larger than the matrix": grow,
+    }
+    for number, (message, change) in enumerate(cases.items()):
+        bad = damage(shutil.copytree(adapters[0][0], tmp_path / f"bad-{number}"), change)
+        with pytest.raises(IngredientError, match=message):
+            hf_soup.merge([bad])
+    pickled = shutil.copytree(adapters[0][0], tmp_path / "pickled")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(IngredientError, match=r"pickled is an adapter without .*adapter_model\.bin, a pickle"):
+        hf_soup.merge([pickled])
+
+
+def test_adapters_of_different_base_models(adapters, base, tmp_path):
+    """Their changes have no mean, and the error names both."""
+    other = shutil.copytree(base, tmp_path / "other")
+    moved = changed(adapters[0][0], tmp_path / "moved", base_model_name_or_path=str(other))
+    with pytest.raises(IncompatibleError, match=r"moved is an adapter of .*other, and plain of .*base"):
+        hf_soup.merge([adapters[0][0], moved])
