@@ -177,6 +177,8 @@ class PushOptions:
     name_private: bool = option(False, "Name private ingredients in a public repository.")
     license: str | None = None
     benchmark: str | None = None
+    merged: bool | None = None
+    rank: int | None = None
 
     __pydantic_config__ = STRICT
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from ..checkpoints.targets import as_output_error, refuse_target
 from ..comparison.comparison import Comparison
 from ..display.results import Result
 from ..display.tables import align
-from ..errors import warn
+from ..errors import RecipeError, warn
 from ..evaluation.running_statistics import running_statistics
 from ..formats.mergekit_config import write_mergekit
 from ..formats.recipe_file import RECIPE_FILE, dump_recipe
@@ -28,6 +29,7 @@ from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
 from ..merging.setup import MergeSetup
 from ..options import answers_keywords
+from ..publishing.adapter_weights import publish_base, refuse_rank, why_no_adapter, write_adapter
 from ..publishing.bases import find_bases
 from ..publishing.folder import CardOptions, write_companions
 from ..publishing.privacy import with_repositories
@@ -36,6 +38,7 @@ from ..publishing.redaction import Redaction, find_private, warn_of_redaction
 from ..publishing.results import evaluation_results, leaderboard_path
 from ..publishing.weights import warn_of_another_digest, write_weights
 from ..types import Recipe, Score, Selection
+from ..version import versions
 
 
 if TYPE_CHECKING:
@@ -155,7 +158,13 @@ class Soup(Result):
 
     @answers_keywords
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB", overwrite: bool = False
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "50GB",
+        overwrite: bool = False,
+        merged: bool | None = None,
+        rank: int | None = None,
     ) -> Path:
         """Save the soup: weights, config, tokenizer or processor, generation config, recipe and card.
 
@@ -169,11 +178,18 @@ class Soup(Result):
                 Maximum size of a weight file, as in transformers.
             overwrite (`bool`, *optional*, defaults to `False`):
                 Whether an existing folder may be replaced.
+            merged (`bool`, *optional*):
+                Whether a soup of adapters is saved as a whole model (`True`) or as an adapter (`False`); by default as
+                an adapter, if the mean of its ingredients is one.
+            rank (`int`, *optional*):
+                Largest rank of that adapter, by truncated singular value decomposition, whose error the recipe and the
+                card state; by default the sum of the ranks, which is exact.
 
         Returns:
             `Path`: the folder of the saved soup.
 
         Raises:
+            [`RecipeError`]: if the soup is to be an adapter and is none.
             [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
             [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
         """
@@ -183,7 +199,7 @@ class Soup(Result):
         sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
         target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:
-            recipe = self._write_weights(stage, max_shard_size)
+            recipe = self._write_weights(stage, max_shard_size, merged, rank)
             write_companions(
                 stage,
                 recipe,
@@ -215,6 +231,8 @@ class Soup(Result):
         name_private: bool = False,
         license: str | None = None,
         benchmark: str | None = None,
+        merged: bool | None = None,
+        rank: int | None = None,
     ) -> CommitInfo:
         """Push the soup to the Hub in one commit: the files of `save_pretrained`, without the paths of local folders.
 
@@ -251,6 +269,9 @@ class Soup(Result):
             benchmark (`str`, *optional*):
                 Data set and task of the benchmark that the test set belongs to, such as `"nyu-mll/glue:sst2"`. The
                 test score is added to its leaderboard (`.eval_results/`).
+            merged (`bool`, *optional*), rank (`int`, *optional*):
+                Whether a soup of adapters is pushed as a whole model, and the rank of an adapter, as for
+                `save_pretrained`.
 
         Returns:
             `huggingface_hub.CommitInfo`
@@ -264,13 +285,15 @@ class Soup(Result):
             leaderboard[leaderboard_path(benchmark)] = evaluation_results(self.comparison, self.recipe, benchmark)
         target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
         with temporary_folder() as stage, as_output_error(stage):
-            recipe = with_repositories(self._write_weights(stage, max_shard_size), token)
+            recipe = with_repositories(self._write_weights(stage, max_shard_size, merged, rank), token)
             bases = find_bases(recipe, self.checkpoints)
             redaction = Redaction()
             if not name_private and not target.private:
                 redaction = find_private(recipe, self.candidates, bases, token)
                 warn_of_redaction(redaction, target.repo_id)
             recipe = redaction.recipe(recipe)
+            if recipe.adapter is not None and recipe.base_model is not None:
+                publish_base(stage, recipe.base_model, target.repo_id)
             write_companions(
                 stage,
                 recipe,
@@ -298,8 +321,20 @@ class Soup(Result):
                 commit_description=commit_description,
             )
 
-    def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
+    def _write_weights(self, folder: Path, max_shard_size: int | str, merged: bool | None, rank: int | None) -> Recipe:
         """Write the weights, and return the recipe with the digests of the files that were read and written."""
+        refuse_rank(rank)
+        reason = why_no_adapter(self.plan, self.checkpoints)
+        if reason is not None and (merged is False or rank is not None):
+            raise RecipeError(f"this soup cannot be saved as an adapter: {reason}. Save it with merged=True.")
+        if reason is None and not merged:
+            if merged is None and rank is None and self.recipe.adapter is not None:  # as it was made
+                rank = self.recipe.adapter.rank
+            adapter, output = write_adapter(folder, self.plan, self.checkpoints, rank)
+            written = replace(self.recipe, adapter=adapter, output=output, versions=versions())
+            self.warn_of_doubts()
+            warn_of_another_digest(self.recipe, written)
+            return written
         recipe = write_weights(
             folder,
             self.recipe,

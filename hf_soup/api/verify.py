@@ -18,9 +18,11 @@ from ..checkpoints.digest import bytes_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.hub import files_at
 from ..checkpoints.importance import FOLDER
-from ..checkpoints.other_contents import ADAPTER
+from ..checkpoints.inside import json_inside
+from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
+from ..checkpoints.staging import temporary_folder
 from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, SoupError
@@ -29,6 +31,8 @@ from ..merging.blend import blend, file_digests
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
 from ..options import answers_keywords
+from ..publishing.adapter_weights import write_adapter
+from ..types import AdapterRecord
 from .from_recipe import bind_recipe, open_recipe
 from .soup import Soup
 
@@ -151,7 +155,10 @@ def verify(
         opened = open_recipe(recipe, allow_pickle=allow_pickle)
         if opened.errors:
             return Verification(os.fspath(soup), 0, problems=tuple(map(str, opened.errors)))
-        return _compare(os.fspath(soup), bind_recipe(opened, device=device), saved)
+        cooked = bind_recipe(opened, device=device)
+        if recipe.adapter is not None:
+            return _compare_adapters(os.fspath(soup), cooked, saved)
+        return _compare(os.fspath(soup), cooked, saved)
     except SoupError as error:  # an ingredient has other weights than those that were averaged, or does not fit
         return Verification(os.fspath(soup), 0, problems=(str(error),))
 
@@ -171,6 +178,35 @@ def _compare(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
         different=tuple(differences),
         problems=tuple(notes),
     )
+
+
+def _compare_adapters(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
+    """Make the adapter again, and compare it with the published one."""
+    from safetensors.torch import load_file
+
+    make_ready([saved])
+    record = cooked.recipe.adapter or AdapterRecord()
+    with temporary_folder() as folder:
+        write_adapter(folder, cooked.plan, cooked.checkpoints, record.rank)
+        made = load_file(folder / ADAPTER_WEIGHTS)
+        made_config = json_inside(folder, ADAPTER)
+    published = load_file(saved.weights_folder / ADAPTER_WEIGHTS)
+    problems = _other_files(saved)
+    config = json_inside(saved.weights_folder, ADAPTER)
+    for key in sorted({*made_config, *config} - {"base_model_name_or_path"}):  # the recipe names the base model
+        if made_config.get(key) != config.get(key):
+            problems.append(f"{ADAPTER} has {key} = {str(config.get(key))[:60]}, and the recipe makes another")
+    problems += [f"{name} is only in one of the two adapters" for name in sorted(made.keys() ^ published.keys())]
+    differences = []
+    for name in sorted(made.keys() & published.keys()):
+        if made[name].shape != published[name].shape or made[name].dtype != published[name].dtype:
+            problems.append(f"{name} has another shape or type than the recipe makes")
+            continue
+        count, largest = _difference(made[name].reshape(-1), bytearray(bytes_of(published[name])))
+        if count:
+            differences.append(TensorDifference(name, count, made[name].numel(), largest))
+    identical = len(made.keys() & published.keys()) - len(differences)
+    return Verification(source, identical, different=tuple(differences), problems=tuple(problems))
 
 
 def _other_files(saved: Checkpoint) -> list[str]:

@@ -25,6 +25,7 @@ from .digest import bytes_of, combined_digest, tensor_digest
 from .files import OpenFiles
 from .inside import json_inside
 from .layout import shapes_of
+from .memory import empty_model
 from .named_code import without_code
 from .opened_tensors import open_tensors
 from .other_contents import ADAPTER, ADAPTER_WEIGHTS
@@ -356,6 +357,8 @@ def _with_base(
     for module, change in tensors.changes.items():
         changes[f"{module}.weight"] = change
     problems = _misfits(changes, tensors.saved, base.specs, shapes)
+    if any(change.kind == "embedding" for change in changes.values()) and _ties_embeddings(config):
+        problems.append("it changes embeddings that are the output's weight too, of which PEFT changes one")
     there = {key for key, spec in base.specs.items() if shapes.get(key) == spec.shape}
     lacking = sorted(key for key in shapes if key not in there and key not in tensors.saved)
     if lacking:
@@ -383,6 +386,13 @@ def _with_base(
         changes=changes,
         saved=tensors.saved,
     )
+
+
+def _ties_embeddings(config: Mapping[str, Any]) -> bool:
+    """Whether the output of a model has the weights of its embeddings."""
+    model = empty_model(config)
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", True)
+    return bool(tied) and model.get_output_embeddings() is not None
 
 
 def _misfits(

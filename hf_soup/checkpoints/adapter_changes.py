@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import one_line
@@ -49,15 +49,20 @@ class Change:
         right (`torch.Tensor` of shape `(rank, columns)`):
             The second factor.
         magnitude (`torch.Tensor`, *optional*):
-            Of DoRA: the length of each row of the changed weight (of each column, if `by_column`).
-        by_column (`bool`, *optional*, defaults to `False`):
-            Whether the weight is stored as inputs by outputs, as in GPT-2.
+            Of DoRA: the length of each row of the changed weight (of each column, if the weight is transposed).
+        kind (`str`, *optional*, defaults to `"linear"`):
+            Layout of the weight: `"transposed"` for inputs by outputs, as in GPT-2, `"embedding"` or `"convolution"`.
     """
 
     left: torch.Tensor
     right: torch.Tensor
     magnitude: torch.Tensor | None = None
-    by_column: bool = False
+    kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
+
+    @property
+    def by_column(self) -> bool:
+        """Whether a column of the weight, and not a row, belongs to one output."""
+        return self.kind in ("transposed", "embedding")
 
     @property
     def rank(self) -> int:
@@ -168,16 +173,16 @@ def _change(
     a, b = a.reshape(rank, -1), b.reshape(len(b), rank)  # of convolutions as well
     b = b * _scaling(module, rank, config)
     magnitude = own.get("magnitude")
-    by_column = is_embedding or bool(config.get("fan_in_fan_out"))
     if config.get("use_dora") and (magnitude is None or is_embedding or own["A"].dim() > 2):
         raise IngredientError(
             f"{name} is a DoRA adapter of {one_line(module)}, and DoRA is read of linear layers alone."
         )
     if magnitude is not None:
         magnitude = magnitude.double().reshape(-1)
-    if by_column:
-        return Change(a.T.contiguous(), b.T.contiguous(), magnitude, by_column=True)
-    return Change(b, a, magnitude)
+    if is_embedding or config.get("fan_in_fan_out"):
+        kind: Literal["embedding", "transposed"] = "embedding" if is_embedding else "transposed"
+        return Change(a.T.contiguous(), b.T.contiguous(), magnitude, kind)
+    return Change(b, a, magnitude, "convolution" if own["A"].dim() > 2 else "linear")
 
 
 def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:

@@ -52,6 +52,8 @@ from .stderr import note
 @click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ...")
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Maximum size of a weight file.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
+@click.option("--merged", is_flag=True, help="Save a soup of adapters as a whole model, and not as an adapter.")
+@click.option("--rank", type=int, help="Largest rank of a soup that is an adapter; by default the exact one.")
 @click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Repository on the Hub to push the soup to.")
 @options_of(PushOptions)
 @plugin_options
@@ -72,6 +74,8 @@ def merge_command(
     metric: str | None,
     max_shard_size: str,
     overwrite: bool,
+    merged: bool,
+    rank: int | None,
     repo_id: str | None,
     private: bool | None,
     name_private: bool,
@@ -105,10 +109,11 @@ def merge_command(
     arguments |= _params(more_params)
     sources = take_ingredients(ingredients, arguments)
     soup = hf_soup.merge(sources, weights=_weights(weights), **arguments)
-    folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
+    saving: dict[str, Any] = {"max_shard_size": max_shard_size, "merged": merged or None, "rank": rank}
+    folder = soup.save_pretrained(output, overwrite=overwrite, **saving)
     where = f"Saved to {folder}"
     if repo_id:
-        pushed = soup.push_to_hub(repo_id, private=private, name_private=name_private, max_shard_size=max_shard_size)
+        pushed = soup.push_to_hub(repo_id, private=private, name_private=name_private, **saving)
         where += f"\nPushed to {pushed.repo_url}"
     for remark in soup.plan.report.notes:
         note(f"{remark}.")

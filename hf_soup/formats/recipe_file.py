@@ -14,7 +14,7 @@ from ..checkpoints.hub_answers import is_commit
 from ..errors import RecipeError
 from ..options import answers_keywords
 from ..plugins import is_code, refuse_code
-from ..types import Ingredient, OutputRecord, Recipe, plain
+from ..types import AdapterRecord, Ingredient, OutputRecord, Recipe, plain
 from ..untrusted import encodable, is_printable, one_line
 from .records import read_batchnorm, read_importance, read_leniently, read_selection, selection_as_dict, take_record
 from .strict_yaml import build, dumper, read_yaml
@@ -125,12 +125,14 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
     batchnorm = take_record(content, "batchnorm", path)
     output = take_record(content, "output", path)
     importance = take_record(content, "importance", path)
+    adapter = take_record(content, "adapter", path)
     recipe = build(Recipe, content, str(path))
     recipe = replace(
         recipe,
         selection=read_selection(selection),
         batchnorm=read_batchnorm(batchnorm, path),
         importance=read_importance(importance, path),
+        adapter=read_leniently(AdapterRecord, adapter) if adapter else None,
         output=read_leniently(OutputRecord, output),
     )
     if is_code(recipe.method) and not allow_code:
@@ -162,7 +164,7 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
     data["importance"] = {name: record.as_dict() for name, record in recipe.importance.items()}
     if not recipe.importance:  # so that recipes of other methods do not change
         del data["importance"]
-    for name in ("vocabulary", "chat_template"):
+    for name in ("vocabulary", "chat_template", "adapter"):
         if data[name] is None:
             del data[name]
     if not recipe.labels:  # only for aligned ingredients, so that other recipes do not change

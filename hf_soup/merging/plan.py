@@ -301,9 +301,9 @@ def _step(
         used_weights.append(weight)
         dtypes.append(spec.dtype)
         kept_dtypes.append(checkpoints[index].kept_dtype(name))
-    origins = {checkpoints[index].origin(name) for index in inputs}
-    if how.function.func is linear and averaging.normalize and len(origins) == 1 and None not in origins:
-        inputs, used_weights, dtypes = inputs[:1], [1.0], dtypes[:1]  # the same tensor in all
+    is_mean = how.function.func is linear and averaging.normalize
+    if is_mean and _is_the_same(name, [checkpoints[index] for index in inputs]):
+        inputs, used_weights, dtypes = inputs[:1], [1.0], dtypes[:1]
     dtype = widest(kept_dtypes) if averaging.dtype == "auto" else averaging.dtype
     uses_base = False
     if averaging.base is not None:
@@ -327,9 +327,17 @@ def _step(
     )
 
 
+def _is_the_same(name: str, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether a tensor is known to be the same in all ingredients, as one that no adapter changes."""
+    origins = {item.origin(name) for item in checkpoints}
+    return len(origins) == 1 and None not in origins
+
+
 def _copy_step(first: TensorSpec, checkpoints: Sequence[Checkpoint]) -> CopyStep:
     """A buffer from the first ingredient that has it; all that have it are inputs, because they are compared."""
     inputs = tuple(index for index, item in enumerate(checkpoints) if first.name in item.specs)
+    if _is_the_same(first.name, [checkpoints[index] for index in inputs]):
+        inputs = inputs[:1]
     return CopyStep(first._replace(file="", start=0, stored=""), inputs)  # it is not in a file yet
 
 

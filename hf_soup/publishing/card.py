@@ -24,7 +24,7 @@ from .bases import ModelTree, model_tree_of
 from .facts import Facts
 from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link, trial_row
 from .results import Result, model_index, result_of
-from .usage import architecture_of, pipeline_of, usage_of
+from .usage import architecture_of, pipeline_of, usage_of, usage_of_adapter
 
 
 if TYPE_CHECKING:
@@ -86,7 +86,22 @@ class CardContent:
     @property
     def usage(self) -> str:
         """Code that runs the model."""
+        if self.recipe.adapter is not None:
+            return usage_of_adapter(self.config, self.place)
         return usage_of(self.config, self.place)
+
+    @property
+    def adapter(self) -> str | None:
+        """What kind of adapter the soup is, as a sentence; `None` for a whole model."""
+        record = self.recipe.adapter
+        if record is None:
+            return None
+        if record.rank is None:
+            return "It is a LoRA adapter whose rank is the sum of those of its ingredients, so that the mean is exact."
+        return (
+            f"It is a LoRA adapter of rank {record.rank}: the mean of the changes was cut off there, with an error of "
+            f"{record.error:.2%} of its norm."
+        )
 
     @property
     def architecture(self) -> str:
@@ -250,6 +265,10 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     facts, parents, result = content.facts, content.model_tree.parents, content.result
+    relation = "merge"
+    base = content.recipe.base_model
+    if content.recipe.adapter is not None:
+        parents, relation = () if base is None or not base.revision else (base.source,), "adapter"
     pipeline = pipeline_of(content.config)
     metrics: list[str] | None = None
     eval_results = None
@@ -265,11 +284,11 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
         license_name=facts.license.name,
         license_link=facts.license.link,
         language=list(facts.language) or None,
-        library_name="transformers",
+        library_name="transformers" if content.recipe.adapter is None else "peft",
         pipeline_tag=pipeline,
         tags=list(dict.fromkeys([*TAGS, *tags])),
         base_model=list(parents) or None,
-        base_model_relation="merge" if parents else None,
+        base_model_relation=relation if parents else None,
         datasets=list(facts.datasets) or None,
         metrics=metrics,
         model_name=model_name,

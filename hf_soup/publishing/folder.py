@@ -90,7 +90,8 @@ def write_companions(
     _write_taken_files(folder, taken_files(in_order(checkpoints, plan.settings)), redaction)
     if recipe.chat_template is not None:
         write_template(folder, recipe.chat_template)
-    if config:  # a SentenceTransformer may have none
+    # a SentenceTransformer may have none; beside an adapter, transformers would look for whole weights
+    if config and recipe.adapter is None:
         content = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / CONFIG).write_bytes(redaction.file(content.encode()))
     if comparison is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from ..checkpoints.labels import label_names
 from ..errors import DataError
 from ..plugins import load_module
 from ..tasks import task_of
@@ -16,6 +17,12 @@ from transformers import {auto_class}
 model = {auto_class}.from_pretrained("{{model}}")
 """
 
+ADAPTER_USE = """
+from peft import {auto_class}
+
+model = {auto_class}.from_pretrained("{model}"{more})
+"""
+
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
     """The first class that a configuration names; `None` if it names none."""
@@ -23,6 +30,28 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         return None
     return names[0]
+
+
+def usage_of_adapter(config: Mapping[str, Any], model: str) -> str:
+    """Code that loads an adapter on its base model.
+
+    Args:
+        config (`Mapping`):
+            Configuration of the adapted model.
+        model (`str`):
+            Name that the code loads: a Hub id, or a placeholder.
+    """
+    name = architecture_of(config) or ""
+    ends = ("SequenceClassification", "TokenClassification", "CausalLM", "QuestionAnswering", "FeatureExtraction")
+    end = next((end for end in ends if name.endswith(f"For{end}")), None)
+    auto_class = "AutoPeftModel" if end is None else f"AutoPeftModelFor{end}"
+    if "LMHeadModel" in name:
+        auto_class = "AutoPeftModelForCausalLM"
+    elif "ConditionalGeneration" in name:
+        auto_class = "AutoPeftModelForSeq2SeqLM"
+    labels = len(label_names(config))
+    more = f", num_labels={labels}" if labels and end in ends[:2] else ""
+    return ADAPTER_USE.format(auto_class=auto_class, model=model, more=more).strip()
 
 
 def usage_of(config: Mapping[str, Any], model: str) -> str:

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.digest import combined_digest
+from ..checkpoints.digest import combined_digest, tensor_digest
 from ..checkpoints.writer import weight_files
 from ..errors import warn
 from ..evaluation.running_statistics import write_statistics
 from ..formats.recipe_file import BATCHNORM_FILE
 from ..merging.blend import BASE, blend, file_digests
 from ..merging.plan import Plan
-from ..types import OutputRecord, Recipe
+from ..types import Ingredient, OutputRecord, Recipe
 from ..untrusted import one_line
 from ..version import versions
 
@@ -80,6 +81,8 @@ def write_weights(
         base = replace(base, files=file_digests(plan.base, digests_read[BASE]))
     elif base is not None and row_giver is not None:
         base = replace(base, files=file_digests(row_giver, row_giver.digests_apart()))
+    elif base is not None:
+        base = replace(base, files=_digests_under_adapters(base, checkpoints))
     batchnorm = recipe.batchnorm
     if statistics and batchnorm is not None:
         batchnorm = replace(batchnorm, file=BATCHNORM_FILE, digest=write_statistics(folder, statistics))
@@ -87,10 +90,20 @@ def write_weights(
         recipe,
         ingredients=tuple(ingredients),
         base_model=base,
+        adapter=None,
         batchnorm=batchnorm,
         output=OutputRecord(len(digests_written), combined_digest(digests_written)),
         versions=versions(),
     )
+
+
+def _digests_under_adapters(base: Ingredient, checkpoints: Sequence[Checkpoint]) -> Mapping[str, str]:
+    """The digests of the base model's files, which adapters read; those known before, if there are no adapters."""
+    for item in checkpoints:
+        if isinstance(item, AdapterCheckpoint) and not item.base.on_hub:
+            own = item.base
+            return file_digests(own, {name: tensor_digest(own.read(name)) for name in own.specs})
+    return base.files
 
 
 def warn_of_another_digest(recipe: Recipe, written: Recipe) -> None:

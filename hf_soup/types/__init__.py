@@ -3,7 +3,7 @@
 They access no files; `hf_soup.formats` reads and writes them.
 """
 
-from .recipe import UNIFORM, Ingredient, Mixture, OutputRecord, Recipe, StatisticsRecord, plain
+from .recipe import UNIFORM, AdapterRecord, Ingredient, Mixture, OutputRecord, Recipe, StatisticsRecord, plain
 from .scores import Rejected, Score, Threshold, best_of, gain, is_better_higher
 from .selection import SINGLE, DataDescription, Folds, Holdout, Selection, Trial
 from .trials import Choice, Gradient, Trials
@@ -13,6 +13,7 @@ from .weights import Weights, as_weights
 __all__ = [
     "SINGLE",
     "UNIFORM",
+    "AdapterRecord",
     "Choice",
     "DataDescription",
     "Folds",

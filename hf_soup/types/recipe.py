@@ -148,6 +148,21 @@ class StatisticsRecord:
 
 
 @dataclass(frozen=True)
+class AdapterRecord:
+    """How a soup of adapters was written as an adapter.
+
+    Args:
+        rank (`int`, *optional*):
+            Largest rank that was kept; `None` for the sum of the ranks, which is exact.
+        error (`float`, *optional*, defaults to 0):
+            Norm of what was cut off, relative to that of the change of all weights.
+    """
+
+    rank: int | None = None
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class OutputRecord:
     """The result of a merge.
 
@@ -202,6 +217,8 @@ class Recipe(Result):
             model.
         importance (`Mapping[str, StatisticsRecord]`, *optional*):
             Record of the statistics of each ingredient's weights, for a method that is given them.
+        adapter ([`AdapterRecord`], *optional*):
+            How a soup of adapters was written as an adapter, if it was not written as a whole model.
         selection ([`Selection`], *optional*):
             How the mixture was chosen: strategy, parameters, metric, split, data set, and every trial.
         output ([`OutputRecord`], *optional*):
@@ -229,6 +246,7 @@ class Recipe(Result):
     chat_template: str | None = None
     batchnorm: StatisticsRecord | None = None
     importance: dict[str, StatisticsRecord] = field(default_factory=dict)
+    adapter: AdapterRecord | None = None
     selection: Selection | None = None
     output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -315,7 +333,7 @@ class Recipe(Result):
 
         # `asdict` makes deep copies, and a selection may have hundreds of trials.
         decisive = asdict(replace(self, selection=None, batchnorm=None))
-        for key in ("selection", "output", "versions"):
+        for key in ("selection", "output", "versions", "adapter"):
             del decisive[key]
         decisive["batchnorm"] = {}
         if self.batchnorm is not None:  # the name of the file does not matter, because the digest covers its content

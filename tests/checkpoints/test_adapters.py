@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import peft
 import pytest
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
-from hf_soup.errors import IncompatibleError, IngredientError
+from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
+from hf_soup.types import AdapterRecord
 
 
 DATA = testing.tiny_texts(24, seed=5)
@@ -311,3 +313,170 @@ def test_adapters_of_different_base_models(adapters, base, tmp_path):
     moved = changed(adapters[0][0], tmp_path / "moved", base_model_name_or_path=str(other))
     with pytest.raises(IncompatibleError, match=r"moved is an adapter of .*other, and plain of .*base"):
         hf_soup.merge([adapters[0][0], moved])
+
+
+def delta(folder):
+    """The change of each weight that an adapter makes, in float64."""
+    item = hf_soup.load_ingredient(folder)
+    return {name: change.of_rows(0, len(change.left)) for name, change in item.changes.items()}
+
+
+@pytest.fixture(scope="module")
+def soup(adapters, tmp_path_factory):
+    """A soup of adapters of different ranks, targets and scalings, saved as an adapter."""
+    saved, _ = adapters
+    chosen = [saved[place] for place in (0, 1, 3, 4)]
+    soup = hf_soup.merge(chosen, weights=[1, 2, 3, 0.5])
+    return soup, soup.save_pretrained(tmp_path_factory.mktemp("soups") / "soup")
+
+
+def test_a_soup_of_adapters_is_an_adapter(soup):
+    """It has the sum of the ranks, PEFT and transformers load it, and the logits are those of the whole soup."""
+    made, folder = soup
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == ["adapter_model.safetensors"]
+    assert not (folder / "config.json").exists()  # transformers would look for whole weights beside it
+    with quiet_transformers():
+        loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+        direct = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    inputs = torch.randint(5, 20, (3, 9), generator=torch.Generator().manual_seed(0))
+    expected = made.model(inputs).logits
+    torch.testing.assert_close(loaded(inputs).logits, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(direct(inputs).logits, expected, rtol=1e-5, atol=1e-6)
+    ranks = loaded.peft_config["default"]
+    assert ranks.r == 4 + 2 + 4  # value: plain, stabilised and patterns
+    assert ranks.rank_pattern["bert.encoder.layer.0.attention.self.query"] == 4 + 2 + 2
+    merged = loaded.merge_and_unload().state_dict()
+    assert all(torch.allclose(merged[name], each, atol=1e-6) for name, each in made.model.state_dict().items())
+
+
+def test_an_adapter_of_adapters_is_cooked_again_and_verified(soup, tmp_path):
+    """The recipe says that it is exact; cooking makes the same file, and a changed one is noticed."""
+    _, folder = soup
+    assert hf_soup.load_recipe(folder).adapter == AdapterRecord(None, 0)
+    hf_soup.cook(folder, output_dir=tmp_path / "again")
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "again" / weights).read_bytes() == (folder / weights).read_bytes()
+    assert hf_soup.verify(folder).ok
+    other = shutil.copytree(folder, tmp_path / "other")
+    first = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
+
+    def touch(tensors):
+        tensors[first][0, 0] += 1
+
+    damage(other, touch)
+    assert [difference.name for difference in hf_soup.verify(other).different] == [first]
+    # it is an ingredient itself
+    state = hf_soup.merge([folder]).model.state_dict()
+    assert all(torch.allclose(state[name], each, atol=1e-6) for name, each in soup[0].model.state_dict().items())
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_a_smaller_rank_is_the_nearest(soup, tmp_path, rank):
+    """Against the singular values of the full matrices: the same product, and the error that the recipe states."""
+    made, folder = soup
+    small = made.save_pretrained(tmp_path / "small", rank=rank)
+    whole, found = delta(folder), delta(small)
+    lost = total = 0.0
+    for name, change in whole.items():
+        u, values, v = torch.linalg.svd(change)
+        nearest = u[:, :rank] @ values[:rank].diag() @ v[:rank]
+        torch.testing.assert_close(found[name], nearest, rtol=1e-4, atol=1e-5)
+        lost, total = lost + float(values[rank:].square().sum()), total + float(values.square().sum())
+    record = hf_soup.load_recipe(small).adapter
+    assert record.rank == rank
+    assert record.error == pytest.approx((lost / total) ** 0.5, abs=1e-5)
+    assert f"rank {rank}" in (small / "README.md").read_text()
+    assert hf_soup.verify(small).ok
+
+
+def test_a_soup_of_adapters_as_a_whole_model(soup, adapters, tmp_path):
+    """`merged=True` writes all weights; what is no adapter says why."""
+    made, _ = soup
+    saved, _ = adapters
+    folder = made.save_pretrained(tmp_path / "whole", merged=True)
+    assert (folder / "model.safetensors").exists()
+    assert hf_soup.load_recipe(folder).base_model.files["model.safetensors"].startswith("xxh3-128:")
+    assert hf_soup.verify(folder).ok
+    cases = {
+        "dora is a DoRA adapter": hf_soup.merge([saved[0], saved[2]]),
+        "the method is not linear": hf_soup.merge(saved[:2], method="ties"),
+        "the weights are factors": hf_soup.merge(saved[:2], normalize=False),
+    }
+    for message, other in cases.items():
+        with pytest.raises(RecipeError, match=f"cannot be saved as an adapter: {message}"):
+            other.save_pretrained(tmp_path / "none", merged=False, overwrite=True)
+        assert (other.save_pretrained(tmp_path / "none", overwrite=True) / "model.safetensors").exists()
+    with pytest.raises(RecipeError, match="rank is a whole number from 1, not 0"):
+        made.save_pretrained(tmp_path / "none", rank=0, overwrite=True)
+
+
+def test_layouts_of_weights_in_an_adapter(tmp_path):
+    """GPT-2 stores inputs by outputs, convolutions have four axes; PEFT loads both."""
+    transformers.set_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    tied = {"target_modules": ["wte"], "r": 2}
+    train(tmp_path / "gpt2", tmp_path / "tied", 0, labels=None, cls="CausalLM", task="CAUSAL_LM", **tied)
+    with pytest.raises(IngredientError, match="it changes embeddings that are the output's weight too"):
+        hf_soup.merge([tmp_path / "tied"])
+    options = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "r": 2}
+    for seed in range(2):
+        train(tmp_path / "gpt2", tmp_path / f"a{seed}", seed, labels=None, cls="CausalLM", task="CAUSAL_LM", **options)
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"])
+    folder = made.save_pretrained(tmp_path / "soup")
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained(folder)
+    ids = torch.arange(6)[None]
+    torch.testing.assert_close(loaded(ids).logits, made.model(ids).logits, rtol=1e-5, atol=1e-6)
+    transformers.set_seed(0)
+    sizes = {"hidden_sizes": [8, 8], "embedding_size": 8, "depths": [1, 1], "layer_type": "basic"}
+    transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes)).save_pretrained(tmp_path / "resnet")
+    for seed in range(2):
+        options = {"target_modules": ["convolution"], "r": 2, "modules_to_save": ["classifier"]}
+        train(
+            tmp_path / "resnet",
+            tmp_path / f"c{seed}",
+            seed,
+            labels=None,
+            cls="ImageClassification",
+            task=None,
+            **options,
+        )
+    made = hf_soup.merge([tmp_path / "c0", tmp_path / "c1"])
+    folder = made.save_pretrained(tmp_path / "images")
+    with quiet_transformers():
+        model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "resnet")
+    loaded = peft.PeftModel.from_pretrained(model, folder).eval()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded(pixels).logits, made.model(pixels).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pushed_adapter(base, tmp_path, hub):
+    """On the Hub it is an adapter of its base model, which it names by its id; a folder is not named."""
+    user = hub.user
+    HfApi().create_repo(f"{user}/lora-start")
+    HfApi().upload_folder(repo_id=f"{user}/lora-start", folder_path=base)
+    paths = []
+    for seed in range(2):
+        paths.append(tmp_path / f"a{seed}")
+        train(base, paths[-1], seed, **KINDS["plain"])
+    local = hf_soup.merge(paths)
+    with pytest.warns(hf_soup.SoupWarning, match="is an adapter of base, which is not a repository"):
+        local.push_to_hub(f"{user}/lora-local")
+    for path in paths:
+        config = json.loads((path / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = f"{user}/lora-start"
+        (path / "adapter_config.json").write_text(json.dumps(config))
+    hf_soup.merge(paths).push_to_hub(f"{user}/lora-soup", rank=2)
+    for name, expected in (("lora-local", "base"), ("lora-soup", f"{user}/lora-start")):
+        path = HfApi().hf_hub_download(f"{user}/{name}", "adapter_config.json")
+        config = json.loads(Path(path).read_text())
+        assert config["base_model_name_or_path"] == expected
+    assert hf_soup.load_recipe(f"{user}/lora-soup").adapter.rank == 2
+    data = HfApi().model_info(f"{user}/lora-soup").card_data
+    assert (data.base_model, data.base_model_relation, data.library_name) == (
+        [f"{user}/lora-start"],
+        "adapter",
+        "peft",
+    )
+    with quiet_transformers():
+        peft.AutoPeftModelForSequenceClassification.from_pretrained(f"{user}/lora-soup", num_labels=3)
