@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IncompatibleError, IngredientError, listed
 from ..types import Ingredient
 from ..untrusted import as_error, one_line
-from .adapter_changes import AdapterTensors, Change, check_kind, split_adapter
+from .adapter_changes import AdapterTensors, Change, Stored, check_kind, split_adapter
 from .base_names import fit_base
 from .checkpoint import MEMORY, Checkpoint, make_ready
 from .companion_files import TOKENIZER
@@ -29,7 +29,7 @@ from .memory import empty_model
 from .named_code import without_code
 from .opened_tensors import open_tensors
 from .other_contents import ADAPTER, ADAPTER_WEIGHTS
-from .reader import TensorSpec
+from .reader import TensorSpec, read_header
 
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class AdapterCheckpoint(Checkpoint):
             Content of `adapter_config.json`.
         changes (`Mapping[str, Change]`):
             Tensor -> its change.
-        saved (`Mapping[str, torch.Tensor]`):
+        saved (`Mapping[str, Stored]`):
             Tensors that the adapter holds whole, such as heads.
     """
 
     base: Checkpoint
     adapter_config: Mapping[str, Any]
     changes: Mapping[str, Change] = field(compare=False, repr=False)
-    saved: Mapping[str, torch.Tensor] = field(compare=False, repr=False)
+    saved: Mapping[str, Stored] = field(compare=False, repr=False)
 
     @property
     def processing_folder(self) -> Path | None:
@@ -115,7 +115,7 @@ class AdapterCheckpoint(Checkpoint):
         import torch
 
         if name in self.saved:
-            return self.saved[name]
+            return self.saved[name].read()
         if name not in self.changes:
             return self.base.read(name)
         spec = self.specs[name]
@@ -127,8 +127,7 @@ class AdapterCheckpoint(Checkpoint):
     def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of one tensor, formed in float64 if the adapter changes it."""
         if name in self.saved:
-            stop = start + len(into) // self.specs[name].itemsize
-            into[:] = bytes_of(self.saved[name].reshape(-1)[start:stop])
+            self.saved[name].read_into(files, start, into)
         elif name in self.changes:
             into[:] = bytes_of(self._changed(files, name, start, len(into) // self.specs[name].itemsize))
         else:
@@ -148,7 +147,7 @@ class AdapterCheckpoint(Checkpoint):
     def _changed(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
         """Consecutive elements of a changed weight, in float64."""
         change = self.changes[name]
-        columns = change.right.shape[1]
+        columns = change.shape[1]
         first, last = start // columns, -(-(start + count) // columns)
         rows = change.of_rows(first, last).reshape(-1)
         elements = rows[start - first * columns :][:count]
@@ -176,10 +175,10 @@ class AdapterCheckpoint(Checkpoint):
             for name, change in self.changes.items():
                 if change.magnitude is None:
                     continue
-                shape = change.left.shape[0], change.right.shape[1]
+                shape = change.shape
                 base = self._of_base(files, name, 0, math.prod(shape)).reshape(shape)
                 lengths = (base + change.of_rows(0, shape[0])).norm(dim=0 if change.by_column else 1)
-                factors[name] = change.magnitude / lengths
+                factors[name] = change.magnitude.read().double().reshape(-1) / lengths
         return factors
 
 
@@ -227,9 +226,8 @@ def open_adapter(
         for file in (ADAPTER, ADAPTER_WEIGHTS)
     }
     with as_error(IngredientError, f"{ADAPTER_WEIGHTS} of {name} cannot be read"):
-        from safetensors.torch import load_file
-
-        state = load_file(folder / ADAPTER_WEIGHTS)
+        specs = read_header(folder / ADAPTER_WEIGHTS)
+        state = {key: Stored(spec._replace(file=ADAPTER_WEIGHTS), folder) for key, spec in specs.items()}
     source = config.get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise IngredientError(f"{ADAPTER} of {name} names no base model (base_model_name_or_path).")
@@ -272,10 +270,13 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
     settings = without_code(inner.config.to_dict()) | {"architectures": [type(inner).__name__]}
     base = open_tensors(tensors, f"base model of {name}", settings)
     state = get_peft_model_state_dict(model, adapter_name=active[0], save_embedding_layers=False)
-    state = {key: tensor.detach().cpu() for key, tensor in state.items()}
-    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in state.items()})
+    stored = {}
+    for key, tensor in state.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        stored[key] = Stored(TensorSpec(key, tuple(tensor.shape), dtype), tensor=tensor.detach().cpu())
+    digest = combined_digest({key: tensor_digest(each.read()) for key, each in stored.items()})
     ingredient = Ingredient(name, MEMORY, files={ADAPTER_WEIGHTS: digest})
-    return _with_base(ingredient, None, (), base, config, split_adapter(state, config, name), ())
+    return _with_base(ingredient, None, (), base, config, split_adapter(stored, config, name), ())
 
 
 def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
@@ -367,8 +368,7 @@ def _with_base(
         raise IngredientError(f"{name} does not fit its base model {base.ingredient.source}: {'; '.join(problems)}.")
     for key in sorted(shapes):
         if key in tensors.saved:
-            dtype = str(tensors.saved[key].dtype).removeprefix("torch.")
-            specs[key] = TensorSpec(key, shapes[key], dtype)
+            specs[key] = TensorSpec(key, shapes[key], tensors.saved[key].spec.dtype)
         elif key in changes:
             specs[key] = TensorSpec(key, shapes[key], WIDE)
         else:
@@ -397,14 +397,14 @@ def _ties_embeddings(config: Mapping[str, Any]) -> bool:
 
 def _misfits(
     changes: Mapping[str, Change],
-    saved: Mapping[str, torch.Tensor],
+    saved: Mapping[str, Stored],
     base_specs: Mapping[str, TensorSpec],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> list[str]:
     """What an adapter changes or holds that its model lacks, or that has another shape there."""
     problems = []
     for key, change in changes.items():
-        spec, shape = base_specs.get(key), (change.left.shape[0], change.right.shape[1])
+        spec, shape = base_specs.get(key), change.shape
         if spec is None:
             problems.append(f"it changes {one_line(key)}, which is not there")
         elif (spec.shape[0], math.prod(spec.shape[1:])) != shape:
@@ -425,7 +425,7 @@ def _config_of(
     folder: Path | None,
     base: Checkpoint,
     adapter_config: Mapping[str, Any],
-    saved: Mapping[str, torch.Tensor],
+    saved: Mapping[str, Stored],
 ) -> dict[str, Any]:
     """The configuration of the adapted model: its own if there is one, or that of the base model with its class."""
     if folder is None:  # in memory the model says what it is
@@ -457,10 +457,10 @@ def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Che
     return found if isinstance(found, str) else found[0]
 
 
-def _with_classes(config: dict[str, Any], saved: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _with_classes(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
     """The configuration with as many classes as the saved head has."""
     own = len(config.get("id2label") or {}) or 2
-    sizes = sorted({tensor.shape[0] for tensor in saved.values() if tensor.dim()})
+    sizes = sorted({tensor.shape[0] for tensor in saved.values() if tensor.shape})
     for count in [own, *sizes]:
         labels = config.get("id2label") if count == own else None
         changed = dict(config)
@@ -473,9 +473,9 @@ def _with_classes(config: dict[str, Any], saved: Mapping[str, torch.Tensor]) -> 
     return config
 
 
-def _with_rows(config: dict[str, Any], saved: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _with_rows(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
     """The configuration with as many tokens as the saved embeddings have rows, if there are any."""
-    for count in sorted({tensor.shape[0] for tensor in saved.values() if tensor.dim() == 2}):
+    for count in sorted({tensor.shape[0] for tensor in saved.values() if len(tensor.shape) == 2}):
         changed = {**config, "vocab_size": count}
         shapes = shapes_of(changed)
         if all(shapes.get(key) == tuple(tensor.shape) for key, tensor in saved.items()):

@@ -1,22 +1,26 @@
-"""What an adapter does to one weight of its base model, in float64: LoRA and DoRA, from their factors.
-
-Nothing is read from disk here.
-"""
+"""What an adapter does to one weight of its base model, in float64: LoRA and DoRA, from their factors."""
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import one_line
+from .digest import bytes_of
+from .files import OpenFiles
+from .reader import TensorSpec, read_bytes, read_tensor
 
 
 if TYPE_CHECKING:
     import torch
 
+IN_MEMORY = 32  # changes whose factors stay in memory
 PREFIX = "base_model.model."  # of all names in an adapter's file
 FACTOR = re.compile(r"(?P<module>.*)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
 MAGNITUDE = re.compile(r"(?P<module>.*)\.lora_magnitude_vector(\.weight)?")
@@ -39,24 +43,63 @@ OTHER_KINDS = (
 RESIDUAL = re.compile(r"(?i)pissa.*|olora|corda.*|loftq|lora_ga.*")
 
 
-@dataclass(frozen=True)
-class Change:
-    """The change of one weight: `left @ right`, in the layout of the weight with its rows flattened.
+class Stored(NamedTuple):
+    """A tensor of an adapter, in a file or in memory.
 
     Args:
-        left (`torch.Tensor` of shape `(rows, rank)`):
-            The scaled first factor.
-        right (`torch.Tensor` of shape `(rank, columns)`):
-            The second factor.
-        magnitude (`torch.Tensor`, *optional*):
-            Of DoRA: the length of each row of the changed weight (of each column, if the weight is transposed).
+        spec (`TensorSpec`):
+            Its shape and type, and where it is in its file.
+        folder (`Path`, *optional*):
+            Folder of the file.
+        tensor (`torch.Tensor`, *optional*):
+            The tensor itself, if it is in memory.
+    """
+
+    spec: TensorSpec
+    folder: Path | None = None
+    tensor: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.spec.shape
+
+    def read(self) -> torch.Tensor:
+        """Read it."""
+        if self.tensor is not None:
+            return self.tensor
+        if self.folder is None:
+            raise ValueError(f"{self.spec.name} is neither in memory nor in a file")
+        return read_tensor(self.folder, self.spec)
+
+    def read_into(self, files: OpenFiles, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements."""
+        if self.folder is not None:
+            read_bytes(files, self.folder, self.spec, start, into)
+        else:
+            stop = start + len(into) // self.spec.itemsize
+            into[:] = bytes_of(self.read().reshape(-1)[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """The change of one weight: `left @ right`, in the layout of the weight with its columns flattened.
+
+    Args:
+        a ([`Stored`] of shape `(rank, inputs, ...)`), b ([`Stored`] of shape `(outputs, rank, ...)`):
+            Factors, which are read when they are needed.
+        scaling (`float`):
+            Factor of their product.
+        magnitude ([`Stored`], *optional*):
+            Of DoRA: the length of each output of the changed weight.
         kind (`str`, *optional*, defaults to `"linear"`):
             Layout of the weight: `"transposed"` for inputs by outputs, as in GPT-2, `"embedding"` or `"convolution"`.
     """
 
-    left: torch.Tensor
-    right: torch.Tensor
-    magnitude: torch.Tensor | None = None
+    a: Stored
+    b: Stored
+    scaling: float
+    magnitude: Stored | None = None
     kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
 
     @property
@@ -67,11 +110,31 @@ class Change:
     @property
     def rank(self) -> int:
         """The rank of the factors."""
-        return self.left.shape[1]
+        return self.a.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The rows and columns of the weight."""
+        inputs, outputs = math.prod(self.a.shape[1:]), self.b.shape[0]
+        return (inputs, outputs) if self.by_column else (outputs, inputs)
+
+    @property
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scaled first factor `(rows, rank)` and the second factor `(rank, columns)`, in float64."""
+        return _factors_of(self)
 
     def of_rows(self, first: int, last: int) -> torch.Tensor:
         """The product for some rows, without the magnitude."""
-        return self.left[first:last] @ self.right
+        left, right = self.factors
+        return left[first:last] @ right
+
+
+@functools.lru_cache(maxsize=IN_MEMORY)
+def _factors_of(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of a change; those used last stay in memory, for the pieces of one weight."""
+    a = change.a.read().double().reshape(change.rank, -1)
+    b = change.b.read().double().reshape(-1, change.rank) * change.scaling
+    return (a.T.contiguous(), b.T.contiguous()) if change.by_column else (b, a)
 
 
 class AdapterTensors(NamedTuple):
@@ -80,12 +143,12 @@ class AdapterTensors(NamedTuple):
     Args:
         changes (`dict[str, Change]`):
             Module -> the change of its weight.
-        saved (`dict[str, torch.Tensor]`):
+        saved (`dict[str, Stored]`):
             Tensors that replace those of the base model, such as heads and biases.
     """
 
     changes: dict[str, Change]
-    saved: dict[str, torch.Tensor]
+    saved: dict[str, Stored]
 
 
 def check_kind(config: Mapping[str, Any], name: str) -> None:
@@ -117,12 +180,12 @@ def check_kind(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def split_adapter(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], name: str) -> AdapterTensors:
+def split_adapter(state: Mapping[str, Stored], config: Mapping[str, Any], name: str) -> AdapterTensors:
     """Take the tensors of an adapter apart into changes of weights and whole tensors.
 
     Args:
-        state (`Mapping[str, torch.Tensor]`):
-            Tensors by their names in the file.
+        state (`Mapping[str, Stored]`):
+            Tensors by their names in the file. Each is read once, to check its numbers.
         config (`Mapping[str, Any]`):
             Content of `adapter_config.json`.
         name (`str`):
@@ -131,13 +194,13 @@ def split_adapter(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], 
     Raises:
         [`IngredientError`]: if a factor lacks its other one, the two do not fit, or a number is not finite.
     """
-    factors: dict[str, dict[str, torch.Tensor]] = {}
+    factors: dict[str, dict[str, Stored]] = {}
     embeddings: set[str] = set()
-    saved: dict[str, torch.Tensor] = {}
+    saved: dict[str, Stored] = {}
     for key, tensor in state.items():
         if ORIGINAL in key:  # what a saved module replaces
             continue
-        if not tensor.isfinite().all():
+        if not tensor.read().isfinite().all():
             raise IngredientError(f"{name!r} holds NaN or infinity in {key}: that run diverged. Leave it out.")
         path = WRAPPED.sub("", key.removeprefix(PREFIX))
         factor, magnitude = FACTOR.fullmatch(path), MAGNITUDE.fullmatch(path)
@@ -158,31 +221,29 @@ def split_adapter(state: Mapping[str, torch.Tensor], config: Mapping[str, Any], 
 
 
 def _change(
-    module: str, own: Mapping[str, torch.Tensor], config: Mapping[str, Any], name: str, *, is_embedding: bool
+    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], name: str, *, is_embedding: bool
 ) -> Change:
     """The change of a module's weight from its factors A (rank by inputs) and B (outputs by rank)."""
     if "A" not in own or "B" not in own:
         raise IngredientError(f"{name} has one factor of {one_line(module)} and lacks the other: it is not whole.")
-    a, b = own["A"].double(), own["B"].double()
-    rank = a.shape[0]
-    if b.shape[1] != rank or b[0, 0].numel() != 1:
+    a, b, magnitude = own["A"], own["B"], own.get("magnitude")
+    if len(b.shape) < 2 or b.shape[1] != a.shape[0] or math.prod(b.shape[2:]) != 1:
         raise IngredientError(
             f"{name}: the factors of {one_line(module)} have the shapes {list(a.shape)} and {list(b.shape)}, which "
             "are not those of a product."
         )
-    a, b = a.reshape(rank, -1), b.reshape(len(b), rank)  # of convolutions as well
-    b = b * _scaling(module, rank, config)
-    magnitude = own.get("magnitude")
-    if config.get("use_dora") and (magnitude is None or is_embedding or own["A"].dim() > 2):
+    if config.get("use_dora") and (magnitude is None or is_embedding or len(a.shape) > 2):
         raise IngredientError(
             f"{name} is a DoRA adapter of {one_line(module)}, and DoRA is read of linear layers alone."
         )
-    if magnitude is not None:
-        magnitude = magnitude.double().reshape(-1)
-    if is_embedding or config.get("fan_in_fan_out"):
-        kind: Literal["embedding", "transposed"] = "embedding" if is_embedding else "transposed"
-        return Change(a.T.contiguous(), b.T.contiguous(), magnitude, kind)
-    return Change(b, a, magnitude, "convolution" if own["A"].dim() > 2 else "linear")
+    kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
+    if is_embedding:
+        kind = "embedding"
+    elif config.get("fan_in_fan_out"):
+        kind = "transposed"
+    elif len(a.shape) > 2:
+        kind = "convolution"
+    return Change(a, b, _scaling(module, a.shape[0], config), magnitude, kind)
 
 
 def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:

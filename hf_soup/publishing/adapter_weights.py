@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.adapter import AdapterCheckpoint
-from ..checkpoints.adapter_changes import PREFIX
+from ..checkpoints.adapter_changes import PREFIX, Change
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
-from ..checkpoints.digest import combined_digest, tensor_digest
+from ..checkpoints.digest import combined_digest
 from ..checkpoints.inside import json_inside
 from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
+from ..checkpoints.reader import SAFE_WEIGHTS, TensorSpec
+from ..checkpoints.writer import weight_files
 from ..errors import RecipeError, warn
 from ..merging.blend import blend
 from ..merging.in_memory import empty_tensors, write_into
@@ -100,52 +103,87 @@ def write_adapter(
 
     Source: Eckart & Young 1936 for the error of the truncation.
     """
-    from safetensors.torch import save_file
-
     first = next(item for item in checkpoints if isinstance(item, AdapterCheckpoint))
     saved = {name for item in checkpoints if isinstance(item, AdapterCheckpoint) for name in item.saved}
-    tensors: dict[str, torch.Tensor] = {}
-    ranks: dict[str, int] = {}
+    steps = [step for step in plan.steps if isinstance(step, CombineStep) and _changing(step, checkpoints)]
+    ranks = {_module(step): _rank_of(step, checkpoints, rank) for step in steps}
+    heads = {_head_name(name, ranks, saved): tensor for name, tensor in _heads(plan, checkpoints, saved).items()}
+    specs = [TensorSpec(name, tuple(tensor.shape), _dtype(tensor)) for name, tensor in heads.items()]
+    for step in steps:
+        specs += _specs(step, checkpoints, ranks[_module(step)])
     lost = whole = 0.0
-    for step in plan.steps:
-        if not isinstance(step, CombineStep):
-            continue
-        factors = _factors_of(step, checkpoints, rank)
-        if factors is None:
-            continue
-        lost, whole = lost + factors.lost, whole + factors.whole
-        module = step.spec.name.removesuffix(".weight")
-        ranks[module] = factors.left.shape[1]
-        kind = next(item.changes[step.spec.name].kind for item in _adapters(step, checkpoints))
-        tensors |= _named(module, kind, factors, step.spec.shape)
-    heads = _heads(plan, checkpoints, saved)
-    weights_saved = {name.removesuffix(".weight") for name in heads if name.endswith(".weight")}
-    for name, tensor in heads.items():
-        module, _, parameter = name.rpartition(".")
-        inner = ".base_layer" if module in ranks and module not in weights_saved else ""
-        tensors[f"{PREFIX}{module}{inner}.{parameter}"] = tensor
-    config = _config(first, ranks, sorted(heads))
+    # the factors of one weight are in memory at a time
+    with weight_files(folder, specs, max_shard_size="1000TB") as files:
+        for name, tensor in heads.items():
+            files.write(name, 0, tensor.reshape(-1))
+        for step in steps:
+            factors = _factors_of(step, checkpoints, rank)
+            lost, whole = lost + factors.lost, whole + factors.whole
+            for spec, tensor in zip(
+                _specs(step, checkpoints, ranks[_module(step)]), _a_and_b(step, checkpoints, factors), strict=True
+            ):
+                files.write(spec.name, 0, tensor.float().reshape(-1))
+    os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    config = _config(first, ranks, sorted(saved))
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"}
-    )
-    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+    digests = files.digests()
     error = math.sqrt(lost / whole) if whole else 0.0
-    return AdapterRecord(rank, error), OutputRecord(len(tensors), digest)
+    return AdapterRecord(rank, error), OutputRecord(len(digests), combined_digest(digests))
 
 
-def _adapters(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> list[AdapterCheckpoint]:
-    """The inputs of a step that change its tensor."""
-    changing = []
+def _module(step: CombineStep) -> str:
+    return step.spec.name.removesuffix(".weight")
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _changing(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> list[Change]:
+    """The changes of a step's tensor."""
+    changes = []
     for index in step.inputs:
         item = checkpoints[index]
         if isinstance(item, AdapterCheckpoint) and step.spec.name in item.changes:
-            changing.append(item)
-    return changing
+            changes.append(item.changes[step.spec.name])
+    return changes
 
 
-def _factors_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | None) -> Factors | None:
-    """The mean change of one tensor; `None` if no adapter changes it."""
+def _rank_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | None) -> int:
+    """The rank of the mean change of a tensor."""
+    changes = _changing(step, checkpoints)
+    total = sum(change.rank for change in changes)
+    return total if rank is None else min(rank, total, *changes[0].shape)
+
+
+def _specs(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int) -> list[TensorSpec]:
+    """The factors A and B of a module, as they are named and shaped in an adapter's file."""
+    change, name = _changing(step, checkpoints)[0], f"{PREFIX}{_module(step)}"
+    ends = (".lora_embedding_A", ".lora_embedding_B")
+    if change.kind != "embedding":
+        ends = (".lora_A.weight", ".lora_B.weight")
+    shapes = (rank, *change.a.shape[1:]), (change.b.shape[0], rank, *change.b.shape[2:])
+    return [TensorSpec(f"{name}{end}", shape, "float32") for end, shape in zip(ends, shapes, strict=True)]
+
+
+def _a_and_b(
+    step: CombineStep, checkpoints: Sequence[Checkpoint], factors: Factors
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors A (rank by inputs) and B (outputs by rank)."""
+    if _changing(step, checkpoints)[0].by_column:
+        return factors.left.T, factors.right.T
+    return factors.right, factors.left
+
+
+def _head_name(name: str, ranks: Mapping[str, int], saved: Collection[str]) -> str:
+    """The name of a whole tensor in an adapter's file; a bias of a changed module is one of its inner layer."""
+    module, _, parameter = name.rpartition(".")
+    inner = ".base_layer" if module in ranks and f"{module}.weight" not in saved else ""
+    return f"{PREFIX}{module}{inner}.{parameter}"
+
+
+def _factors_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | None) -> Factors:
+    """The mean change of one tensor."""
     import torch
 
     total = sum(step.weights)
@@ -153,11 +191,9 @@ def _factors_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int 
     for index, weight in zip(step.inputs, step.weights, strict=True):
         item = checkpoints[index]
         if isinstance(item, AdapterCheckpoint) and step.spec.name in item.changes:
-            change = item.changes[step.spec.name]
-            left.append(change.left * (weight / total))
-            right.append(change.right)
-    if not left:
-        return None
+            own_left, own_right = item.changes[step.spec.name].factors
+            left.append(own_left * (weight / total))
+            right.append(own_right)
     factors = Factors(torch.cat(left, dim=1), torch.cat(right))
     return factors if rank is None else truncated(factors, rank)
 
@@ -173,6 +209,7 @@ def truncated(factors: Factors, rank: int) -> Factors:
     """
     import torch
 
+    rank = min(rank, *factors.left.shape, factors.right.shape[1])
     # left @ right = (Q_l R_l) (Q_r R_r)', so that the singular values are those of the small matrix R_l R_r'
     q_left, r_left = torch.linalg.qr(factors.left)
     q_right, r_right = torch.linalg.qr(factors.right.T)
@@ -186,22 +223,7 @@ def truncated(factors: Factors, rank: int) -> Factors:
     )
 
 
-def _named(module: str, kind: str, factors: Factors, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """The factors A and B of a module under their names in an adapter's file, in float32."""
-    left, right = factors.left.float(), factors.right.float()
-    if kind == "embedding":
-        return {
-            f"{PREFIX}{module}.lora_embedding_A": left.T,
-            f"{PREFIX}{module}.lora_embedding_B": right.T,
-        }
-    a, b = (left.T, right.T) if kind == "transposed" else (right, left)
-    if kind == "convolution":
-        a = a.reshape(len(a), *shape[1:])
-        b = b.reshape(*b.shape, *(1 for _ in shape[2:]))
-    return {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
-
-
-def _heads(plan: Plan, checkpoints: Sequence[Checkpoint], saved: set[str]) -> dict[str, torch.Tensor]:
+def _heads(plan: Plan, checkpoints: Sequence[Checkpoint], saved: Collection[str]) -> dict[str, torch.Tensor]:
     """The averages of the tensors that adapters hold whole."""
     steps = tuple(step for step in plan.steps if step.spec.name in saved)
     tensors = empty_tensors(step.spec for step in steps)
@@ -210,7 +232,7 @@ def _heads(plan: Plan, checkpoints: Sequence[Checkpoint], saved: set[str]) -> di
     return tensors
 
 
-def _config(first: AdapterCheckpoint, ranks: dict[str, int], heads: Sequence[str]) -> dict[str, Any]:
+def _config(first: AdapterCheckpoint, ranks: Mapping[str, int], heads: Sequence[str]) -> dict[str, Any]:
     """The configuration of the adapter, with the same alpha as rank for each module, so that nothing is scaled."""
     base = first.base.ingredient
     modules = {name.rpartition(".")[0] for name in heads}

@@ -318,7 +318,7 @@ def test_adapters_of_different_base_models(adapters, base, tmp_path):
 def delta(folder):
     """The change of each weight that an adapter makes, in float64."""
     item = hf_soup.load_ingredient(folder)
-    return {name: change.of_rows(0, len(change.left)) for name, change in item.changes.items()}
+    return {name: change.of_rows(0, change.shape[0]) for name, change in item.changes.items()}
 
 
 @pytest.fixture(scope="module")
