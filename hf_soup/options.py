@@ -82,6 +82,7 @@ class SweepOptions:
     probe_args: Mapping[str, Any] | None = None
     keep: str = option("best", "Checkpoints of each run to keep: best, last or all.", choices=KEEP, checked=True)
     training_args: Mapping[str, Any] | None = None
+    peft: Mapping[str, Any] | None = None
     on_error: str = option("continue", "What to do if a run fails: continue or raise.", choices=ON_ERROR, checked=True)
     executor: str = option("local", "Where runs are trained: local or ray.", choices=EXECUTORS)
     resources: Mapping[str, float] | None = None

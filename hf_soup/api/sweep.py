@@ -118,6 +118,11 @@ def sweep(arguments: SweepArguments) -> Sweep:
             Settings that all runs share, with the names of `space`, and `max_length`, the number of tokens at which
             texts are truncated. `max_length` is saved with the tokenizer, so that evaluation truncates texts in the
             same way.
+        peft (`Mapping`, *optional*):
+            Settings of LoRA (PEFT's `LoraConfig`, such as `{"r": 8, "lora_alpha": 16, "target_modules":
+            "all-linear"}`), to train an adapter instead of all weights, with the head. All runs start from the same
+            factors; `"init_seed"` (0 by default) draws others. In `space` a part is called `"peft.r"`, and
+            `"peft"` a list of such mappings.
         label_column (`str`, *optional*):
             Name of the label column; by default `label` or `labels`.
         text_columns (`Sequence[str]`, *optional*):

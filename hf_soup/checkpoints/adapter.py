@@ -21,11 +21,11 @@ from .base_names import fit_base
 from .checkpoint import MEMORY, Checkpoint, make_ready
 from .companion_files import TOKENIZER
 from .content import file_state
-from .digest import bytes_of, combined_digest, tensor_digest
+from .digest import bytes_of
 from .files import OpenFiles
 from .inside import json_inside
 from .layout import shapes_of
-from .memory import empty_model
+from .memory import empty_model, names_on_disk
 from .named_code import without_code
 from .opened_tensors import open_tensors
 from .other_contents import ADAPTER, ADAPTER_WEIGHTS
@@ -62,12 +62,24 @@ class AdapterCheckpoint(Checkpoint):
             Tensor -> its change.
         saved (`Mapping[str, Stored]`):
             Tensors that the adapter holds whole, such as heads.
+        adapter_names (`Mapping[str, str]`):
+            Tensor -> its name in memory, by which adapters call it, if this is another one.
     """
 
     base: Checkpoint
     adapter_config: Mapping[str, Any]
     changes: Mapping[str, Change] = field(compare=False, repr=False)
     saved: Mapping[str, Stored] = field(compare=False, repr=False)
+    adapter_names: Mapping[str, str] = field(compare=False, repr=False)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the adapter was passed in memory."""
+        return self.folder is None
+
+    def tensors_digest(self) -> str:
+        """The digest of an adapter in memory."""
+        return self.ingredient.files[ADAPTER_WEIGHTS]
 
     @property
     def processing_folder(self) -> Path | None:
@@ -274,15 +286,18 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
     for key, tensor in state.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         stored[key] = Stored(TensorSpec(key, tuple(tensor.shape), dtype), tensor=tensor.detach().cpu())
-    digest = combined_digest({key: tensor_digest(each.read()) for key, each in stored.items()})
-    ingredient = Ingredient(name, MEMORY, files={ADAPTER_WEIGHTS: digest})
+    digest = hashlib.sha256()
+    for key, each in sorted(stored.items()):
+        digest.update(key.encode() + bytes_of(each.read()))
+    ingredient = Ingredient(name, MEMORY, files={ADAPTER_WEIGHTS: f"sha256:{digest.hexdigest()}"})
     return _with_base(ingredient, None, (), base, config, split_adapter(stored, config, name), ())
 
 
 def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
     """The same adapter on another copy of its base model, such as the one that a recipe has pinned."""
-    changes = {key.removesuffix(".weight"): change for key, change in adapter.changes.items()}
-    tensors = AdapterTensors(changes, dict(adapter.saved))
+    names = adapter.adapter_names
+    changes = {names.get(key, key).removesuffix(".weight"): change for key, change in adapter.changes.items()}
+    tensors = AdapterTensors(changes, {names.get(key, key): tensor for key, tensor in adapter.saved.items()})
     return _with_base(
         adapter.ingredient,
         adapter.folder,
@@ -353,22 +368,25 @@ def _with_base(
     shapes = shapes_of(config)
     like = Checkpoint(ingredient, config, {key: TensorSpec(key, shape, "float32") for key, shape in shapes.items()})
     base = fit_base(base, like)
+    stored = names_on_disk(config)
     changes: dict[str, Change] = {}
-    specs: dict[str, TensorSpec] = {}
     for module, change in tensors.changes.items():
-        changes[f"{module}.weight"] = change
-    problems = _misfits(changes, tensors.saved, base.specs, shapes)
+        key = f"{module}.weight"
+        changes[stored.get(key, key)] = change
+    saved = {stored.get(key, key): tensor for key, tensor in tensors.saved.items()}
+    specs: dict[str, TensorSpec] = {}
+    problems = _misfits(changes, saved, base.specs, shapes)
     if any(change.kind == "embedding" for change in changes.values()) and _ties_embeddings(config):
         problems.append("it changes embeddings that are the output's weight too, of which PEFT changes one")
     there = {key for key, spec in base.specs.items() if shapes.get(key) == spec.shape}
-    lacking = sorted(key for key in shapes if key not in there and key not in tensors.saved)
+    lacking = sorted(key for key in shapes if key not in there and key not in saved)
     if lacking:
         problems.append(f"neither it nor its base model has {listed(lacking, 3)}")
     if problems:
         raise IngredientError(f"{name} does not fit its base model {base.ingredient.source}: {'; '.join(problems)}.")
     for key in sorted(shapes):
-        if key in tensors.saved:
-            specs[key] = TensorSpec(key, shapes[key], tensors.saved[key].spec.dtype)
+        if key in saved:
+            specs[key] = TensorSpec(key, shapes[key], saved[key].spec.dtype)
         elif key in changes:
             specs[key] = TensorSpec(key, shapes[key], WIDE)
         else:
@@ -384,7 +402,8 @@ def _with_base(
         base=base,
         adapter_config=adapter_config,
         changes=changes,
-        saved=tensors.saved,
+        saved=saved,
+        adapter_names={key: name for name, key in stored.items() if name != key},
     )
 
 
@@ -467,8 +486,7 @@ def _with_classes(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[s
         if labels is None:
             labels = {str(index): f"LABEL_{index}" for index in range(count)}
             changed |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
-        shapes = shapes_of(changed)
-        if all(shapes.get(key) == tuple(tensor.shape) for key, tensor in saved.items()):
+        if _fit(changed, saved):
             return changed
     return config
 
@@ -477,7 +495,12 @@ def _with_rows(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str,
     """The configuration with as many tokens as the saved embeddings have rows, if there are any."""
     for count in sorted({tensor.shape[0] for tensor in saved.values() if len(tensor.shape) == 2}):
         changed = {**config, "vocab_size": count}
-        shapes = shapes_of(changed)
-        if all(shapes.get(key) == tuple(tensor.shape) for key, tensor in saved.items()):
+        if _fit(changed, saved):
             return changed
     return config
+
+
+def _fit(config: Mapping[str, Any], saved: Mapping[str, Stored]) -> bool:
+    """Whether a model with this configuration has the whole tensors of an adapter."""
+    shapes, stored = shapes_of(config), names_on_disk(config)
+    return all(shapes.get(stored.get(key, key)) == tensor.shape for key, tensor in saved.items())

@@ -106,11 +106,15 @@ def write_adapter(
     first = next(item for item in checkpoints if isinstance(item, AdapterCheckpoint))
     saved = {name for item in checkpoints if isinstance(item, AdapterCheckpoint) for name in item.saved}
     steps = [step for step in plan.steps if isinstance(step, CombineStep) and _changing(step, checkpoints)]
-    ranks = {_module(step): _rank_of(step, checkpoints, rank) for step in steps}
-    heads = {_head_name(name, ranks, saved): tensor for name, tensor in _heads(plan, checkpoints, saved).items()}
+    names = first.adapter_names
+    ranks = {_module(step, names): _rank_of(step, checkpoints, rank) for step in steps}
+    whole_names = {names.get(name, name) for name in saved}
+    heads = {}
+    for name, tensor in _heads(plan, checkpoints, saved).items():
+        heads[_head_name(names.get(name, name), ranks, whole_names)] = tensor
     specs = [TensorSpec(name, tuple(tensor.shape), _dtype(tensor)) for name, tensor in heads.items()]
     for step in steps:
-        specs += _specs(step, checkpoints, ranks[_module(step)])
+        specs += _specs(step, checkpoints, _module(step, names), rank)
     lost = whole = 0.0
     # the factors of one weight are in memory at a time
     with weight_files(folder, specs, max_shard_size="1000TB") as files:
@@ -119,20 +123,20 @@ def write_adapter(
         for step in steps:
             factors = _factors_of(step, checkpoints, rank)
             lost, whole = lost + factors.lost, whole + factors.whole
-            for spec, tensor in zip(
-                _specs(step, checkpoints, ranks[_module(step)]), _a_and_b(step, checkpoints, factors), strict=True
-            ):
+            own_specs = _specs(step, checkpoints, _module(step, names), rank)
+            for spec, tensor in zip(own_specs, _a_and_b(step, checkpoints, factors), strict=True):
                 files.write(spec.name, 0, tensor.float().reshape(-1))
     os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
-    config = _config(first, ranks, sorted(saved))
+    config = _config(first, ranks, sorted(whole_names))
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     digests = files.digests()
     error = math.sqrt(lost / whole) if whole else 0.0
     return AdapterRecord(rank, error), OutputRecord(len(digests), combined_digest(digests))
 
 
-def _module(step: CombineStep) -> str:
-    return step.spec.name.removesuffix(".weight")
+def _module(step: CombineStep, names: Mapping[str, str]) -> str:
+    """The module of a step's weight, as it is called in memory."""
+    return names.get(step.spec.name, step.spec.name).removesuffix(".weight")
 
 
 def _dtype(tensor: torch.Tensor) -> str:
@@ -156,13 +160,14 @@ def _rank_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | N
     return total if rank is None else min(rank, total, *changes[0].shape)
 
 
-def _specs(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int) -> list[TensorSpec]:
+def _specs(step: CombineStep, checkpoints: Sequence[Checkpoint], module: str, rank: int | None) -> list[TensorSpec]:
     """The factors A and B of a module, as they are named and shaped in an adapter's file."""
-    change, name = _changing(step, checkpoints)[0], f"{PREFIX}{_module(step)}"
+    change, name = _changing(step, checkpoints)[0], f"{PREFIX}{module}"
+    own_rank = _rank_of(step, checkpoints, rank)
     ends = (".lora_embedding_A", ".lora_embedding_B")
     if change.kind != "embedding":
         ends = (".lora_A.weight", ".lora_B.weight")
-    shapes = (rank, *change.a.shape[1:]), (change.b.shape[0], rank, *change.b.shape[2:])
+    shapes = (own_rank, *change.a.shape[1:]), (change.b.shape[0], own_rank, *change.b.shape[2:])
     return [TensorSpec(f"{name}{end}", shape, "float32") for end, shape in zip(ends, shapes, strict=True)]
 
 

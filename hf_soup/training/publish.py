@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
-from ..checkpoints.staging import staged_folder, write_json
+from ..checkpoints.other_contents import ADAPTER
+from ..checkpoints.staging import staged_folder, temporary_folder, write_json
 from ..errors import IngredientError, OutputError, warn
 from ..progress import library_bars
 from ..publishing.bases import RUN_FILE, bases_in_card
@@ -20,7 +21,12 @@ from ..publishing.privacy import PUSHED_FILE, is_private
 from ..publishing.push import open_target, push_folder
 from ..untrusted import read_json
 from ..version import __version__
+from .adapters import copy_for_hub
 from .processes import is_main, wait
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,21 @@ class Publisher:
             if is_main() and not (folder / PUSHED_FILE).is_file():
                 repo_id = open_target(f"{self.prefix}-{folder.name}", private=self.private).repo_id
                 _refuse_others(repo_id, folder)
-                done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}")
+                done = self._push(folder, repo_id)
                 write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
         finally:
             wait()  # the other processes read the file that this one has written
         pushed = read_json(folder / PUSHED_FILE)
         return pushed["repo_id"], pushed["revision"]
+
+    def _push(self, folder: Path, repo_id: str) -> CommitInfo:
+        """Push a folder; an adapter names the repository of the start as its base model."""
+        message = f"Run {folder.name}"
+        if self.start is None or not (folder / ADAPTER).is_file():
+            return push_folder(folder, repo_id, commit_message=message)
+        with temporary_folder() as copy:
+            copy_for_hub(folder, copy, self.start)
+            return push_folder(copy, repo_id, commit_message=message)
 
     def collect(self, folder: Path) -> None:
         """Download a run that a worker on another machine has pushed.
@@ -180,5 +195,5 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
             )
     except OutputError:
         # another worker was first with the same folder, which is complete once it is moved
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", ADAPTER)):
             raise

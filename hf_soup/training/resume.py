@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
+from ..checkpoints.reader import read_header
 from ..checkpoints.shards import read_headers
 from ..checkpoints.staging import clear_files_aside, write_json
 from ..errors import IngredientError, SoupError
@@ -163,6 +165,8 @@ def _random_states() -> set[str]:
 def _readable(checkpoint: Path) -> bool:
     """Whether weight files are as long as their headers say."""
     try:
+        if (checkpoint / ADAPTER_WEIGHTS).is_file():
+            return bool(read_header(checkpoint / ADAPTER_WEIGHTS)) and (checkpoint / ADAPTER).is_file()
         return bool(read_headers(checkpoint).specs)
     except (IngredientError, OSError):
         return False

@@ -18,6 +18,7 @@ from ..publishing.bases import RUN_FILE, START
 from ..publishing.run_card import render_run_card, write_card
 from ..types import is_better_higher
 from ..version import versions
+from .adapters import with_adapter
 from .context import SweepContext
 from .folds import in_fold
 from .head import with_new_head
@@ -106,9 +107,12 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
     with quiet_transformers():
         transformers.set_seed(seed)
         # Trainer would load weights by their names on disk and skip those with other names in memory
-        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or context.folder / START)
+        source = resume if resume is not None and extra.peft is None else context.folder / START
+        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(source)
         if context.own_heads and resume is None:
             model = with_new_head(model, seed)
+        if extra.peft is not None:
+            model = with_adapter(model, extra.peft, context.task, resume)
         trainer = fit(context, model, fields, extra, folder, keep=context.keep, resume=resume)
         _refuse_divergence(model)
         kept = _kept_step(context, trainer)

@@ -14,6 +14,7 @@ from ..metrics.load import Metric
 from ..seeds import check_seed
 from ..types import is_better_higher
 from ..untrusted import as_error, one_line
+from .adapters import PEFT, check_peft, peft_settings
 from .averages import average_of
 from .optimizer import OPTIMIZERS
 
@@ -73,6 +74,8 @@ class Extra(NamedTuple):
             Number of tokens at which texts are truncated. All runs share it, because the data is encoded once.
         momentum (`float`, *optional*):
             Momentum of `sgd`.
+        peft (`Mapping[str, Any]`, *optional*):
+            Arguments of PEFT's `LoraConfig` for an adapter that is trained instead of all weights.
         optimizer (`str`, *optional*):
             Name of the optimizer, a key of `OPTIMIZERS`; by default `TrainingArguments.optim` is used.
     """
@@ -89,6 +92,7 @@ class Extra(NamedTuple):
     max_length: int | None = None
     momentum: float | None = None
     optimizer: str | None = None
+    peft: Mapping[str, Any] | None = None
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,11 +117,13 @@ def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
     fields: dict[str, Any] = {}
     extra_settings: dict[str, Any] = {}
     for name, value in settings.items():
+        if name == PEFT or name.startswith(f"{PEFT}."):
+            continue
         if name not in Extra._fields:
             fields[name] = value
         elif value is not None:  # None stands for the default, as in `TrainingArguments`
             extra_settings[name] = value
-    extra = Extra(**extra_settings)
+    extra = Extra(**extra_settings, peft=peft_settings(settings))
     if extra.optimizer is not None:
         trainers_name = OPTIMIZERS.get(extra.optimizer)
         if trainers_name is not None:
@@ -158,6 +164,8 @@ def check_settings(
     fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
     known_names = {*fields, *Extra._fields, *SHORT} - set(DECIDED)
     for name, value in settings.items():
+        if name.startswith(f"{PEFT}."):
+            continue
         if name in DECIDED:
             raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
         if name not in known_names:
@@ -196,6 +204,7 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
         if settings.get(name) is not None:
             _check_fraction(name, settings[name])
     _check_optimizer(settings)
+    check_peft(settings)
     if settings.get("average") is not None:
         average_of(settings["average"])  # made without use, so that a wrong one fails here
     if not isinstance(settings.get("augment") or {}, Mapping):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import RecipeError
 from ..metrics.load import Metric
 from ..options import SweepOptions
+from .adapters import PEFT
 from .folds import with_folds
 from .settings import canonical, check_settings
 from .space import different_settings, expand_space
@@ -68,7 +69,7 @@ def read_settings(options: SweepOptions) -> SweepSettings:
     """
     runs = expand_space(options.space_or_default, n_runs=options.n_runs, seed=options.seed)
     settings = SweepSettings(
-        shared=canonical(options.training_args or {}),
+        shared=canonical({**(options.training_args or {}), **({PEFT: options.peft} if options.peft else {})}),
         # compared again, because two settings may be the same under different names
         runs=different_settings([canonical(setting) for setting in runs]),
         probe=options.probe_args or {},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
 from ..tasks._model_inputs import inputs_of
+from .adapters import plain
 from .averages import average_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .context import SweepContext
@@ -87,7 +88,7 @@ def fit(
             args=args,
             train_dataset=train,
             eval_dataset=context.validation,
-            data_collator=task.collator(context.processing_class, inputs_of(model)),
+            data_collator=task.collator(context.processing_class, inputs_of(plain(model))),
             processing_class=context.processing_class,  # saved in each checkpoint
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
