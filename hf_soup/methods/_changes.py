@@ -171,10 +171,10 @@ def _keep_ranks(change: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
     mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
     magnitudes = change.abs().flatten()
-    if stop == change.numel():  # faster than to sort
-        mask[magnitudes.topk(stop - start).indices] = True
-    else:
-        mask[magnitudes.argsort()[start:stop]] = True
+    # selecting takes a third of the time of `topk` in order, and a sixth of that of sorting
+    if stop < change.numel():
+        magnitudes[magnitudes.topk(change.numel() - stop, sorted=False).indices] = -1
+    mask[magnitudes.topk(stop - start, sorted=False).indices] = True
     return change * mask.reshape(change.shape)
 
 

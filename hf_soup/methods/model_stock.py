@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ._changes import column, stack_changes
-from ._sphere import as_tensor, as_vectors, directions
+from ._changes import stack_changes
+from ._sphere import SMALLEST, as_tensor, as_vectors, lengths
 
 
 if TYPE_CHECKING:
@@ -45,13 +45,17 @@ def model_stock(
     changes = stack_changes(tensors, len(weights), base)
     count = len(changes)
     vectors = as_vectors(changes, per)
-    mean = (column(weights, vectors[0]) * vectors).sum(0) / sum(weights)
+    mean, units = torch.zeros_like(vectors[0]), torch.zeros_like(vectors[0])
+    squares = torch.zeros_like(lengths(mean))
+    for vector, weight in zip(vectors, weights, strict=True):  # one at a time, which saves memory
+        mean.add_(vector, alpha=weight / sum(weights))
+        length = lengths(vector)
+        units.addcdiv_(vector, length.clamp(min=SMALLEST**2))
+        squares += length > SMALLEST**2  # of its direction, which has the length 1, or 0 if there is none
     if count == 1:
         return base + as_tensor(mean, base, per)
-    units = directions(vectors)
     # the sum over pairs i < j of <u_i, u_j>, from |sum u|^2 = sum |u_i|^2 + 2 sum <u_i, u_j>
-    squares = (units * units).sum(-1, keepdim=True).sum(0)
-    pairs = ((units.sum(0) ** 2).sum(-1, keepdim=True) - squares) / 2
+    pairs = (lengths(units) ** 2 - squares) / 2
     cosine = pairs / (count * (count - 1) / 2)
     divisor = 1 + (count - 1) * cosine
     share = torch.where(divisor.abs() > 1e-12, count * cosine / divisor, 0.0)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..plugins import method
-from ._changes import column, stack_changes
 
 
 if TYPE_CHECKING:
@@ -34,8 +33,12 @@ def ram(
 
     Source: [Behavior knowledge merge](https://arxiv.org/abs/2601.13572).
     """
-    changes = stack_changes(tensors, len(weights), base)
-    active = changes.abs() > epsilon
-    of_active = column(weights, base) * active
-    total = of_active.sum(0)
-    return base + (changes * of_active).sum(0) / total.masked_fill(total == 0, 1)
+    import torch
+
+    total, merged = torch.zeros_like(base), torch.zeros_like(base)
+    for tensor, weight in zip(tensors, weights, strict=True):  # one at a time, which saves memory
+        change = tensor - base
+        active = change.abs() > epsilon
+        total.add_(active, alpha=weight)
+        merged.add_(change.mul_(active), alpha=weight)
+    return base + merged / total.masked_fill_(total == 0, 1)

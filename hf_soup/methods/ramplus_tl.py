@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ._changes import column, stack_changes
+from ._changes import stack_changes
 
 
 if TYPE_CHECKING:
@@ -45,15 +45,23 @@ def ramplus_tl(
 
     Source: [Behavior knowledge merge](https://arxiv.org/abs/2601.13572).
     """
+    import torch
+
     changes = stack_changes(tensors, len(weights), base)
-    active = changes.abs() > epsilon
-    contributors = active.sum(0)
-    of_active = column(weights, base) * active
-    total = of_active.sum(0)
-    shared = (contributors > 1) * (changes * of_active).sum(0) / total.masked_fill(total == 0, 1)
-    unique = active & (contributors == 1)
-    counts = unique.reshape(len(changes), -1).sum(1).to(base.dtype)
-    counts_shared = active.reshape(len(changes), -1).sum(1) - counts
-    ratios = (counts_shared / counts.clamp(min=1)).clamp(0, alpha)
-    factors = (1 + r * ratios).reshape(-1, *[1] * base.dim())
-    return base + shared + (changes * unique * factors).sum(0)
+    total, shared = torch.zeros_like(base), torch.zeros_like(base)
+    contributors = torch.zeros(base.shape, dtype=torch.int32, device=base.device)
+    for change, weight in zip(changes, weights, strict=True):  # one at a time, which saves memory
+        active = change.abs() > epsilon
+        change *= active
+        contributors += active
+        total.add_(active, alpha=weight)
+        shared.add_(change, alpha=weight)
+    is_shared, is_unique = contributors > 1, contributors == 1
+    shared /= total.masked_fill_(total == 0, 1)
+    merged = base + shared * is_shared
+    for change in changes:
+        unique = change * is_unique
+        count = int(unique.count_nonzero())
+        ratio = (int(change.count_nonzero()) - count) / max(count, 1)
+        merged.add_(unique, alpha=1 + r * min(max(ratio, 0), alpha))
+    return merged

@@ -45,11 +45,16 @@ def sce(
     check_fraction("sce", "select_topk", select_topk)
     changes = stack_changes(tensors, len(weights), base)
     if select_topk < 1:
-        variance = changes.var(dim=0, correction=0).flatten()
+        mean = changes.mean(dim=0)
+        variance = torch.zeros_like(mean)
+        for change in changes:  # one at a time: `var` over the first dimension is slow
+            deviation = change - mean
+            variance.addcmul_(deviation, deviation)
+        variance = variance.flatten()
         count = int(select_topk * int(variance.count_nonzero()))
         selected = torch.zeros_like(variance, dtype=torch.bool)
-        selected[variance.topk(count).indices] = True
-        changes = changes * selected.reshape(base.shape)
+        selected[variance.topk(count, sorted=False).indices] = True
+        changes *= selected.reshape(base.shape)
     # (k, 1, ...): the share of each ingredient in all squared changes
     squares = (changes**2).reshape(len(changes), -1).mean(1) if base.numel() else changes.new_ones(len(changes))
     shares = squares.reshape(-1, *[1] * base.dim()) * column(weights, base)
