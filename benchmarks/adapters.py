@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -203,6 +202,12 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "memory": int(answer.stdout.split()[-1]), "disk": size, "error": error}
 
 
+def most_memory() -> int:
+    """The most memory that this process has held, in bytes; `getrusage` would include that of its parent."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+
 @click.command(help=__doc__)
 @click.option("--size", type=click.Choice(list(SIZES)), default="1b", show_default=True)
 @click.option("--way", hidden=True)
@@ -210,7 +215,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 def main(size: str, way: str | None, work: Path | None) -> None:
     if way is not None and work is not None:
         {**WAYS, NOTHING: only_torch}[way](work, work / "out")
-        click.echo(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        click.echo(most_memory())
         return
     folder = work or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)

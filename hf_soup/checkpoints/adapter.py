@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 PICKLED = "adapter_model.bin"
+ONE_START = 0.5  # cosine of factors above which they have one start
 WIDE = "float64"  # the type in which changed weights are formed
 # `task_type` of PEFT -> the mapping of transformers that names the class of each model type
 CLASSES = {
@@ -330,6 +331,54 @@ def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
     if problems:
         raise IncompatibleError(problems)
     return first
+
+
+def base_problems(items: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The problems of adapters that do not share a base model, as a check reports them."""
+    try:
+        base_of_adapters(items)
+    except IncompatibleError as error:
+        return tuple(error.problems)
+    return ()
+
+
+def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
+    """Notes on adapters that change other weights than the first one, or did not start from its factors.
+
+    Args:
+        items (`Sequence[Checkpoint]`):
+            Opened ingredients, of which some may be adapters.
+    """
+    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    if len(adapters) < 2:
+        return []
+    first, notes, apart = adapters[0], [], []
+    for item in adapters[1:]:
+        others = sorted(item.changes.keys() ^ first.changes.keys())
+        if others:
+            notes.append(
+                f"{item.name} and {first.name} change different weights, such as {listed(others, 2)}: an adapter that "
+                "leaves a weight counts as no change of it"
+            )
+        cosine = _cosine_of_starts(first, item)
+        if cosine is not None and cosine < ONE_START:
+            apart.append(item.name)
+    if apart:
+        notes.append(
+            f"{listed(apart)} did not start from the factors of {first.name}: they changed the model in other "
+            "directions, and averages of such adapters may be worse than each of them"
+        )
+    return notes
+
+
+def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
+    """The cosine of the factors A of one weight, which stay near their random start; `None` if ranks differ."""
+    for name in first.changes.keys() & second.changes.keys():
+        one, other = first.changes[name].a, second.changes[name].a
+        if one.shape == other.shape:
+            x, y = one.read().double().reshape(-1), other.read().double().reshape(-1)
+            return float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30))
+    return None
 
 
 def _identity(base: Ingredient) -> object:

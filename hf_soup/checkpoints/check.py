@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..display.results import Result
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
+from .adapter import adapter_notes, base_problems
 from .checkpoint import Checkpoint, unequal_twin_problems
 from .differences import most_frequent
 from .digest import bytes_of
@@ -155,9 +156,10 @@ def check_checkpoints(
         compared = [item for item in same_class if item.name != base]
         differences = compare_settings(compared, settings=settings, sizes=not shapes_differ)
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
+        problems += base_problems(checkpoints)
     if not problems:  # this reads tensors, and only compatible ones can be compared
         problems += _value_problems(checkpoints)
-    notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes]
+    notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes, *adapter_notes(checkpoints)]
     return _report(checkpoints, architecture, classes.labels, problems, notes)
 
 

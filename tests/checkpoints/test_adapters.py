@@ -480,3 +480,25 @@ def test_a_pushed_adapter(base, tmp_path, hub):
     )
     with quiet_transformers():
         peft.AutoPeftModelForSequenceClassification.from_pretrained(f"{user}/lora-soup", num_labels=3)
+
+
+def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):
+    """Other target modules and other starts are notes, other base models problems."""
+    saved, _ = adapters
+    report = hf_soup.check(saved[:2])
+    assert any("stabilised and plain change different weights, such as bert.encoder" in note for note in report.notes)
+    testing.save_text_model(testing.tiny_text_model(0), tmp_path / "whole")
+    for seed in range(2):
+        transformers.set_seed(100 + seed)
+        model = testing.tiny_text_model(0)
+        adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **KINDS["plain"]))
+        adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "whole")
+        adapted.save_pretrained(tmp_path / f"a{seed}")
+    report = hf_soup.check([tmp_path / "a0", tmp_path / "a1"])
+    assert any("a1 did not start from the factors of a0" in note for note in report.notes)
+    twin = shutil.copytree(tmp_path / "a0", tmp_path / "twin")
+    assert not any("did not start" in note for note in hf_soup.check([tmp_path / "a0", twin]).notes)
+    other = shutil.copytree(base, tmp_path / "other")
+    moved = changed(saved[0], tmp_path / "moved", base_model_name_or_path=str(other))
+    report = hf_soup.check([saved[0], moved])
+    assert any("moved is an adapter of" in problem for problem in report.problems)
