@@ -489,8 +489,8 @@ def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):
     assert any("stabilised and plain change different weights, such as bert.encoder" in note for note in report.notes)
     testing.save_text_model(testing.tiny_text_model(0), tmp_path / "whole")
     for seed in range(2):
-        transformers.set_seed(100 + seed)
         model = testing.tiny_text_model(0)
+        transformers.set_seed(100 + seed)
         adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **KINDS["plain"]))
         adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "whole")
         adapted.save_pretrained(tmp_path / f"a{seed}")
