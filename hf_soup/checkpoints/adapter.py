@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IncompatibleError, IngredientError, listed
 from ..types import Ingredient
 from ..untrusted import as_error, one_line
-from .adapter_changes import AdapterTensors, Change, Stored, check_kind, split_adapter
+from .adapter_changes import Change, LowRank, Scale, Stored
+from .adapter_file import OTHER_PART, AdapterTensors, check_kind, split_adapter
 from .base_names import fit_base
 from .checkpoint import MEMORY, Checkpoint, make_ready
 from .companion_files import TOKENIZER
@@ -159,18 +160,14 @@ class AdapterCheckpoint(Checkpoint):
 
     def _changed(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
         """Consecutive elements of a changed weight, in float64."""
-        change = self.changes[name]
-        columns = change.shape[1]
+        change, columns = self.changes[name], math.prod(self.specs[name].shape[1:])
         first, last = start // columns, -(-(start + count) // columns)
-        rows = change.of_rows(first, last).reshape(-1)
-        elements = rows[start - first * columns :][:count]
-        elements = elements + self._of_base(files, name, start, count)
-        if change.magnitude is None:
-            return elements
-        factors = self._factors[name]
-        if change.by_column:
-            return elements * factors.repeat(last - first)[start - first * columns :][:count]
-        return elements * factors[first:last].repeat_interleave(columns)[start - first * columns :][:count]
+        base = self._of_base(files, name, first * columns, (last - first) * columns)
+        rows = change.of_rows(base.reshape(-1, columns), first)
+        if isinstance(change, LowRank) and change.magnitude is not None:
+            factors = self._dora_factors[name]
+            rows *= factors if change.by_column else factors[first:last, None]
+        return rows.reshape(-1)[start - first * columns :][:count]
 
     def _of_base(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
         """Consecutive elements of the base model, in float64."""
@@ -181,16 +178,15 @@ class AdapterCheckpoint(Checkpoint):
         return elements.double()
 
     @functools.cached_property
-    def _factors(self) -> dict[str, torch.Tensor]:
-        """Of DoRA: tensor -> by what each row or column of the sum is multiplied; one weight is read at a time."""
+    def _dora_factors(self) -> dict[str, torch.Tensor]:
+        """Tensor -> by what each row or column of the sum is multiplied; one weight is read at a time."""
         factors = {}
         with OpenFiles() as files:
             for name, change in self.changes.items():
-                if change.magnitude is None:
+                if not isinstance(change, LowRank) or change.magnitude is None:
                     continue
-                shape = change.shape
-                base = self._of_base(files, name, 0, math.prod(shape)).reshape(shape)
-                lengths = (base + change.of_rows(0, shape[0])).norm(dim=0 if change.by_column else 1)
+                base = self._of_base(files, name, 0, math.prod(change.shape)).reshape(change.shape)
+                lengths = change.of_rows(base, 0).norm(dim=0 if change.by_column else 1)
                 factors[name] = change.magnitude.read().double().reshape(-1) / lengths
         return factors
 
@@ -278,7 +274,7 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
     check_kind(config, name)
     tensors = {}
     for key, tensor in inner.state_dict().items():
-        if ".lora_" not in key and ".modules_to_save." not in key:
+        if not OTHER_PART.fullmatch(key) and ".modules_to_save." not in key:
             tensors[key.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
     settings = without_code(inner.config.to_dict()) | {"architectures": [type(inner).__name__]}
     base = open_tensors(tensors, f"base model of {name}", settings)
@@ -297,8 +293,10 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
 def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
     """The same adapter on another copy of its base model, such as the one that a recipe has pinned."""
     names = adapter.adapter_names
-    changes = {names.get(key, key).removesuffix(".weight"): change for key, change in adapter.changes.items()}
-    tensors = AdapterTensors(changes, {names.get(key, key): tensor for key, tensor in adapter.saved.items()})
+    tensors = AdapterTensors(
+        {names.get(key, key): change for key, change in adapter.changes.items()},
+        {names.get(key, key): tensor for key, tensor in adapter.saved.items()},
+    )
     return _with_base(
         adapter.ingredient,
         adapter.folder,
@@ -323,7 +321,7 @@ def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
     problems = []
     for item in adapters[1:]:
         own = item.base.ingredient
-        if _identity(own) != _identity(first.ingredient):
+        if base_identity(own) != base_identity(first.ingredient):
             problems.append(
                 f"{item.name} is an adapter of {_place(own)}, and {adapters[0].name} of {_place(first.ingredient)}: "
                 "changes of different base models have no mean"
@@ -372,16 +370,16 @@ def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
 
 
 def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
-    """The cosine of the factors A of one weight, which stay near their random start; `None` if ranks differ."""
+    """The cosine of LoRA's factors A of one weight, which stay near their random start; `None` if ranks differ."""
     for name in first.changes.keys() & second.changes.keys():
-        one, other = first.changes[name].a, second.changes[name].a
-        if one.shape == other.shape:
-            x, y = one.read().double().reshape(-1), other.read().double().reshape(-1)
+        one, other = first.changes[name], second.changes[name]
+        if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape == other.a.shape:
+            x, y = one.a.read().double().reshape(-1), other.a.read().double().reshape(-1)
             return float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30))
     return None
 
 
-def _identity(base: Ingredient) -> object:
+def base_identity(base: Ingredient) -> object:
     """What two references to one base model have in common; a model in memory is known by its content."""
     return base.source, base.revision, tuple(base.files.items()) if base.source == MEMORY else ()
 
@@ -419,13 +417,14 @@ def _with_base(
     base = fit_base(base, like)
     stored = names_on_disk(config)
     changes: dict[str, Change] = {}
-    for module, change in tensors.changes.items():
-        key = f"{module}.weight"
-        changes[stored.get(key, key)] = change
+    for key, change in tensors.changes.items():
+        if not isinstance(change, Scale) or not key.endswith(".bias") or stored.get(key, key) in shapes:
+            changes[stored.get(key, key)] = change  # IA3 scales a bias if there is one
     saved = {stored.get(key, key): tensor for key, tensor in tensors.saved.items()}
     specs: dict[str, TensorSpec] = {}
     problems = _misfits(changes, saved, base.specs, shapes)
-    if any(change.kind == "embedding" for change in changes.values()) and _ties_embeddings(config):
+    kinds = {change.kind for change in changes.values() if isinstance(change, LowRank)}
+    if "embedding" in kinds and _ties_embeddings(config):
         problems.append("it changes embeddings that are the output's weight too, of which PEFT changes one")
     there = {key for key, spec in base.specs.items() if shapes.get(key) == spec.shape}
     lacking = sorted(key for key in shapes if key not in there and key not in saved)
@@ -472,15 +471,13 @@ def _misfits(
     """What an adapter changes or holds that its model lacks, or that has another shape there."""
     problems = []
     for key, change in changes.items():
-        spec, shape = base_specs.get(key), change.shape
+        spec = base_specs.get(key)
         if spec is None:
             problems.append(f"it changes {one_line(key)}, which is not there")
-        elif (spec.shape[0], math.prod(spec.shape[1:])) != shape:
-            problems.append(
-                f"its change of {one_line(key)} has the shape {list(shape)}, the weight {list(spec.shape)}"
-            )
-        elif change.rank > min(shape):
-            problems.append(f"the rank of {one_line(key)} is {change.rank}, larger than the matrix, {list(shape)}")
+            continue
+        misfit = change.misfit(spec.shape[0], math.prod(spec.shape[1:]))
+        if misfit is not None:
+            problems.append(f"its change of {one_line(key)} {misfit}; the weight has the shape {list(spec.shape)}")
     for key, tensor in saved.items():
         if shapes.get(key) != tuple(tensor.shape):
             there = f"{list(shapes[key])} there" if key in shapes else "not there"

@@ -1,17 +1,15 @@
-"""What an adapter does to one weight of its base model, in float64: LoRA and DoRA, from their factors."""
+"""What an adapter does to one weight of its base model, in float64: LoRA and DoRA, IA3, LoHa and LoKr."""
 
 from __future__ import annotations
 
 import functools
 import math
-import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..errors import IngredientError
-from ..untrusted import one_line
 from .digest import bytes_of
 from .files import OpenFiles
 from .reader import TensorSpec, read_bytes, read_tensor
@@ -20,27 +18,8 @@ from .reader import TensorSpec, read_bytes, read_tensor
 if TYPE_CHECKING:
     import torch
 
-IN_MEMORY = 32  # changes whose factors stay in memory
-PREFIX = "base_model.model."  # of all names in an adapter's file
-FACTOR = re.compile(r"(?P<module>.*)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
-MAGNITUDE = re.compile(r"(?P<module>.*)\.lora_magnitude_vector(\.weight)?")
-ORIGINAL = ".original_module."
-WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # parts of names that PEFT inserts
-# Settings of LoRA that make it something else than a product of two factors on a base model as it is.
-OTHER_KINDS = (
-    *("layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens", "lora_bias"),
-    *(
-        "use_qalora",
-        "arrow_config",
-        "use_bdlora",
-        "kasa_config",
-        "monteclora_config",
-        "velora_config",
-        "megatron_config",
-    ),
-)
-# Initialisations that change the weights of the base model, so that an adapter belongs to what is left of them.
-RESIDUAL = re.compile(r"(?i)pissa.*|olora|corda.*|loftq|lora_ga.*")
+IN_MEMORY = 16  # changes whose factors stay in memory
+JOINED_IN_MEMORY = 2  # the same for joined changes, which have the factors of many
 
 
 class Stored(NamedTuple):
@@ -82,8 +61,45 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
-    """The change of one weight: `left @ right`, in the layout of the weight with its columns flattened.
+class Change(ABC):
+    """The change of one weight, which is a matrix here: its columns are flattened."""
+
+    @abstractmethod
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Why it is no change of a matrix of this shape; `None` if it is one."""
+
+    @abstractmethod
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """Read what the change is computed from, in float64."""
+
+    @abstractmethod
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Change some rows.
+
+        Args:
+            base (`torch.Tensor` of shape `(rows, columns)`):
+                Consecutive rows of the base model's weight, in float64.
+            first (`int`):
+                The first of them.
+
+        Returns:
+            `torch.Tensor` of the same shape: these rows of the changed weight.
+        """
+
+    @property
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        """What [`read_factors`] returns; those used last stay in memory, for the pieces of one weight."""
+        return _factors_of(self)
+
+
+@functools.lru_cache(maxsize=IN_MEMORY)
+def _factors_of(change: Change) -> tuple[torch.Tensor, ...]:
+    return change.read_factors()
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Change):
+    """The addition of `left @ right`: LoRA, and DoRA with a magnitude.
 
     Args:
         a ([`Stored`] of shape `(rank, inputs, ...)`), b ([`Stored`] of shape `(outputs, rank, ...)`):
@@ -94,6 +110,9 @@ class Change:
             Of DoRA: the length of each output of the changed weight.
         kind (`str`, *optional*, defaults to `"linear"`):
             Layout of the weight: `"transposed"` for inputs by outputs, as in GPT-2, `"embedding"` or `"convolution"`.
+
+    Source: Hu et al. 2021, [LoRA](https://arxiv.org/abs/2106.09685), and Liu et al. 2024,
+    [DoRA](https://arxiv.org/abs/2402.09353).
     """
 
     a: Stored
@@ -118,139 +137,182 @@ class Change:
         inputs, outputs = math.prod(self.a.shape[1:]), self.b.shape[0]
         return (inputs, outputs) if self.by_column else (outputs, inputs)
 
-    @property
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scaled first factor `(rows, rank)` and the second factor `(rank, columns)`, in float64."""
-        return _factors_of(self)
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Another shape, or a rank that a matrix of this shape cannot have."""
+        if self.shape != (rows, columns):
+            return f"has the shape {list(self.shape)}"
+        return f"has the rank {self.rank}, which is larger than the matrix" if self.rank > min(self.shape) else None
 
-    def of_rows(self, first: int, last: int) -> torch.Tensor:
-        """The product for some rows, without the magnitude."""
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """The scaled first factor `(rows, rank)` and the second factor `(rank, columns)`."""
+        a = self.a.read().double().reshape(self.rank, -1)
+        b = self.b.read().double().reshape(-1, self.rank) * self.scaling
+        return (a.T.contiguous(), b.T.contiguous()) if self.by_column else (b, a)
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows with the product added, without the magnitude."""
+        import torch
+
         left, right = self.factors
-        return left[first:last] @ right
+        return torch.addmm(base, left[first : first + len(base)], right)
 
 
-@functools.lru_cache(maxsize=IN_MEMORY)
-def _factors_of(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factors of a change; those used last stay in memory, for the pieces of one weight."""
-    a = change.a.read().double().reshape(change.rank, -1)
-    b = change.b.read().double().reshape(-1, change.rank) * change.scaling
-    return (a.T.contiguous(), b.T.contiguous()) if change.by_column else (b, a)
-
-
-class AdapterTensors(NamedTuple):
-    """The content of an adapter's file.
+@dataclass(frozen=True, eq=False)
+class Joined(Change):
+    """The weighted mean of several low-rank changes of one weight, as one product of the factors side by side.
 
     Args:
-        changes (`dict[str, Change]`):
-            Module -> the change of its weight.
-        saved (`dict[str, Stored]`):
-            Tensors that replace those of the base model, such as heads and biases.
+        changes (`tuple[LowRank, ...]`):
+            Changes without magnitudes.
+        shares (`tuple[float, ...]`):
+            The part of each one in the mean.
     """
 
-    changes: dict[str, Change]
-    saved: dict[str, Stored]
+    changes: tuple[LowRank, ...]
+    shares: tuple[float, ...]
+
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Nothing: each change was checked when its adapter was opened."""
+
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """The factors side by side."""
+        import torch
+
+        left, right = zip(*(change.read_factors() for change in self.changes), strict=True)
+        shared = [factor * share for factor, share in zip(left, self.shares, strict=True)]
+        return torch.cat(shared, dim=1), torch.cat(right)
+
+    @property
+    def factors(self) -> tuple[torch.Tensor, ...]:
+        """Those used last stay in memory."""
+        return _joined_factors_of(self)
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows with the product added."""
+        import torch
+
+        left, right = self.factors
+        return torch.addmm(base, left[first : first + len(base)], right)
 
 
-def check_kind(config: Mapping[str, Any], name: str) -> None:
-    """Refuse adapters that are no products of two factors.
+@functools.lru_cache(maxsize=JOINED_IN_MEMORY)
+def _joined_factors_of(change: Joined) -> tuple[torch.Tensor, ...]:
+    return change.read_factors()
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Change):
+    """The product of each row, or of each column, with a number: IA3.
 
     Args:
-        config (`Mapping[str, Any]`):
-            Content of `adapter_config.json`.
-        name (`str`):
-            Name or place of the ingredient.
+        vector ([`Stored`]):
+            A number for each row or column.
+        by_column (`bool`):
+            Whether they belong to columns.
 
-    Raises:
-        [`IngredientError`]: naming the kind, and what to do.
+    Source: Liu et al. 2022, [Few-Shot Parameter-Efficient Fine-Tuning](https://arxiv.org/abs/2205.05638).
     """
-    merge_first = "Merge it into its base model first: `PeftModel.merge_and_unload()`."
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise IngredientError(
-            f"{name} is an adapter of the type {one_line(kind, 40)}, and LoRA is read. {merge_first}"
-        )
-    for setting in OTHER_KINDS:
-        if config.get(setting):
-            raise IngredientError(f"{name} is a LoRA adapter with {setting}, which is not read. {merge_first}")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and RESIDUAL.fullmatch(start):
-        raise IngredientError(
-            f"{name} was started with init_lora_weights={start!r}, which changes the base model, so that the adapter "
-            "does not belong to the base model as it is. Save it with `path_initial_model_for_weight_conversion`."
-        )
+
+    vector: Stored
+    by_column: bool
+
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Another number of rows or columns."""
+        count = math.prod(self.vector.shape)
+        if count == (columns if self.by_column else rows):
+            return None
+        return f"scales {count} {'columns' if self.by_column else 'rows'}"
+
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """The numbers, in a column or a row."""
+        return (self.vector.read().double().reshape((1, -1) if self.by_column else (-1, 1)),)
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows, scaled."""
+        (vector,) = self.factors
+        return base * (vector if self.by_column else vector[first : first + len(base)])
 
 
-def split_adapter(state: Mapping[str, Stored], config: Mapping[str, Any], name: str) -> AdapterTensors:
-    """Take the tensors of an adapter apart into changes of weights and whole tensors.
+@dataclass(frozen=True, eq=False)
+class Hadamard(Change):
+    """The addition of the product, element by element, of two products of factors: LoHa.
 
     Args:
-        state (`Mapping[str, Stored]`):
-            Tensors by their names in the file. Each is read once, to check its numbers.
-        config (`Mapping[str, Any]`):
-            Content of `adapter_config.json`.
-        name (`str`):
-            Name of the ingredient.
+        first_pair (`tuple[Stored, Stored]`), second_pair (`tuple[Stored, Stored]`):
+            Factors of shapes `(rows, rank)` and `(rank, columns)`.
+        scaling (`float`):
+            Factor of the addition.
 
-    Raises:
-        [`IngredientError`]: if a factor lacks its other one, the two do not fit, or a number is not finite.
+    Source: Hyeon-Woo et al. 2021, [FedPara](https://arxiv.org/abs/2108.06098).
     """
-    factors: dict[str, dict[str, Stored]] = {}
-    embeddings: set[str] = set()
-    saved: dict[str, Stored] = {}
-    for key, tensor in state.items():
-        if ORIGINAL in key:  # what a saved module replaces
-            continue
-        if not tensor.read().isfinite().all():
-            raise IngredientError(f"{name!r} holds NaN or infinity in {key}: that run diverged. Leave it out.")
-        path = WRAPPED.sub("", key.removeprefix(PREFIX))
-        factor, magnitude = FACTOR.fullmatch(path), MAGNITUDE.fullmatch(path)
-        if factor is not None:
-            factors.setdefault(factor["module"], {})[factor["factor"]] = tensor
-            if factor["embedding"]:
-                embeddings.add(factor["module"])
-        elif magnitude is not None:
-            factors.setdefault(magnitude["module"], {})["magnitude"] = tensor
-        elif ".lora_" in path:
-            raise IngredientError(f"{name} holds {one_line(key)}, which is no part of LoRA or DoRA that is read.")
-        else:
-            saved[path] = tensor
-    changes = {}
-    for module, own in factors.items():
-        changes[module] = _change(module, own, config, name, is_embedding=module in embeddings)
-    return AdapterTensors(changes, saved)
+
+    first_pair: tuple[Stored, Stored]
+    second_pair: tuple[Stored, Stored]
+    scaling: float
+
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Another shape."""
+        for left, right in (self.first_pair, self.second_pair):
+            if left.shape[0] != rows or right.shape[1] != columns or left.shape[1] != right.shape[0]:
+                return f"has factors of the shapes {list(left.shape)} and {list(right.shape)}"
+        return None
+
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """The four factors, the first of them scaled."""
+        first, *others = (each.read().double() for each in (*self.first_pair, *self.second_pair))
+        return first * self.scaling, *others
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows with the product added."""
+        left, right, second_left, second_right = self.factors
+        last = first + len(base)
+        return base + (left[first:last] @ right) * (second_left[first:last] @ second_right)
 
 
-def _change(
-    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], name: str, *, is_embedding: bool
-) -> Change:
-    """The change of a module's weight from its factors A (rank by inputs) and B (outputs by rank)."""
-    if "A" not in own or "B" not in own:
-        raise IngredientError(f"{name} has one factor of {one_line(module)} and lacks the other: it is not whole.")
-    a, b, magnitude = own["A"], own["B"], own.get("magnitude")
-    if len(b.shape) < 2 or b.shape[1] != a.shape[0] or math.prod(b.shape[2:]) != 1:
-        raise IngredientError(
-            f"{name}: the factors of {one_line(module)} have the shapes {list(a.shape)} and {list(b.shape)}, which "
-            "are not those of a product."
-        )
-    if config.get("use_dora") and (magnitude is None or is_embedding or len(a.shape) > 2):
-        raise IngredientError(
-            f"{name} is a DoRA adapter of {one_line(module)}, and DoRA is read of linear layers alone."
-        )
-    kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
-    if is_embedding:
-        kind = "embedding"
-    elif config.get("fan_in_fan_out"):
-        kind = "transposed"
-    elif len(a.shape) > 2:
-        kind = "convolution"
-    return Change(a, b, _scaling(module, a.shape[0], config), magnitude, kind)
+@dataclass(frozen=True, eq=False)
+class Kronecker(Change):
+    """The addition of the Kronecker product of two matrices, of which each may be a product of two factors: LoKr.
+
+    Args:
+        left (`tuple[Stored, ...]`), right (`tuple[Stored, ...]`):
+            A matrix, or two factors of it.
+        scaling (`float`):
+            Factor of the addition.
+
+    Source: Yeh et al. 2023, [LyCORIS](https://arxiv.org/abs/2309.14859).
+    """
+
+    left: tuple[Stored, ...]
+    right: tuple[Stored, ...]
+    scaling: float
+
+    def misfit(self, rows: int, columns: int) -> str | None:
+        """Another shape."""
+        shape = tuple(math.prod(sizes) for sizes in zip(_shape(self.left), _shape(self.right), strict=True))
+        return None if shape == (rows, columns) else f"has the shape {list(shape)}"
+
+    def read_factors(self) -> tuple[torch.Tensor, ...]:
+        """The scaled left matrix, and the right one."""
+        left, right = _product(self.left), _product(self.right)
+        return left * self.scaling, right
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows with the product added."""
+        import torch
+
+        left, right = self.factors
+        rows = torch.arange(first, first + len(base))
+        # row i of the product is the Kronecker product of a row of each matrix
+        ours, theirs = left[rows // len(right)], right[rows % len(right)]
+        return base + (ours[:, :, None] * theirs[:, None, :]).reshape(base.shape)
 
 
-def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:
-    """The factor of a module's product: alpha / rank, or alpha / sqrt(rank) if it is rank-stabilised."""
-    alpha = config.get("lora_alpha", 8)
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = own
-            break
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+def _shape(parts: Sequence[Stored]) -> tuple[int, int]:
+    """The shape of a matrix, or of the product of two factors, with its columns flattened."""
+    return parts[0].shape[0], math.prod(parts[-1].shape[1:])
+
+
+def _product(parts: Sequence[Stored]) -> torch.Tensor:
+    """A matrix, or the product of two factors, in float64."""
+    matrix = parts[0].read().double().flatten(1)
+    return matrix if len(parts) == 1 else matrix @ parts[1].read().double().flatten(1)

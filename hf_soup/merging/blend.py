@@ -16,6 +16,7 @@ from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
 from .budget import MemoryBudget, bytes_at_once
 from .buffer import Buffer
+from .joined import join_adapters
 from .pieces import Piece, pieces_of
 from .plan import Plan
 from .steps import CombineStep, CopyStep, Step
@@ -65,13 +66,14 @@ def blend(
         [`IncompatibleError`]: if integer buffers differ that were not at hand for the check.
         [`RecipeError`]: if the result does not fit into the type that was asked for.
     """
-    checkpoints_and_base = list(checkpoints)
+    plan, checkpoints_and_base = join_adapters(plan, checkpoints)
+    n_joined = len(checkpoints_and_base) - len(checkpoints)
     if plan.base is not None:
         checkpoints_and_base.append(plan.base)
     make_ready([*checkpoints_and_base, *plan.importance.values()])
     digests_read: list[Digests] = []
     if digests:
-        digests_read = _expected_digests(plan, len(checkpoints))
+        digests_read = _expected_digests(plan, len(checkpoints) + n_joined)
     lock = threading.Lock()
     memory = MemoryBudget(plan.max_memory)
 
@@ -93,6 +95,8 @@ def blend(
     with OpenFiles() as files, bar:
         in_threads(pieces_of(plan, checkpoints_and_base), make_worker)
     results = [digests_of_one.result() for digests_of_one in digests_read]
+    del results[len(checkpoints) : len(checkpoints) + n_joined]
+    del checkpoints_and_base[len(checkpoints) : len(checkpoints) + n_joined]
     for result, checkpoint in zip(results, checkpoints_and_base, strict=False):  # there may be no base model
         result |= checkpoint.digests_apart()  # of tensors that are not read as they are stored
     return results

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.adapter import AdapterCheckpoint
-from ..checkpoints.adapter_changes import PREFIX, Change
+from ..checkpoints.adapter_changes import Joined, LowRank, Scale
+from ..checkpoints.adapter_file import PREFIX
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.digest import combined_digest
 from ..checkpoints.inside import json_inside
@@ -24,6 +25,7 @@ from ..checkpoints.writer import weight_files
 from ..errors import RecipeError, warn
 from ..merging.blend import blend
 from ..merging.in_memory import empty_tensors, write_into
+from ..merging.joined import joined
 from ..merging.plan import Plan
 from ..merging.steps import CombineStep
 from ..types import AdapterRecord, Ingredient, OutputRecord
@@ -52,6 +54,32 @@ class Factors(NamedTuple):
     whole: float = 0.0
 
 
+class Scaled(NamedTuple):
+    """The mean of what IA3 makes of a module; an adapter that leaves it scales by 1.
+
+    Args:
+        changes (`list[Scale]`), shares (`list[float]`):
+            Changes, and the part of each one in the mean.
+    """
+
+    changes: list[Scale]
+    shares: list[float]
+
+    @property
+    def of_inputs(self) -> bool:
+        """Whether the inputs of the module are scaled, as of feed-forward modules."""
+        return self.changes[0].vector.shape[0] == 1
+
+    def mean(self) -> torch.Tensor:
+        """The mean of the vectors, in float32."""
+        import torch
+
+        mean = torch.full(self.changes[0].vector.shape, 1 - sum(self.shares), dtype=torch.float64)
+        for change, share in zip(self.changes, self.shares, strict=True):
+            mean += share * change.vector.read().double()
+        return mean.float()
+
+
 def why_no_adapter(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
     """Why the soup is no adapter; `None` if it is one.
 
@@ -73,14 +101,25 @@ def why_no_adapter(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
     for step in plan.steps:
         if isinstance(step, CombineStep) and step.how.function.keywords.get("normalize") is False:
             return "the weights are factors (normalize=False), so that the base model is multiplied too"
+    kinds = {type(change) for item in adapters for change in item.changes.values()}
+    if len(kinds) > 1:
+        return "the adapters are of different kinds"
     for item in adapters:
-        if any(change.magnitude is not None for change in item.changes.values()):
-            return f"{item.name} is a DoRA adapter, whose mean with others has no low rank"
+        for change in item.changes.values():
+            if isinstance(change, LowRank) and change.magnitude is not None:
+                return f"{item.name} is a DoRA adapter, whose mean with others has no low rank"
+            if not isinstance(change, LowRank | Scale):
+                kind = item.adapter_config["peft_type"]
+                return f"{item.name} is a {kind} adapter, and a mean of those is none"
     saved = {name for item in adapters for name in item.saved}
     changed = {name for item in adapters for name in item.changes}
     both = sorted(saved & changed)
     if both:
         return f"{both[0]} is whole in one adapter and a change in another"
+    for name in sorted(changed):
+        own = [item.changes[name] for item in adapters if name in item.changes]
+        if len({change.by_column for change in own if isinstance(change, Scale)}) > 1:
+            return f"{name} is scaled by its inputs in one adapter and by its outputs in another"
     return None
 
 
@@ -101,36 +140,50 @@ def write_adapter(
     Returns:
         `tuple[AdapterRecord, OutputRecord]`: the rank with the relative error, and the digest of what was written.
 
+    Raises:
+        [`RecipeError`]: if a rank is given for IA3, which has none.
+
     Source: Eckart & Young 1936 for the error of the truncation.
     """
     first = next(item for item in checkpoints if isinstance(item, AdapterCheckpoint))
     saved = {name for item in checkpoints if isinstance(item, AdapterCheckpoint) for name in item.saved}
-    steps = [step for step in plan.steps if isinstance(step, CombineStep) and _changing(step, checkpoints)]
     names = first.adapter_names
-    ranks = {_module(step, names): _rank_of(step, checkpoints, rank) for step in steps}
     whole_names = {names.get(name, name) for name in saved}
-    heads = {}
+    changes = [_mean_of(step, checkpoints) for step in plan.steps if isinstance(step, CombineStep)]
+    scales = {_module(step, names): mean for step, mean in changes if isinstance(mean, Scaled)}
+    if scales and rank is not None:
+        raise RecipeError(f"rank={rank} is for LoRA: the changes of IA3 have no rank, and their mean is exact.")
+    products = {_module(step, names): mean for step, mean in changes if isinstance(mean, Joined)}
+    ranks = {module: _rank_of(mean, rank) for module, mean in products.items()}
+    whole = {}  # what is small, or was averaged as it is
     for name, tensor in _heads(plan, checkpoints, saved).items():
-        heads[_head_name(names.get(name, name), ranks, whole_names)] = tensor
-    specs = [TensorSpec(name, tuple(tensor.shape), _dtype(tensor)) for name, tensor in heads.items()]
-    for step in steps:
-        specs += _specs(step, checkpoints, _module(step, names), rank)
-    lost = whole = 0.0
+        whole[_head_name(names.get(name, name), ranks, whole_names)] = tensor
+    for module, scaled in scales.items():
+        whole[f"{PREFIX}{module}.ia3_l"] = scaled.mean()
+    specs = [TensorSpec(name, tuple(tensor.shape), _dtype(tensor)) for name, tensor in whole.items()]
+    for module, mean in products.items():
+        specs += _specs(mean, module, ranks[module])
+    lost = total = 0.0
     # the factors of one weight are in memory at a time
     with weight_files(folder, specs, max_shard_size="1000TB") as files:
-        for name, tensor in heads.items():
+        for name, tensor in whole.items():
             files.write(name, 0, tensor.reshape(-1))
-        for step in steps:
-            factors = _factors_of(step, checkpoints, rank)
-            lost, whole = lost + factors.lost, whole + factors.whole
-            own_specs = _specs(step, checkpoints, _module(step, names), rank)
-            for spec, tensor in zip(own_specs, _a_and_b(step, checkpoints, factors), strict=True):
+        for module, mean in products.items():
+            left, right = mean.read_factors()
+            factors = Factors(left, right)
+            factors = factors if rank is None else truncated(factors, rank)
+            lost, total = lost + factors.lost, total + factors.whole
+            tensors = (factors.right, factors.left)
+            if mean.changes[0].by_column:
+                tensors = (factors.left.T, factors.right.T)
+            for spec, tensor in zip(_specs(mean, module, ranks[module]), tensors, strict=True):
                 files.write(spec.name, 0, tensor.float().reshape(-1))
     os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
-    config = _config(first, ranks, sorted(whole_names))
+    kind = _ia3_config(scales) if scales else _lora_config(ranks, whole_names)
+    config = {**_config(first, sorted(whole_names)), **kind}
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     digests = files.digests()
-    error = math.sqrt(lost / whole) if whole else 0.0
+    error = math.sqrt(lost / total) if total else 0.0
     return AdapterRecord(rank, error), OutputRecord(len(digests), combined_digest(digests))
 
 
@@ -143,41 +196,34 @@ def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _changing(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> list[Change]:
-    """The changes of a step's tensor."""
-    changes = []
-    for index in step.inputs:
+def _mean_of(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> tuple[CombineStep, Joined | Scaled | None]:
+    """A step with the mean change of its tensor; `None` if no adapter changes it, or its bias follows its weight."""
+    scales, shares = [], []
+    for index, weight in zip(step.inputs, step.weights, strict=True):
         item = checkpoints[index]
-        if isinstance(item, AdapterCheckpoint) and step.spec.name in item.changes:
-            changes.append(item.changes[step.spec.name])
-    return changes
+        change = item.changes.get(step.spec.name) if isinstance(item, AdapterCheckpoint) else None
+        if isinstance(change, LowRank):
+            return step, joined(step, checkpoints)
+        if isinstance(change, Scale) and not step.spec.name.endswith(".bias"):
+            scales.append(change)
+            shares.append(weight / sum(step.weights))
+    return step, Scaled(scales, shares) if scales else None
 
 
-def _rank_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | None) -> int:
-    """The rank of the mean change of a tensor."""
-    changes = _changing(step, checkpoints)
-    total = sum(change.rank for change in changes)
-    return total if rank is None else min(rank, total, *changes[0].shape)
+def _rank_of(mean: Joined, rank: int | None) -> int:
+    """The rank of a mean change."""
+    total = sum(change.rank for change in mean.changes)
+    return total if rank is None else min(rank, total, *mean.changes[0].shape)
 
 
-def _specs(step: CombineStep, checkpoints: Sequence[Checkpoint], module: str, rank: int | None) -> list[TensorSpec]:
+def _specs(mean: Joined, module: str, rank: int) -> list[TensorSpec]:
     """The factors A and B of a module, as they are named and shaped in an adapter's file."""
-    change, name = _changing(step, checkpoints)[0], f"{PREFIX}{module}"
-    own_rank = _rank_of(step, checkpoints, rank)
+    change, name = mean.changes[0], f"{PREFIX}{module}"
     ends = (".lora_embedding_A", ".lora_embedding_B")
     if change.kind != "embedding":
         ends = (".lora_A.weight", ".lora_B.weight")
-    shapes = (own_rank, *change.a.shape[1:]), (change.b.shape[0], own_rank, *change.b.shape[2:])
+    shapes = (rank, *change.a.shape[1:]), (change.b.shape[0], rank, *change.b.shape[2:])
     return [TensorSpec(f"{name}{end}", shape, "float32") for end, shape in zip(ends, shapes, strict=True)]
-
-
-def _a_and_b(
-    step: CombineStep, checkpoints: Sequence[Checkpoint], factors: Factors
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factors A (rank by inputs) and B (outputs by rank)."""
-    if _changing(step, checkpoints)[0].by_column:
-        return factors.left.T, factors.right.T
-    return factors.right, factors.left
 
 
 def _head_name(name: str, ranks: Mapping[str, int], saved: Collection[str]) -> str:
@@ -185,22 +231,6 @@ def _head_name(name: str, ranks: Mapping[str, int], saved: Collection[str]) -> s
     module, _, parameter = name.rpartition(".")
     inner = ".base_layer" if module in ranks and f"{module}.weight" not in saved else ""
     return f"{PREFIX}{module}{inner}.{parameter}"
-
-
-def _factors_of(step: CombineStep, checkpoints: Sequence[Checkpoint], rank: int | None) -> Factors:
-    """The mean change of one tensor."""
-    import torch
-
-    total = sum(step.weights)
-    left, right = [], []
-    for index, weight in zip(step.inputs, step.weights, strict=True):
-        item = checkpoints[index]
-        if isinstance(item, AdapterCheckpoint) and step.spec.name in item.changes:
-            own_left, own_right = item.changes[step.spec.name].factors
-            left.append(own_left * (weight / total))
-            right.append(own_right)
-    factors = Factors(torch.cat(left, dim=1), torch.cat(right))
-    return factors if rank is None else truncated(factors, rank)
 
 
 def truncated(factors: Factors, rank: int) -> Factors:
@@ -237,31 +267,43 @@ def _heads(plan: Plan, checkpoints: Sequence[Checkpoint], saved: Collection[str]
     return tensors
 
 
-def _config(first: AdapterCheckpoint, ranks: Mapping[str, int], heads: Sequence[str]) -> dict[str, Any]:
-    """The configuration of the adapter, with the same alpha as rank for each module, so that nothing is scaled."""
+def _config(first: AdapterCheckpoint, whole: Sequence[str]) -> dict[str, Any]:
+    """What the configurations of all kinds of adapters have in common."""
     base = first.base.ingredient
-    modules = {name.rpartition(".")[0] for name in heads}
-    with_weight = {name.removesuffix(".weight") for name in heads if name.endswith(".weight")}
-    highest = max(ranks.values(), default=1)
-    others = {module: rank for module, rank in ranks.items() if rank != highest}
-    kept = {name: first.adapter_config.get(name) for name in KEPT}
+    with_weight = {name.removesuffix(".weight") for name in whole if name.endswith(".weight")}
     return {
-        **kept,
+        **{name: first.adapter_config.get(name) for name in KEPT},
         "base_model_name_or_path": None if base.source == MEMORY else base.source,
         "revision": base.revision,
+        "modules_to_save": sorted(with_weight) or None,
+        "inference_mode": True,
+    }
+
+
+def _lora_config(ranks: Mapping[str, int], whole: Collection[str]) -> dict[str, Any]:
+    """The settings of LoRA, with the same alpha as rank for each module, so that nothing is scaled."""
+    modules = {name.rpartition(".")[0] for name in whole}
+    with_weight = {name.removesuffix(".weight") for name in whole if name.endswith(".weight")}
+    highest = max(ranks.values(), default=1)
+    others = {module: rank for module, rank in ranks.items() if rank != highest}
+    return {
         "r": highest,
         "lora_alpha": highest,
         "rank_pattern": others,
         "alpha_pattern": others,
         "lora_dropout": 0.0,
         "target_modules": sorted(ranks),
-        "modules_to_save": sorted(with_weight) or None,
         "bias": "all" if modules - with_weight else "none",
         "use_rslora": False,
         "use_dora": False,
         "init_lora_weights": True,
-        "inference_mode": True,
     }
+
+
+def _ia3_config(scales: Mapping[str, Scaled]) -> dict[str, Any]:
+    """The settings of IA3."""
+    of_inputs = sorted(module for module, scaled in scales.items() if scaled.of_inputs)
+    return {"target_modules": sorted(scales), "feedforward_modules": of_inputs, "init_ia3_weights": True}
 
 
 def publish_base(folder: Path, base: Ingredient, repo_id: str) -> None:

@@ -16,6 +16,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
+from hf_soup.merging.joined import join_adapters
 from hf_soup.types import AdapterRecord
 
 
@@ -32,6 +33,16 @@ KINDS = {
         "bias": "lora_only",
     },
     "all biases": {"r": 2, "target_modules": ["key"], "bias": "all"},
+    "ia3": {"type": "IA3", "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
+    "loha": {"type": "LoHa", "r": 2, "alpha": 4, "target_modules": ["query", "dense"], "rank_pattern": {"query": 3}},
+    "lokr": {"type": "LoKr", "r": 2, "alpha": 8, "target_modules": ["query", "dense"]},
+    "lokr with whole factors": {
+        "type": "LoKr",
+        "r": 16,
+        "alpha": 8,
+        "target_modules": ["value"],
+        "decompose_both": True,
+    },
 }
 
 
@@ -44,14 +55,16 @@ def base(tmp_path_factory):
     return folder
 
 
-def train(base, folder, seed, *, labels=3, cls="SequenceClassification", task="SEQ_CLS", **options):
+def train(base, folder, seed, *, labels=3, cls="SequenceClassification", task="SEQ_CLS", **settings):
     """Save an adapter with random changes; its model is returned as PEFT merges it."""
+    options = dict(settings)
     with quiet_transformers():
         model = getattr(transformers, f"AutoModelFor{cls}").from_pretrained(
             base, **({} if labels is None else {"num_labels": labels})
         )
     transformers.set_seed(0)
-    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type=task, **options))
+    kind = getattr(peft, f"{options.pop('type', 'Lora')}Config")
+    adapted = peft.get_peft_model(model, kind(task_type=task, **options))
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in adapted.parameters():
@@ -100,7 +113,7 @@ def test_an_adapter_is_the_model_that_peft_merges(adapters, place):
 def test_a_soup_of_adapters_is_the_mean_of_what_they_do(adapters, base, tmp_path):
     """Adapters of different kinds, with weights; the recipe pins the base model, and gives the same bits again."""
     saved, merged = adapters
-    weights = [1, 2, 3, 0.5, 1]
+    weights = [1, 2, 3, 0.5, 1, 2, 1, 1, 2]
     soup = hf_soup.merge(saved, weights=weights)
     close(soup.model, mean(merged, weights))
     assert soup.recipe.base_model.source == str(base)
@@ -139,13 +152,24 @@ def test_unchanged_tensors_are_read_once(adapters):
     assert inputs["bert.embeddings.word_embeddings.weight"] == 1
     assert inputs["bert.encoder.layer.0.attention.self.query.weight"] == 2
     assert inputs["classifier.weight"] == 2
+    plan, checkpoints = join_adapters(soup.plan, soup.checkpoints)
+    inputs = {step.spec.name: step.inputs for step in plan.steps}
+    assert len(checkpoints) == 3
+    assert inputs["bert.encoder.layer.0.attention.self.query.weight"] == (2,)  # both adapters in one
+    assert inputs["classifier.weight"] == (0, 1)
 
 
 def test_adapters_and_whole_fine_tunes(adapters, base, tmp_path):
     """A mixed soup, and a search over both."""
     saved, merged = adapters
-    whole = hf_soup.merge([saved[1]]).save_pretrained(tmp_path / "whole")
+    whole = hf_soup.merge([saved[1]]).save_pretrained(tmp_path / "whole", merged=True)
     close(hf_soup.merge([saved[0], whole]).model, mean(merged[:2], [1, 1]))
+    both = hf_soup.merge([saved[0], whole, saved[3]], weights=[1, 2, 0.5])
+    close(both.model, mean([*merged[:2], merged[3]], [1, 2, 0.5]))
+    folder = both.save_pretrained(tmp_path / "both")
+    assert hf_soup.verify(folder).ok
+    recorded = hf_soup.load_recipe(folder).ingredients[1].files["model.safetensors"]
+    assert recorded == hf_soup.load_recipe(tmp_path / "whole").output.digest
     soup = hf_soup.merge([*saved[:2], whole], strategy="greedy", evaluator=_three(DATA))
     assert soup.selection.score is not None
     report = hf_soup.check([*saved[:2], whole])
@@ -246,7 +270,7 @@ def changed(folder, target, **settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"peft_type": "VERA"}, "bad is an adapter of the type VERA, and LoRA is read"),
+        ({"peft_type": "VERA"}, "bad is an adapter of the type VERA; those that are read are LORA, IA3, LOHA, LOKR"),
         ({"base_model_name_or_path": None}, "of bad names no base model"),
         ({"base_model_name_or_path": "/nowhere"}, "the base model of the adapter bad cannot be opened: /nowhere"),
         ({"layer_replication": [[0, 1]]}, "LoRA adapter with layer_replication"),
@@ -292,10 +316,10 @@ def test_damaged_adapters_are_refused(adapters, base, tmp_path):
 
     cases = {
         "holds NaN or infinity in .*lora_A": nan,
-        "one factor of .*query and lacks the other": lose,
+        "has no lora_A of .*query: it is not whole": lose,
         r"have the shapes \[2, 32\] and \[32, 4\]": narrow,
         "neither it nor its base model has classifier.bias, classifier.weight": behead,
-        "is 40, larger than the matrix": grow,
+        "has the rank 40, which is larger than the matrix": grow,
     }
     for number, (message, change) in enumerate(cases.items()):
         bad = damage(shutil.copytree(adapters[0][0], tmp_path / f"bad-{number}"), change)
@@ -318,7 +342,7 @@ def test_adapters_of_different_base_models(adapters, base, tmp_path):
 def delta(folder):
     """The change of each weight that an adapter makes, in float64."""
     item = hf_soup.load_ingredient(folder)
-    return {name: change.of_rows(0, change.shape[0]) for name, change in item.changes.items()}
+    return {name: item.read(name) - item.base.read(name).double() for name in item.changes}
 
 
 @pytest.fixture(scope="module")
@@ -401,6 +425,8 @@ def test_a_soup_of_adapters_as_a_whole_model(soup, adapters, tmp_path):
         "dora is a DoRA adapter": hf_soup.merge([saved[0], saved[2]]),
         "the method is not linear": hf_soup.merge(saved[:2], method="ties"),
         "the weights are factors": hf_soup.merge(saved[:2], normalize=False),
+        "the adapters are of different kinds": hf_soup.merge([saved[0], saved[5]]),
+        "loha is a LOHA adapter": hf_soup.merge(saved[6:7]),
     }
     for message, other in cases.items():
         with pytest.raises(RecipeError, match=f"cannot be saved as an adapter: {message}"):
@@ -448,6 +474,44 @@ def test_layouts_of_weights_in_an_adapter(tmp_path):
     loaded = peft.PeftModel.from_pretrained(model, folder).eval()
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loaded(pixels).logits, made.model(pixels).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_soup_of_ia3_adapters_is_one(base, tmp_path):
+    """The mean of their vectors, where an adapter that leaves a module scales by 1; also in the layout of GPT-2."""
+    options = [
+        KINDS["ia3"],
+        {"type": "IA3", "target_modules": ["key", "query"], "feedforward_modules": []},
+    ]
+    merged = []
+    for seed, own in enumerate(options):
+        merged.append(train(base, tmp_path / f"a{seed}", seed, **own).merge_and_unload().state_dict())
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"], weights=[1, 3])
+    close(made.model, mean(merged, [1, 3]))
+    folder = made.save_pretrained(tmp_path / "soup")
+    with quiet_transformers():
+        loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    ids = torch.arange(5, 12)[None]
+    torch.testing.assert_close(loaded(ids).logits, made.model(ids).logits, rtol=1e-5, atol=1e-6)
+    assert hf_soup.verify(folder).ok
+    with pytest.raises(RecipeError, match="rank=2 is for LoRA"):
+        made.save_pretrained(tmp_path / "soup", rank=2, overwrite=True)
+    turned = {"type": "IA3", "target_modules": ["key", "query"], "feedforward_modules": ["key"]}
+    train(base, tmp_path / "turned", 2, **turned)
+    with pytest.raises(RecipeError, match=r"key\.weight is scaled by its inputs in one adapter"):
+        hf_soup.merge([tmp_path / "a0", tmp_path / "turned"]).save_pretrained(tmp_path / "none", merged=False)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    own = {
+        "type": "IA3",
+        "target_modules": ["c_attn", "c_fc"],
+        "feedforward_modules": ["c_fc"],
+        "fan_in_fan_out": True,
+    }
+    for seed in range(2):
+        train(tmp_path / "gpt2", tmp_path / f"g{seed}", seed, labels=None, cls="CausalLM", task="CAUSAL_LM", **own)
+    made = hf_soup.merge([tmp_path / "g0", tmp_path / "g1"])
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained(made.save_pretrained(tmp_path / "texts"))
+    torch.testing.assert_close(loaded(ids).logits, made.model(ids).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_pushed_adapter(base, tmp_path, hub):
