@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from ..analysis.shrinkage import shrunk_towards_base
-from ..checkpoints.adapter import base_of_adapters
+from ..checkpoints.adapter_relations import base_of_adapters
 from ..checkpoints.base_model import as_ingredient, resolve_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order

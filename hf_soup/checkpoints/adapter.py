@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IncompatibleError, IngredientError, listed
+from ..errors import IngredientError, listed
 from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from .adapter_changes import Change, LowRank, Scale, Stored
 from .adapter_file import OTHER_PART, AdapterTensors, check_kind, split_adapter
+from .adapter_model import config_of
 from .base_names import fit_base
-from .checkpoint import MEMORY, Checkpoint, make_ready
+from .checkpoint import MEMORY, Checkpoint, make_ready, read_card
 from .companion_files import TOKENIZER
 from .content import file_state
 from .digest import bytes_of
 from .files import OpenFiles
+from .folder import QuantisedError
 from .inside import json_inside
 from .layout import shapes_of
 from .memory import empty_model, names_on_disk
@@ -37,18 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 PICKLED = "adapter_model.bin"
-ONE_START = 0.5  # cosine of factors above which they have one start
 WIDE = "float64"  # the type in which changed weights are formed
-# `task_type` of PEFT -> the mapping of transformers that names the class of each model type
-CLASSES = {
-    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
-}
-WITH_CLASSES = ("SEQ_CLS", "TOKEN_CLS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,25 +221,49 @@ def open_adapter(
             else "has none"
         )
         raise IngredientError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; it {held}.")
-    files = {
-        file: f"sha256:{hashlib.sha256((folder / file).read_bytes()).hexdigest()}"
-        for file in (ADAPTER, ADAPTER_WEIGHTS)
-    }
+    files = {}
+    for file in (ADAPTER, ADAPTER_WEIGHTS):
+        with (folder / file).open("rb") as opened:
+            files[file] = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     with as_error(IngredientError, f"{ADAPTER_WEIGHTS} of {name} cannot be read"):
         specs = read_header(folder / ADAPTER_WEIGHTS)
         state = {key: Stored(spec._replace(file=ADAPTER_WEIGHTS), folder) for key, spec in specs.items()}
     source = config.get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise IngredientError(f"{ADAPTER} of {name} names no base model (base_model_name_or_path).")
-    revision = config.get("revision")
-    try:
-        base = open_base(f"{source}@{revision}" if revision and not Path(source).is_dir() else source)
-    except IngredientError as error:
-        raise IngredientError(f"the base model of the adapter {name} cannot be opened: {error}") from error
+    base, base_notes = _base_of(name, source, config.get("revision"), open_base)
     if not ingredient.files:
         ingredient = replace(ingredient, files=files)
     tensors = split_adapter(state, config, name)
-    return _with_base(ingredient, folder, companion_names, base, config, tensors, tuple(notes))
+    return _with_base(ingredient, folder, companion_names, base, config, tensors, (*notes, *base_notes))
+
+
+def _base_of(
+    name: str, source: str, revision: str | None, open_base: Callable[[str], Checkpoint]
+) -> tuple[Checkpoint, list[str]]:
+    """The base model that an adapter names, with notes; of a quantised one, the model that it was made from."""
+    failed = f"the base model of the adapter {name} cannot be opened"
+    try:
+        return open_base(f"{source}@{revision}" if revision and not Path(source).is_dir() else source), []
+    except QuantisedError as error:
+        origin = read_card(error.folder).get("base_model")
+        if isinstance(origin, list) and len(origin) == 1:
+            origin = origin[0]
+        if not isinstance(origin, str):
+            raise IngredientError(
+                f"{failed}: {source} is quantised. Name the model that it was made from as base_model_name_or_path in "
+                f"{ADAPTER}; the changes are then added to its weights."
+            ) from error
+    except IngredientError as error:
+        raise IngredientError(f"{failed}: {error}") from error
+    note = (
+        f"{name} was trained on {one_line(source)}, which is quantised: its changes are added to {one_line(origin)}, "
+        "from which that was made, and each may have made up for rounding errors that are not there"
+    )
+    try:
+        return open_base(origin), [note]
+    except IngredientError as error:
+        raise IngredientError(f"{failed}: {error}") from error
 
 
 def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
@@ -308,86 +323,6 @@ def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
     )
 
 
-def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The base model of the adapters among some ingredients; `None` if there are no adapters.
-
-    Raises:
-        [`IncompatibleError`]: if they have several.
-    """
-    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
-    if not adapters:
-        return None
-    first = adapters[0].base
-    problems = []
-    for item in adapters[1:]:
-        own = item.base.ingredient
-        if base_identity(own) != base_identity(first.ingredient):
-            problems.append(
-                f"{item.name} is an adapter of {_place(own)}, and {adapters[0].name} of {_place(first.ingredient)}: "
-                "changes of different base models have no mean"
-            )
-    if problems:
-        raise IncompatibleError(problems)
-    return first
-
-
-def base_problems(items: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The problems of adapters that do not share a base model, as a check reports them."""
-    try:
-        base_of_adapters(items)
-    except IncompatibleError as error:
-        return tuple(error.problems)
-    return ()
-
-
-def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
-    """Notes on adapters that change other weights than the first one, or did not start from its factors.
-
-    Args:
-        items (`Sequence[Checkpoint]`):
-            Opened ingredients, of which some may be adapters.
-    """
-    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
-    if len(adapters) < 2:
-        return []
-    first, notes, apart = adapters[0], [], []
-    for item in adapters[1:]:
-        others = sorted(item.changes.keys() ^ first.changes.keys())
-        if others:
-            notes.append(
-                f"{item.name} and {first.name} change different weights, such as {listed(others, 2)}: an adapter that "
-                "leaves a weight counts as no change of it"
-            )
-        cosine = _cosine_of_starts(first, item)
-        if cosine is not None and cosine < ONE_START:
-            apart.append(item.name)
-    if apart:
-        notes.append(
-            f"{listed(apart)} did not start from the factors of {first.name}: they changed the model in other "
-            "directions, and averages of such adapters may be worse than each of them"
-        )
-    return notes
-
-
-def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
-    """The cosine of LoRA's factors A of one weight, which stay near their random start; `None` if ranks differ."""
-    for name in first.changes.keys() & second.changes.keys():
-        one, other = first.changes[name], second.changes[name]
-        if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape == other.a.shape:
-            x, y = one.a.read().double().reshape(-1), other.a.read().double().reshape(-1)
-            return float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30))
-    return None
-
-
-def base_identity(base: Ingredient) -> object:
-    """What two references to one base model have in common; a model in memory is known by its content."""
-    return base.source, base.revision, tuple(base.files.items()) if base.source == MEMORY else ()
-
-
-def _place(base: Ingredient) -> str:
-    return f"{base.source}@{base.revision[:7]}" if base.revision else base.source
-
-
 def read_adapter_config(folder: Path, name: str) -> dict[str, Any]:
     """The content of `adapter_config.json`.
 
@@ -411,7 +346,7 @@ def _with_base(
 ) -> AdapterCheckpoint:
     """An adapter on its base model, under the names of the class that it was trained as."""
     name = ingredient.name
-    config = _config_of(name, folder, base, adapter_config, tensors.saved)
+    config = config_of(name, folder, base, adapter_config, tensors.saved)
     shapes = shapes_of(config)
     like = Checkpoint(ingredient, config, {key: TensorSpec(key, shape, "float32") for key, shape in shapes.items()})
     base = fit_base(base, like)
@@ -483,70 +418,3 @@ def _misfits(
             there = f"{list(shapes[key])} there" if key in shapes else "not there"
             problems.append(f"it holds {one_line(key)} of the shape {list(tensor.shape)}, which is {there}")
     return problems[:3]
-
-
-def _config_of(
-    name: str,
-    folder: Path | None,
-    base: Checkpoint,
-    adapter_config: Mapping[str, Any],
-    saved: Mapping[str, Stored],
-) -> dict[str, Any]:
-    """The configuration of the adapted model: its own if there is one, or that of the base model with its class."""
-    if folder is None:  # in memory the model says what it is
-        return dict(base.config)
-    if (folder / "config.json").is_file():
-        own = json_inside(folder, "config.json")
-        if isinstance(own, dict) and own.get("architectures"):
-            return without_code(own)
-    task = adapter_config.get("task_type")
-    config = {**base.config, "architectures": [_class_of(name, task, adapter_config, base)]}
-    return _with_classes(config, saved) if task in WITH_CLASSES else _with_rows(config, saved)
-
-
-def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Checkpoint) -> str:
-    """The class that an adapter was trained on."""
-    from transformers.models.auto import modeling_auto
-
-    given = (adapter_config.get("auto_mapping") or {}).get("base_model_class")
-    if isinstance(given, str):
-        return given
-    if task is None:
-        return base.architecture
-    if task not in CLASSES:
-        raise IngredientError(f"{name} has the task_type {one_line(task, 40)!r}; known are {', '.join(CLASSES)}.")
-    classes: Mapping[str, Any] = getattr(modeling_auto, CLASSES[task])
-    found = classes.get(base.config.get("model_type", ""))
-    if found is None:
-        raise IngredientError(f"{name}: a {base.config.get('model_type')} has no class for the task_type {task}.")
-    return found if isinstance(found, str) else found[0]
-
-
-def _with_classes(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
-    """The configuration with as many classes as the saved head has."""
-    own = len(config.get("id2label") or {}) or 2
-    sizes = sorted({tensor.shape[0] for tensor in saved.values() if tensor.shape})
-    for count in [own, *sizes]:
-        labels = config.get("id2label") if count == own else None
-        changed = dict(config)
-        if labels is None:
-            labels = {str(index): f"LABEL_{index}" for index in range(count)}
-            changed |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
-        if _fit(changed, saved):
-            return changed
-    return config
-
-
-def _with_rows(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
-    """The configuration with as many tokens as the saved embeddings have rows, if there are any."""
-    for count in sorted({tensor.shape[0] for tensor in saved.values() if len(tensor.shape) == 2}):
-        changed = {**config, "vocab_size": count}
-        if _fit(changed, saved):
-            return changed
-    return config
-
-
-def _fit(config: Mapping[str, Any], saved: Mapping[str, Stored]) -> bool:
-    """Whether a model with this configuration has the whole tensors of an adapter."""
-    shapes, stored = shapes_of(config), names_on_disk(config)
-    return all(shapes.get(stored.get(key, key)) == tensor.shape for key, tensor in saved.items())

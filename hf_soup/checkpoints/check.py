@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..display.results import Result
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
-from .adapter import adapter_notes, base_problems
+from .adapter_relations import adapter_notes, base_problems
 from .checkpoint import Checkpoint, unequal_twin_problems
 from .differences import most_frequent
 from .digest import bytes_of

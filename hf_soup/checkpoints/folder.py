@@ -261,6 +261,21 @@ def _is_mapping_of_classes(value: object) -> bool:
     return isinstance(value, dict) and all(key.isdecimal() and len(key) <= 9 for key in value)
 
 
+class QuantisedError(IngredientError):
+    """Weights are quantised.
+
+    Args:
+        folder (`Path`):
+            Folder of the configuration that says so.
+        quantiser (`str`):
+            Name of the method or library.
+    """
+
+    def __init__(self, folder: Path, quantiser: str):
+        super().__init__(f"{folder} is quantised ({quantiser}); average the weights that it was made from.")
+        self.folder = folder
+
+
 def _refuse_quantised(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse quantised weights, recognised by the configuration or by an extra file."""
     settings = config.get("quantization_config")
@@ -270,9 +285,7 @@ def _refuse_quantised(config: Mapping[str, Any], folder: Path) -> None:
             return
         settings = json_inside(folder, files[0])
     if settings is not None:
-        raise IngredientError(
-            f"{folder} is quantised ({_quantiser(settings)}); average the weights that it was made from."
-        )
+        raise QuantisedError(folder, _quantiser(settings))
 
 
 def _quantiser(settings: object) -> str:

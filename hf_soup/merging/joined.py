@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..checkpoints.adapter import AdapterCheckpoint, base_identity
+from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.adapter_changes import Change, Joined, LowRank
+from ..checkpoints.adapter_relations import base_identity
 from ..checkpoints.checkpoint import Checkpoint
 from ..methods.linear import linear
 from .plan import Plan

@@ -546,6 +546,30 @@ def test_a_pushed_adapter(base, tmp_path, hub):
         peft.AutoPeftModelForSequenceClassification.from_pretrained(f"{user}/lora-soup", num_labels=3)
 
 
+def test_a_quantised_base_model(adapters, base, tmp_path):
+    """The changes are added to the model that it was made from, which its card names; the check says so."""
+    packed = changed_base(base, tmp_path / "packed")
+    moved = changed(adapters[0][0], tmp_path / "moved", base_model_name_or_path=str(packed))
+    with pytest.raises(IngredientError, match=r"packed is quantised\. Name the model that it was made from"):
+        hf_soup.merge([moved])
+    (packed / "README.md").write_text(f"---\nbase_model: [{base}]\nbase_model_relation: quantized\n---\n")
+    close(hf_soup.merge([moved]).model, hf_soup.merge([adapters[0][0]]).model.state_dict())
+    report = hf_soup.check([moved, adapters[0][3]])
+    assert any("moved was trained on" in note and "which is quantised" in note for note in report.notes)
+    folder = hf_soup.merge([moved]).save_pretrained(tmp_path / "soup")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert hf_soup.verify(folder).ok
+
+
+def changed_base(base, target):
+    """A copy of a base model whose configuration says that it is quantised."""
+    shutil.copytree(base, target)
+    config = json.loads((target / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
 def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):
     """Other target modules and other starts are notes, other base models problems."""
     saved, _ = adapters

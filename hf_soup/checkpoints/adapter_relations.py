@@ -1,0 +1,94 @@
+"""What adapters have in common: one base model, the weights that they change, and the start of their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import IncompatibleError, listed
+from ..types import Ingredient
+from .adapter import AdapterCheckpoint
+from .adapter_changes import LowRank
+from .checkpoint import MEMORY, Checkpoint
+
+
+ONE_START = 0.5  # cosine of factors above which they have one start
+
+
+def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The base model of the adapters among some ingredients; `None` if there are no adapters.
+
+    Raises:
+        [`IncompatibleError`]: if they have several.
+    """
+    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    if not adapters:
+        return None
+    first = adapters[0].base
+    problems = []
+    for item in adapters[1:]:
+        own = item.base.ingredient
+        if base_identity(own) != base_identity(first.ingredient):
+            problems.append(
+                f"{item.name} is an adapter of {_place(own)}, and {adapters[0].name} of {_place(first.ingredient)}: "
+                "changes of different base models have no mean"
+            )
+    if problems:
+        raise IncompatibleError(problems)
+    return first
+
+
+def base_problems(items: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The problems of adapters that do not share a base model, as a check reports them."""
+    try:
+        base_of_adapters(items)
+    except IncompatibleError as error:
+        return tuple(error.problems)
+    return ()
+
+
+def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
+    """Notes on adapters that change other weights than the first one, or did not start from its factors.
+
+    Args:
+        items (`Sequence[Checkpoint]`):
+            Opened ingredients, of which some may be adapters.
+    """
+    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    if len(adapters) < 2:
+        return []
+    first, notes, apart = adapters[0], [], []
+    for item in adapters[1:]:
+        others = sorted(item.changes.keys() ^ first.changes.keys())
+        if others:
+            notes.append(
+                f"{item.name} and {first.name} change different weights, such as {listed(others, 2)}: an adapter that "
+                "leaves a weight counts as no change of it"
+            )
+        cosine = _cosine_of_starts(first, item)
+        if cosine is not None and cosine < ONE_START:
+            apart.append(item.name)
+    if apart:
+        notes.append(
+            f"{listed(apart)} did not start from the factors of {first.name}: they changed the model in other "
+            "directions, and averages of such adapters may be worse than each of them"
+        )
+    return notes
+
+
+def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
+    """The cosine of LoRA's factors A of one weight, which stay near their random start; `None` if ranks differ."""
+    for name in first.changes.keys() & second.changes.keys():
+        one, other = first.changes[name], second.changes[name]
+        if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape == other.a.shape:
+            x, y = one.a.read().double().reshape(-1), other.a.read().double().reshape(-1)
+            return float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30))
+    return None
+
+
+def base_identity(base: Ingredient) -> object:
+    """What two references to one base model have in common; a model in memory is known by its content."""
+    return base.source, base.revision, tuple(base.files.items()) if base.source == MEMORY else ()
+
+
+def _place(base: Ingredient) -> str:
+    return f"{base.source}@{base.revision[:7]}" if base.revision else base.source
