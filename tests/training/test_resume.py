@@ -51,6 +51,7 @@ CASES = {
     "to the middle of an epoch": {"keep": "last", "training_args": {**ARGS, "max_steps": 33}},
     # ViT has other weight names on disk than in memory, which transformers' own resuming does not handle
     "images": {"keep": "all", "training_args": {**ARGS, "augment": {"crop": 0.3, "flip": 0.5}}},
+    "adapters": {"keep": "best", "training_args": ARGS, "peft": {"r": 2, "target_modules": ["query", "value"]}},
 }
 
 
@@ -75,11 +76,11 @@ def sweep(folder, case):
 
 def weights(folder):
     """The weights of all models in a folder."""
-    return {path.relative_to(folder): load_file(path) for path in sorted(folder.rglob("model.safetensors"))}
+    return {path.relative_to(folder): load_file(path) for path in sorted(folder.rglob("*model.safetensors"))}
 
 
 def differences(whole, other):
-    """Files that differ between two sweeps, except for the duration and resumption in `run.json`."""
+    """Files that differ between two sweeps, except in what belongs to one of them."""
     found = []
     for folder, others in ((whole, other), (other, whole)):
         for path in (path.relative_to(folder) for path in folder.rglob("*") if path.is_file()):
@@ -88,13 +89,14 @@ def differences(whole, other):
     return sorted(set(found))
 
 
+UNEQUAL = {"run.json": ("seconds", "resumed_from"), "adapter_config.json": ("base_model_name_or_path",)}  # a folder
+
+
 def content(path):
-    """The content of a file, without duration and resumption if it is `run.json`."""
-    if path.name != "run.json":
+    """The content of a file, without what belongs to one sweep."""
+    if path.name not in UNEQUAL:
         return path.read_bytes()
-    return {
-        key: value for key, value in json.loads(path.read_text()).items() if key not in ("seconds", "resumed_from")
-    }
+    return {key: value for key, value in json.loads(path.read_text()).items() if key not in UNEQUAL[path.name]}
 
 
 def killed_sweep(folder, case):
@@ -132,7 +134,7 @@ def reached(run, step):
     return any(int(path.name.split("-")[1]) >= step for path in checkpoints_in(run)) if run.is_dir() else False
 
 
-@pytest.mark.parametrize("case", ["texts", "in steps", "images"])
+@pytest.mark.parametrize("case", ["texts", "in steps", "images", "adapters"])
 def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
     """After a kill the complete run is left alone, the other one is resumed, and every file is as without the kill."""
     whole = sweep(tmp_path / "whole" / "runs", case)
@@ -146,6 +148,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
     assert resumed
     assert resumed > 0
     one, two = weights(tmp_path / "whole" / "runs"), weights(folder)
+    assert Path("run-1") / ("adapter_model.safetensors" if case == "adapters" else "model.safetensors") in one
     assert list(one) == list(two)
     assert all(torch.equal(one[path][name], two[path][name]) for path in one for name in one[path])
     ours, theirs = whole[-1].state, again[-1].state
