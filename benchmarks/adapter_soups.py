@@ -1,11 +1,11 @@
 """Soups of adapters beside soups of whole fine-tunes: six runs of each on the same data, and mixtures of both.
 
-python benchmarks/adapter_soups.py DATA --runs RUNS --only sst2
+python benchmarks/adapter_soups.py DATA --runs RUNS --only sst2 --only banking77 --plot docs/adapters.png
 
 DATA and RUNS are those of `gain.py`, whose first six runs are the whole fine-tunes. The adapters are LoRA runs of
 rank 8 and 16 with two learning rates, and a second seed of the larger rank. Each row has the accuracy on validation
 and test, its paired difference on test from the whole fine-tune that is best on validation, in points with 95 %
-intervals, and the size of what is saved. The measurements are in `docs/from_peft.md`.
+intervals, and the size of what is saved. The measurements are in `docs/adapters.md`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from gain import RESAMPLES, SETS, TEXT_ARGS, Runs, best_of, load, score, sweep_task, with_interval
 
 import hf_soup
+from hf_soup.display.figure import COLORS, WIDTH, in_style, new_panels
 from hf_soup.display.tables import align
+from hf_soup.metrics.statistics import Interval, interval
 
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COUNT = 6
 RATES = (5e-4, 2e-3)
@@ -47,6 +52,8 @@ class Table:
 
     def __init__(self, examples: dict[str, Any], base: Path, name: str):
         self.lines = [["model", "validation", "test", "less the best whole run", "saved, MB", "seconds"]]
+        self.title = f"{name} (n = {len(examples['test'])})"
+        self.differences: dict[str, Interval] = {}
         self._metric, self._before = SETS[name].metric, None
         self._scored = {}
         for split in ("validation", "test"):
@@ -77,7 +84,9 @@ class Table:
         values = score(logits.argmax(1), labels, np.concatenate([np.arange(len(labels))[None], rows]), self._metric)
         if self._before is None:
             self._before = values
-        cells = [f"{100 * validation:.1f}", f"{100 * values[0]:.1f}", with_interval(100 * (values - self._before))]
+        difference = 100 * (values - self._before)
+        self.differences[title] = interval(float(difference[0]), difference[1:])
+        cells = [f"{100 * validation:.1f}", f"{100 * values[0]:.1f}", with_interval(difference)]
         self.lines.append([title, *cells, f"{size:.1f}" if size else "", f"{seconds:.0f}" if seconds else ""])
 
 
@@ -103,12 +112,33 @@ def soups_of(
     return greedy
 
 
+@in_style
+def plot(tables: Sequence[Table]) -> Figure:
+    """A panel for each set: the difference of each model from the best whole run, with its interval."""
+    height = 0.6 + 3.6 * len(tables)
+    figure, panels = new_panels(WIDTH, height, "Soups of adapters and of whole fine-tunes", heights=[1] * len(tables))
+    for axes, table in zip(panels, tables, strict=True):
+        axes.axvline(0, color=COLORS["chosen"])
+        for row, (title, found) in enumerate(table.differences.items()):
+            color = COLORS["ingredient" if "best run" in title or "ensemble" in title else "soup"]
+            axes.hlines(row, found.low, found.high, color=color, linewidth=2)
+            axes.plot([found.value], [row], "o", color=color)
+        axes.set_yticks(range(len(table.differences)), list(table.differences))
+        axes.set_ylim(len(table.differences) - 0.5, -0.5)
+        axes.set_title(table.title)
+        axes.grid(axis="x")
+    panels[-1].set_xlabel("points on test above the best whole run, with 95 % intervals")
+    return figure
+
+
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--runs", required=True, type=click.Path(exists=True, path_type=Path), help="The runs of gain.py.")
 @click.option("--only", multiple=True, required=True, type=click.Choice(list(SETS)), help="A set; repeat for several.")
-def main(data: Path, runs: Path, only: Sequence[str]) -> None:
+@click.option("--plot", "picture", type=click.Path(), help="PNG of the differences.")
+def main(data: Path, runs: Path, only: Sequence[str], picture: str | None) -> None:
     warnings.simplefilter("ignore")
+    tables = []
     for name in only:
         examples = load(name, data, draw=0)
         folder = runs / f"{name}-0"
@@ -145,7 +175,10 @@ def main(data: Path, runs: Path, only: Sequence[str]) -> None:
             table.add(f"adapters: {title}, rank {SMALL} (error {error:.0%})", model, size)
         soups_of(table, "both", [*sources, *adapters], evaluator, work, ensemble=False)
         shutil.rmtree(work)
-        click.echo(f"{name} (n = {len(examples['test'])})\n{align(table.lines)}\n")
+        click.echo(f"{table.title}\n{align(table.lines)}\n")
+        tables.append(table)
+    if picture is not None:
+        plot(tables).savefig(picture)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ..methods.linear import fused
 from ..untrusted import as_error
 from .blend import blend
 from .plan import Plan
+from .sentence_models import cook_sentence_model, has_modules, is_sentence_model
 from .steps import CombineStep, Step
 
 
@@ -45,15 +46,14 @@ def cook_in_memory(
             Device on which tensors are averaged. The model is on the CPU.
         statistics (`Mapping[str, torch.Tensor]`, *optional*):
             Running statistics of BatchNorm to use instead of their averages.
+
+    Returns:
+        `transformers.PreTrainedModel`: in evaluation mode; for a folder of sentence-transformers, the model of that
+        library.
     """
     config = output_config(plan)
-    if not config:
-        raise IngredientError(
-            f"{checkpoints[0].name} is a SentenceTransformer without a model of transformers in its folder: save the "
-            "soup, and load it with sentence_transformers.SentenceTransformer."
-        )
-    steps = tuple(step for step in plan.steps if not step.spec.subfolder)  # modules of a SentenceTransformer
-    plan = plan._replace(steps=steps)
+    if has_modules(plan, checkpoints):
+        return cook_sentence_model(plan, checkpoints, config, device=device)
     tensors = empty_tensors(plan.specs)
     blend(plan, checkpoints, write_into(tensors), device=device)
     for name, tensor in (statistics or {}).items():
@@ -65,7 +65,7 @@ def cook_in_memory(
 
 def set_generation(model: PreTrainedModel, plan: Plan, checkpoints: Sequence[Checkpoint]) -> None:
     """Give a generative model the generation configuration of the saved soup."""
-    if not model.can_generate():
+    if is_sentence_model(model) or not model.can_generate():
         return
     from transformers import GenerationConfig
 

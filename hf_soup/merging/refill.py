@@ -14,6 +14,7 @@ from ..types import Ingredient
 from .blend import blend
 from .in_memory import cook_in_memory, empty_tensors, output_config, set_generation, write_into
 from .plan import Plan
+from .sentence_models import is_sentence_model, tensors_of_modules
 from .steps import CombineStep, Step
 
 
@@ -242,7 +243,7 @@ class Refill:
 
 def own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
     """A model's own memory by names on disk; `None` if transformers renames tensors, which makes copies."""
-    tensors = tensors_on_disk(model)
+    tensors = tensors_of_modules(model) if is_sentence_model(model) else tensors_on_disk(model)
     own_addresses = {tensor.data_ptr() for tensor in model.state_dict().values()}
     if any(tensor.data_ptr() not in own_addresses for tensor in tensors.values()):
         return None

@@ -1,18 +1,20 @@
 """Tests of sentence-transformers folders: every module is kept, and weights in subfolders are averaged too."""
 
+import json
 import shutil
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.models import Dense, Pooling, Router, StaticEmbedding, Transformer
 
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.errors import IncompatibleError, IngredientError
+from hf_soup.merging.refill import Refill
 
 
 TEXTS = ["good film", "the plot was very dull and cold"]
@@ -129,20 +131,68 @@ def test_through_the_hub(hub, tmp_path):
     assert hf_soup.verify(f"{hub.user}/{tmp_path.name}-soup").ok
 
 
-def test_weights_by_module_and_models_of_transformers(tmp_path):
-    """A module in a subfolder can have its own weights; `.model` is the transformer, and fails without one."""
+def test_weights_by_module(tmp_path):
+    """A module in a subfolder can have its own weights, in the folder and in memory."""
     runs = saved(tmp_path, "dense")
     soup = hf_soup.merge(runs, weights={"": [1, 1], "2_Dense": [0, 1]})
     folder = soup.save_pretrained(tmp_path / "soup")
     dense, taken = (load_file(place / "2_Dense" / "model.safetensors") for place in (folder, runs[1]))
     assert all(torch.equal(tensor, taken[name]) for name, tensor in dense.items())
-    assert torch.equal(
-        soup.model.state_dict()["embeddings.word_embeddings.weight"],
-        load_file(folder / "model.safetensors")["embeddings.word_embeddings.weight"],
-    )
-    tables = saved(tmp_path / "static", "static")
-    with pytest.raises(IngredientError, match=r"load it with sentence_transformers\.SentenceTransformer"):
-        hf_soup.merge(tables).model  # noqa: B018
+    assert torch.equal(soup.model[2].linear.weight, taken["linear.weight"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_in_memory(tmp_path, kind):
+    """It has the class and the bits of the saved soup, and searches refill it where its modules are plain."""
+    runs = saved(tmp_path, kind, 3)
+    soup = hf_soup.merge(runs[:2])
+    with quiet_transformers():
+        loaded = SentenceTransformer(str(soup.save_pretrained(tmp_path / "soup")), device="cpu")
+    assert type(soup.model) is SentenceTransformer
+    assert soup.model.prompts == loaded.prompts
+    assert torch.equal(embeddings(soup.model, kind), embeddings(loaded, kind))
+    refill = Refill()
+    first = refill.fill(soup.plan, soup.checkpoints)
+    other = hf_soup.merge(runs[1:], weights=[1, 3])
+    second = refill.fill(other.plan, other.checkpoints)
+    assert (first is second) == (kind != "router")
+    assert torch.equal(embeddings(second, kind), embeddings(other.model, kind))
+
+
+@pytest.mark.parametrize("kind", [CrossEncoder, SparseEncoder])
+def test_other_classes(tmp_path, kind):
+    """Cross-encoders and sparse encoders are averaged, and are what they were."""
+    config = transformers.BertConfig(**testing.TINY["bert"], num_labels=1)
+    with quiet_transformers():
+        for seed in range(2):
+            transformers.set_seed(seed)
+            cls = transformers.BertForSequenceClassification if kind is CrossEncoder else transformers.BertForMaskedLM
+            body = testing.save_text_model(cls(config), tmp_path / f"body-{seed}")
+            kind(str(body), device="cpu").save_pretrained(str(tmp_path / f"run-{seed}"))
+    soup = hf_soup.merge([tmp_path / "run-0", tmp_path / "run-1"])
+    with pytest.warns(hf_soup.SoupWarning, match="heads do not look like"):
+        model = soup.model
+    assert type(model) is kind
+    with quiet_transformers():
+        loaded = kind(str(soup.save_pretrained(tmp_path / "soup")), device="cpu")
+        members = [kind(str(tmp_path / f"run-{seed}"), device="cpu").state_dict() for seed in range(2)]
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+        mean = (members[0][name].double() + members[1][name].double()) / 2
+        assert torch.equal(tensor, mean.to(tensor.dtype))
+    if kind is CrossEncoder:
+        scores = [each.predict([tuple(TEXTS)], show_progress_bar=False) for each in (loaded, model)]
+        assert scores[0] == scores[1]
+
+
+def test_a_class_that_is_not_known(tmp_path):
+    """It is named, and a library that is missing gives the pip line."""
+    runs = saved(tmp_path, "dense")
+    for run in runs:
+        settings = json.loads((run / "config_sentence_transformers.json").read_text())
+        (run / "config_sentence_transformers.json").write_text(json.dumps({**settings, "model_type": "Other"}))
+    with pytest.raises(IngredientError, match="has the model_type 'Other'"):
+        hf_soup.merge(runs).model  # noqa: B018
 
 
 def test_a_module_that_one_lacks(tmp_path):
