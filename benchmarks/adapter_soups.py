@@ -116,7 +116,9 @@ def soups_of(
 def plot(tables: Sequence[Table]) -> Figure:
     """A panel for each set: the difference of each model from the best whole run, with its interval."""
     height = 0.6 + 3.6 * len(tables)
-    figure, panels = new_panels(WIDTH, height, "Soups of adapters and of whole fine-tunes", heights=[1] * len(tables))
+    figure, panels = new_panels(
+        WIDTH, height, "Soups of adapters and of whole fine-tunes", heights=[1] * len(tables), share_x=False
+    )
     for axes, table in zip(panels, tables, strict=True):
         axes.axvline(0, color=COLORS["chosen"])
         for row, (title, found) in enumerate(table.differences.items()):
@@ -127,7 +129,7 @@ def plot(tables: Sequence[Table]) -> Figure:
         axes.set_ylim(len(table.differences) - 0.5, -0.5)
         axes.set_title(table.title)
         axes.grid(axis="x")
-    panels[-1].set_xlabel("points on test above the best whole run, with 95 % intervals")
+    panels[-1].set_xlabel("points above the best whole run")
     return figure
 
 

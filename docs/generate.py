@@ -91,6 +91,7 @@ MORE = (
             "check_task",
             "FakeTrials",
             "tiny_text_model",
+            "tiny_sentence_model",
             "tiny_image_model",
             "save_text_model",
             "save_image_model",

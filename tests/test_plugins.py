@@ -10,7 +10,8 @@ import torch
 
 from hf_soup import plugins, testing
 from hf_soup.errors import RecipeError
-from hf_soup.tasks import Task, WritingTask, task_of
+from hf_soup.merging.sentence_models import body_of
+from hf_soup.tasks import ColumnsTask, Task, WritingTask, task_of
 from hf_soup.types import Ingredient, Mixture
 
 
@@ -37,11 +38,18 @@ def test_task_contract(name):
 
 @pytest.mark.parametrize("name", plugins.names("task"))
 def test_a_model_has_one_task(name):
-    """No model fits two tasks, so that `task="auto"` does not depend on the order of their names."""
-    model, _ = testing.model_for(plugins.load_module("task", name))
-    assert task_of(model.config, architecture=type(model).__name__) == name
+    """No model and data fit two tasks, so that `task="auto"` does not depend on the order of their names."""
+    task = plugins.load_module("task", name)
+    model, _ = testing.model_for(task)
+    model = body_of(model)
+    columns = testing.example_of(task).column_names
+    assert task_of(model.config, architecture=type(model).__name__, columns=columns) == name
     config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
-    assert [other for other in plugins.names("task") if plugins.load_module("task", other).fits(config)] == [name]
+    tasks = {other: plugins.load_module("task", other) for other in plugins.names("task")}
+    by_columns = [key for key, each in tasks.items() if isinstance(each, ColumnsTask)]
+    assert [key for key in by_columns if tasks[key].fits_columns(config, columns)] == [name] * (name in by_columns)
+    if name not in by_columns:
+        assert [key for key, each in tasks.items() if each.fits(config)] == [name]
 
 
 def unexplained(tensors, weights, *, strength=1):

@@ -12,7 +12,7 @@ from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.ensemble import mean_logits, mean_probabilities
-from ..metrics.predictions import Predictions, decisions, disagreement, probabilities, right
+from ..metrics.predictions import DISTANT, Predictions, decisions, disagreement, probabilities, right
 from ..metrics.statistics import SHARES, formatted, signed
 from ..types import UNIFORM, best_of, gain
 from .points import SURE, Scorer, uniform
@@ -270,7 +270,7 @@ def pair_diversity(first: str, second: str, predictions: Mapping[str, Prediction
 
     a, b = predictions[first], predictions[second]
     differ = disagreement(a, b)
-    if a.kind in ("values", "tokens"):
+    if a.kind in DISTANT:
         # Neither kind has decisions that are correct or wrong, as the other measures require.
         ambiguity = _ambiguity(_numbers(a), _numbers(b))
         return PairDiversity(first, second, differ, normalised=None, overlap=None, kappa=None, ambiguity=ambiguity)

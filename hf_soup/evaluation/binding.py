@@ -56,7 +56,8 @@ def bind_evaluator(
     source = None
     if giver is not None and giver.processing_folder is not None:
         source = str(giver.processing_folder)
-    return evaluator.bound(source, task_of(candidates[0].config, evaluator.task))
+    columns = evaluator.dataset.column_names
+    return evaluator.bound(source, task_of(candidates[0].config, evaluator.task, columns=columns))
 
 
 def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:

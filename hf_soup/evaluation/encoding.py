@@ -10,6 +10,7 @@ from ..data.columns import UNSCORED
 from ..errors import DataError, warn
 from ..tasks._heads import class_names
 from ..tasks._padding import TEXTS
+from ..tasks._sentences import AUTO_CLASS
 from ..tasks._vocabulary import check_vocabulary
 
 
@@ -85,7 +86,7 @@ def encode(
         warn_of_missing_classes(dataset, label, class_names(config), split)
     if is_encoded(dataset):
         rows = _with_labels(dataset, labels, label, inputs)
-    elif processing_class is None:
+    elif processing_class is None and task.AUTO_CLASS != AUTO_CLASS:  # such models read texts by themselves
         raise DataError("there is no tokenizer or image processor: pass Evaluator(..., processing_class=...).")
     else:
         columns = task.columns(dataset, text_columns, label)

@@ -23,6 +23,7 @@ FITTING = {  # kinds of output -> ensembles that are defined for them
     "labels": tuple(ENSEMBLES),
     "values": ("logits", "mixture"),
     "tokens": ("probabilities", "mixture"),
+    "ranking": ("logits",),
 }
 FITTED_ON = "validation"  # the data set that the mixture's weights are fitted on
 STEPS, RATE = 300, 0.1  # steps and learning rate of Adam for the mixture's weights

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, cast
 from ..data.content import ContentHashes, hash_content
 from ..data.load import load_data
 from ..errors import DataError, RecipeError
+from ..merging.sentence_models import body_of
 from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
 from ..options import answers_keywords_of_class, dtype_name
 from ..plugins import check_name, load_module
-from ..tasks import Task, WritingTask, task_of
+from ..tasks import Task, WholeTask, WritingTask, task_of
 from ..types import DataDescription, Score, StatisticsRecord, is_better_higher
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .examples import EncodedExamples
 from .function_score import as_score, check_function_evaluator
 from .generation import generation_options, with_texts
+from .models import config_of, model_for
 from .outputs import Outputs, refuse_not_finite
 from .running import BatchOutput, is_launched, predictions_of, refuse_unreadable, run_batches
 from .selecting_value import selecting_value
@@ -230,7 +232,7 @@ class Evaluator:
         """The same evaluator with the task of a model and the processing class saved with that model."""
         task = self.task
         if task == "auto":
-            task = task_of(model.config, task, type(model).__name__)
+            task = task_of(config_of(model), task, type(body_of(model)).__name__, self.dataset.column_names)
         source = ""
         if self._lacks_processing_class:
             source = getattr(model, "name_or_path", "")
@@ -286,13 +288,16 @@ class Evaluator:
         if bound is not self:
             return bound.run(model, first=first, done=done, enough=enough)
         task = self.task_module
+        model = model_for(task, model)
+        if isinstance(task, WholeTask):  # nothing is known before all rows are run
+            first = done = enough = None
         options = generation_options(self)
         encoded = self._encoded_to_run(model, first, done)
         is_enough: Callable[[BatchOutput], bool] | None = None
         if enough is not None:
 
             def is_enough(output: BatchOutput) -> bool:
-                return enough(predictions_of([output], task.KIND, model.config))
+                return enough(predictions_of([output], task.KIND, config_of(model)))
 
         batch_outputs = run_batches(
             task,
@@ -305,8 +310,14 @@ class Evaluator:
             enough=is_enough,
         )
         refuse_unreadable(batch_outputs, self.dataset, self.split)
-        predictions = predictions_of(batch_outputs, task.KIND, model.config)
+        predictions = predictions_of(batch_outputs, task.KIND, config_of(model))
         refuse_not_finite(predictions, self.split)
+        if isinstance(task, WholeTask):
+            label = task.label_column(self.dataset, self.label_column)
+            columns = task.columns(self.dataset, self.text_columns, label)
+            labels = task.labels(self.dataset, label, config_of(model))
+            finished = task.finish(predictions, self.dataset, columns, labels)
+            return Outputs(finished, np.arange(len(self.dataset)), whole=True)
         if options is not None and isinstance(task, WritingTask):
             predictions = with_texts(predictions, batch_outputs, self, task)
         rows = np.concatenate([output.rows for output in batch_outputs])

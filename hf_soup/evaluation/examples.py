@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..data.columns import UNSCORED
-from ..tasks._model_inputs import inputs_of
 from .encoding import Encoded, encode, of_one_length
+from .models import config_of, inputs_for, model_for
 from .padding import check_padding, needs_padding
 from .running import put_on_device
 
@@ -41,7 +41,8 @@ class EncodedExamples:
         bound = self._evaluator.for_model(model)
         if bound is not self._evaluator:
             return bound.examples.encoded(model)
-        config, inputs = model.config, inputs_of(model)
+        model = model_for(bound.task_module, model)
+        config, inputs = config_of(model), inputs_for(bound.task_module, model)
         # Everything about a model that determines the encoding: the order of its classes, and its inputs.
         label_names = tuple(sorted(dict(config.id2label or {}).items()))
         key = (label_names, config.num_labels, inputs)

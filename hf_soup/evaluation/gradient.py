@@ -19,7 +19,9 @@ from ..merging.buffer import Buffer
 from ..merging.plan import Plan
 from ..merging.refill import own_tensors
 from ..merging.steps import CombineStep
+from ..metrics.predictions import NO_LOSS
 from ..types import Gradient
+from .models import is_of_sentences, model_for
 from .running import on_device, own_attention, put_on_device
 
 
@@ -73,6 +75,14 @@ def recipe_gradient(
     """
     import torch
 
+    task = evaluator.for_model(model).task_module
+    if task.KIND == "ranking":
+        raise EvaluationError(NO_LOSS)
+    if is_of_sentences(task):
+        raise EvaluationError(
+            f"weights cannot be learned for {task.PIPELINE}, whose embeddings are computed without gradients; greedy "
+            "and search choose weights by the score."
+        )
     device = put_on_device(model, evaluator.device)
     model.zero_grad(set_to_none=True)
     tensors = own_tensors(model)
@@ -94,7 +104,7 @@ def recipe_gradient(
             hooks.append(parameter.register_post_accumulate_grad_hook(hook))
     try:
         with torch.enable_grad(), products, own_attention(model):
-            logits, labels = _outputs(evaluator.task_module, model, batches)
+            logits, labels = _outputs(task, model_for(task, model), batches)
             if not labels.numel():  # none of these examples has a label
                 return Gradient(0.0, products.by_module(), 0.0)
             loss = _loss(evaluator.task_module.KIND, logits.float(), labels, factor)

@@ -227,7 +227,9 @@ def run_batch(
 
     batch = encoded.batch_of(rows)
     try:
-        batch = {name: on_device(value, device, model.dtype) for name, value in batch.items()}
+        for name, value in batch.items():
+            if isinstance(value, torch.Tensor):  # texts stay as they are
+                batch[name] = on_device(value, device, model.dtype)
         texts: list[str] = []
         if options is not None and isinstance(task, WritingTask):
             texts = task.generate(model, batch, processing_class, **options)

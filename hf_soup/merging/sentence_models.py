@@ -90,9 +90,8 @@ def tensors_of_modules(model: Any) -> dict[str, torch.Tensor]:
     """
     tensors: dict[str, torch.Tensor] = {}
     for place, (name, module) in enumerate(model.named_children()):
-        inner = model.transformers_model
-        if place == 0 and inner is not None and getattr(module, "model", None) is inner:
-            tensors |= tensors_on_disk(inner)
+        if place == 0 and body_of(model) is getattr(module, "model", None):
+            tensors |= tensors_on_disk(module.model)
             continue
         folder = "" if place == 0 else f"{name}_{type(module).__name__}"
         for key, tensor in module.state_dict().items():

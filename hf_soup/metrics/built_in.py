@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import EvaluationError, MissingExtraError
 from .calibration import brier_score, expected_calibration_error
 from .predictions import Predictions, decisions, losses, probabilities
+from .rankings import RANKINGS, values_of_queries
 
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class BuiltIn(NamedTuple):
 
     Args:
         takes (`str`):
-            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row) or `"texts"`.
+            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"` or
+            `"rankings"` (predictions alone).
         kinds (`tuple[str, ...]`):
             Outputs that it is defined for.
         function (`Callable`):
@@ -107,6 +109,15 @@ def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float
     return matches / len(references)
 
 
+def _ranking(name: str) -> Callable[..., float]:
+    """The mean of a ranking's metric over queries."""
+
+    def function(references: None, predictions: Predictions) -> float:
+        return float(values_of_queries(name, predictions).mean())
+
+    return function
+
+
 # Functions take references first, as in scikit-learn.
 _CHOICE = ("classes", "labels")
 _ONE_CLASS = ("classes",)
@@ -127,6 +138,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "ece": BuiltIn("probabilities", _ONE_CLASS, _ece, higher_is_better=False),
     "seqeval_f1": BuiltIn("tags", _ONE_CLASS, _seqeval_f1),
     "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
+    **{name: BuiltIn("rankings", ("ranking",), _ranking(name)) for name in RANKINGS},
 }
 
 
@@ -142,6 +154,8 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
     Returns:
         `tuple[Any, Any]`: references and predictions.
     """
+    if takes == "rankings":
+        return None, predictions
     if takes == "texts":
         return predictions.references, predictions.texts
     if takes == "tags":

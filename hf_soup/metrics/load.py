@@ -82,6 +82,8 @@ def load_metric(name: str) -> evaluate.Metric:
     import numpy as np
 
     built_in = BUILT_IN[name]
+    if built_in.takes == "rankings":
+        raise RecipeError(f"{name} takes the scores of all documents of a query, which evaluate has no form for.")
 
     # Defined here, because `evaluate` is imported only on demand.
     class Ours(evaluate.Metric):

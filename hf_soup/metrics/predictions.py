@@ -1,10 +1,11 @@
-"""Predictions of models, in four kinds, and values derived from them: probabilities, decisions, losses. Arrays only.
+"""Predictions of models, in five kinds, and values derived from them: probabilities, decisions, losses. Arrays only.
 
 A task determines the kind of its models; metrics, ensembles and calibration depend on the kind only:
 - `"classes"`: one of several classes, from logits;
 - `"labels"`: each of several labels or not, from logits;
 - `"values"`: a number;
-- `"tokens"`: the next token, for which only the log-probability of the correct one is kept (vocabularies are large).
+- `"tokens"`: the next token, for which only the log-probability of the correct one is kept (vocabularies are large);
+- `"ranking"`: the documents of a query, from a score of each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 ARRAYS = ("logits", "labels", "rows")
-KINDS = ("classes", "labels", "values", "tokens")
+KINDS = ("classes", "labels", "values", "tokens", "ranking")
+DISTANT = ("values", "tokens", "ranking")  # kinds whose outputs differ by a distance, and not in decisions
+NO_LOSS = (
+    "scores of documents have no loss: strategies that need one (learned, ensemble_weights) do not work for rankings, "
+    "and greedy, search and uniform soups do."
+)
 
 
 class Predictions(NamedTuple):
@@ -28,14 +34,14 @@ class Predictions(NamedTuple):
     Args:
         logits (`np.ndarray`, float32):
             `(items, classes)` before softmax; `(items, labels)` before sigmoid; `(items,)` values; `(items,)` natural
-            logarithms of the probability of the right token.
+            logarithms of the probability of the right token; `(items,)` scores of documents.
         labels (`np.ndarray`):
             `(items,)` right classes as the model counts them, int64; `(items, labels)` of 0 and 1; `(items,)` right
-            values, float64; `(items,)` right tokens.
+            values, float64; `(items,)` right tokens; `(items,)` 1 for relevant documents and 0 for others.
         rows (`np.ndarray` of shape `(items,)`, int64):
-            Row of the data set that each item belongs to, in the order of the data set.
+            Row of the data set that each item belongs to, in the order of the data set: of a document, its query.
         kind (`str`, *optional*, defaults to `"classes"`):
-            Kind of the predictions: one of the four above.
+            Kind of the predictions: one of those above.
         names (`tuple[str, ...]`, *optional*):
             Names of the classes.
         seconds (`float`, *optional*, defaults to 0.0):
@@ -99,10 +105,12 @@ def decisions(predictions: Predictions) -> np.ndarray:
     """The likeliest class, the labels with a probability above one half, or the value, in the shape of `labels`.
 
     Raises:
-        [`EvaluationError`]: for tokens.
+        [`EvaluationError`]: for tokens and rankings.
     """
     if predictions.kind == "tokens":
         raise EvaluationError("a language model is scored by loss or perplexity, or by the texts that it generates.")
+    if predictions.kind == "ranking":
+        raise EvaluationError("a ranking is scored by ndcg@10, mrr@10, map and the like.")
     if predictions.kind == "classes":
         return predictions.logits.argmax(axis=-1)
     if predictions.kind == "labels":  # a probability above one half is a logit above 0
@@ -122,10 +130,15 @@ def losses(predictions: Predictions) -> np.ndarray:
     """The loss of each item, float64 of shape `(items,)`, as defined by transformers' models.
 
     Cross-entropy, mean binary cross-entropy over the labels, squared error, or negative log-likelihood of the token.
+
+    Raises:
+        [`EvaluationError`]: for rankings, which have none.
     """
     import numpy as np
     from scipy import special
 
+    if predictions.kind == "ranking":
+        raise EvaluationError(NO_LOSS)
     logits, labels = predictions.logits.astype(np.float64), predictions.labels
     if predictions.kind == "classes":
         log_probabilities = special.log_softmax(logits, axis=-1)
@@ -138,8 +151,8 @@ def losses(predictions: Predictions) -> np.ndarray:
 
 
 def disagreement(first: Predictions, second: Predictions) -> float:
-    """How much the decisions of two models differ: the share of items with different decisions; for values the root
-    mean square difference, and for tokens that of the log-probabilities.
+    """How much the decisions of two models differ: the share of items with different decisions; for values and scores
+    of documents the root mean square difference, and for tokens that of the log-probabilities.
 
     Raises:
         [`EvaluationError`]: if they did not see the same examples.
@@ -147,7 +160,7 @@ def disagreement(first: Predictions, second: Predictions) -> float:
     import numpy as np
 
     same_examples([first, second])
-    if first.kind in ("values", "tokens"):
+    if first.kind in DISTANT:
         return float(np.sqrt(np.square(first.logits.astype(np.float64) - second.logits).mean()))
     differ = decisions(first) != decisions(second)
     if first.kind == "labels":

@@ -16,6 +16,7 @@ from .built_in import metric_inputs
 from .calibration import BINS
 from .load import Metric
 from .predictions import Predictions, decisions, losses, probabilities, right
+from .rankings import RANKINGS, values_of_queries
 
 
 if TYPE_CHECKING:
@@ -212,6 +213,8 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
     """A built-in metric as sums over examples, or `None` if it is not a function of sums."""
     if name in _MEANS:
         return _mean_sums(name, predictions)
+    if name in RANKINGS:
+        return _sums_of_queries(name, predictions)
     if name in _OF_COUNTS:
         if predictions.logits.shape[1] > MOST_CLASSES:
             return None
@@ -272,6 +275,14 @@ def _mean_sums(name: str, predictions: Predictions) -> Sums:
         return means
 
     return Sums(columns, value)
+
+
+def _sums_of_queries(name: str, predictions: Predictions) -> Sums:
+    """For each query its value, and a one."""
+    import numpy as np
+
+    values = values_of_queries(name, predictions)
+    return Sums(np.stack([values, np.ones(len(values))], axis=1), lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def _count_sums(name: str, predictions: Predictions) -> Sums:

@@ -1,7 +1,8 @@
 """Tasks, one file each: they turn columns into model inputs, and model outputs into predictions.
 
 A new task is one new file whose module has the constants and functions of [`Task`], and those of [`WritingTask`] too
-if its models generate texts. No class is written and nothing is registered: the folder is listed, and files whose
+if its models generate texts, of [`ColumnsTask`] if the data tells it, and of [`WholeTask`] if rows are scored
+together. No class is written and nothing is registered: the folder is listed, and files whose
 names begin with an underscore have functions that tasks share.
 """
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from ..metrics.predictions import Predictions
     from ._model_inputs import ModelInputs
 
 # Types that differ from task to task.
@@ -32,7 +34,7 @@ class Task(Protocol):
 
     Args:
         AUTO_CLASS (`str`):
-            Auto class of the models in transformers, such as `"AutoModelForCausalLM"`.
+            Auto class of the models in transformers, such as `"AutoModelForCausalLM"`, or `"SentenceTransformer"`.
         PIPELINE (`str`):
             Name of the task on the Hub.
         METRIC (`str`):
@@ -175,7 +177,37 @@ class WritingTask(Task, Protocol):
         """
 
 
-def task_of(config: PretrainedConfig | Mapping[str, Any], task: str = "auto", architecture: str | None = None) -> str:
+@runtime_checkable
+class ColumnsTask(Task, Protocol):
+    """A task of models that serve several, so that the columns of the data tell it."""
+
+    def fits_columns(self, config: PretrainedConfig, names: Sequence[str]) -> bool:
+        """Whether a model with this configuration and data with these columns are for the task."""
+
+
+@runtime_checkable
+class WholeTask(Task, Protocol):
+    """A task whose rows are scored together, from outputs for texts that they share."""
+
+    def finish(
+        self, predictions: Predictions, dataset: Dataset, columns: Sequence[str], labels: Labels
+    ) -> Predictions:
+        """The predictions of all rows, from the outputs of the model.
+
+        Args:
+            predictions ([`Predictions`]):
+                Outputs in the order of the encoded examples.
+            dataset (`datasets.Dataset`), columns (`Sequence[str]`), labels (*any*):
+                The arguments of `encode`.
+        """
+
+
+def task_of(
+    config: PretrainedConfig | Mapping[str, Any],
+    task: str = "auto",
+    architecture: str | None = None,
+    columns: Sequence[str] = (),
+) -> str:
     """The named task, or the one that a model's configuration is for.
 
     Args:
@@ -185,6 +217,8 @@ def task_of(config: PretrainedConfig | Mapping[str, Any], task: str = "auto", ar
             Name of the task; `"auto"` infers it.
         architecture (`str`, *optional*):
             Class of the model, if the configuration does not name it.
+        columns (`Sequence[str]`, *optional*):
+            Columns of the data, which tell tasks of models without a head.
 
     Raises:
         [`RecipeError`]: if the named task does not exist.
@@ -199,8 +233,12 @@ def task_of(config: PretrainedConfig | Mapping[str, Any], task: str = "auto", ar
         config = PretrainedConfig.from_dict(dict(config))
     if architecture is not None and config.architectures != [architecture]:
         config = PretrainedConfig.from_dict({**config.to_dict(), "architectures": [architecture]})
-    for name in names("task"):
-        if load_module("task", name).fits(config):
+    modules: dict[str, Task] = {name: load_module("task", name) for name in names("task")}
+    for name, module in modules.items():
+        if columns and isinstance(module, ColumnsTask) and module.fits_columns(config, columns):
+            return name
+    for name, module in modules.items():
+        if module.fits(config):
             return name
     class_name = (config.architectures or ["model without an architecture"])[0]
     raise DataError(f"no task fits a {class_name}: give task= as one of {', '.join(names('task'))}.")

@@ -34,6 +34,8 @@ def check_vocabulary(rows: Dataset, processing_class: PreTrainedTokenizerBase | 
         return
     lengths: set[int] = set()
     for row, ids in enumerate(rows.select_columns(["input_ids"]).with_format(None)["input_ids"]):
+        if ids and isinstance(ids[0], list):  # several texts in a row
+            ids = [token for text in ids for token in text]
         lengths.add(len(ids))
         # checking the smallest and the largest id is sufficient; a word is only looked up for the error
         for token in (min(ids, default=0), max(ids, default=0)):

@@ -20,6 +20,7 @@ from .tiny import (
     save_text_model,
     tiny_image_model,
     tiny_images,
+    tiny_sentence_model,
     tiny_text_model,
     tiny_texts,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "save_text_model",
     "tiny_image_model",
     "tiny_images",
+    "tiny_sentence_model",
     "tiny_text_model",
     "tiny_texts",
 ]

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
+from ..checkpoints.staging import temporary_folder
 from ..seeds import check_seed
+from ..tasks._sentences import AUTO_CLASS as SENTENCES
+from ..tasks._sentences import SentenceSettings
 
 
 if TYPE_CHECKING:
@@ -74,6 +77,18 @@ def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTr
     # A dict, because a caller may change a field that is also in TINY.
     settings = transformers.ViTConfig(**{**TINY["vit"], **config, "num_labels": classes})
     return transformers.ViTForImageClassification(settings).eval()
+
+
+def tiny_sentence_model(seed: int = 0) -> Any:
+    """A SentenceTransformer of a tiny BERT and the mean of its outputs; seed as for [`tiny_text_model`]."""
+    import sentence_transformers
+    import transformers
+
+    with temporary_folder() as folder:
+        transformers.set_seed(check_seed(seed))
+        save_text_model(transformers.BertModel(transformers.BertConfig(**TINY["bert"])), folder)
+        with quiet_transformers():
+            return sentence_transformers.SentenceTransformer(str(folder), device="cpu").eval()
 
 
 def save_text_model(model: PreTrainedModel, folder: str | Path) -> Path:
@@ -149,6 +164,8 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     data = example_of(task)
     head = task.head(data, task.label_column(data, None))
     transformers.set_seed(check_seed(seed))
+    if task.AUTO_CLASS == SENTENCES:
+        return tiny_sentence_model(seed), SentenceSettings({})
     config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
     model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
     if model.main_input_name == "pixel_values":
