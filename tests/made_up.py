@@ -20,6 +20,10 @@ def predictions(kind="classes", rows=200, classes=4, seed=0):
     if kind == "labels":
         labels = (rng.random((rows, classes)) < 0.4).astype(np.float32)
         return Predictions((rng.normal(size=labels.shape) + 2 * labels - 1).astype(np.float32), labels, at, kind)
+    if kind == "ranking":
+        labels = np.tile([1, 0, 0, 1, 0, 0, 0], rows)
+        scores = rng.normal(size=len(labels)) + labels
+        return Predictions(scores.astype(np.float32), labels, np.repeat(at, 7), kind)
     labels = rng.normal(size=rows) * 2 + 3
     if kind == "values":
         return Predictions((labels + rng.normal(size=rows)).astype(np.float32), labels, at, kind)

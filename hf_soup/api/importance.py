@@ -195,7 +195,7 @@ def _with_labels(dataset: Dataset, evaluator: Evaluator) -> Dataset:
         (column,) = choose_columns(dataset, evaluator.text_columns, None, most=1, of_words=True)
         labels: list[Any] = [[0] * len(words) for words in dataset[column]]
     else:
-        label = {"classes": 0, "labels": [0], "values": 0.0}[task.KIND]
+        label = {"classes": 0, "labels": [0], "values": 0.0, "ranking": 0}[task.KIND]
         labels = [label] * len(dataset)
     return dataset.add_column("label", labels)
 

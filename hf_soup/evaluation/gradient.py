@@ -22,7 +22,7 @@ from ..merging.steps import CombineStep
 from ..metrics.predictions import NO_LOSS
 from ..types import Gradient
 from .models import is_of_sentences, model_for
-from .running import on_device, own_attention, put_on_device
+from .running import batch_on_device, own_attention, put_on_device
 
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def recipe_gradient(
         )
     batches = []
     for batch in evaluator.examples.batches_of(model, rows):
-        batches.append({key: on_device(value, device, model.dtype) for key, value in batch.items()})
+        batches.append(batch_on_device(batch, device, model.dtype))
     factor = torch.tensor(scale, device=device, requires_grad=True)
     products = _DotProducts(plan, checkpoints, tensors)
     # By address, because a parameter may have another name in memory than on disk.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..checkpoints.reader import TensorSpec
 from ..data.columns import UNSCORED
@@ -13,11 +13,13 @@ from ..merging.refill import own_tensors
 from ..progress import progress_bar
 from .encoding import of_one_length
 from .evaluator import Evaluator
-from .running import on_device, own_attention, put_on_device
+from .models import config_of, is_of_sentences
+from .running import batch_on_device, own_attention, put_on_device
 
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
     from ..tasks import Task
@@ -80,6 +82,11 @@ def write_fisher(evaluator: Evaluator, model: PreTrainedModel, seed: int, write:
     import numpy as np
     import torch
 
+    if is_of_sentences(evaluator.task_module):
+        raise EvaluationError(
+            f"{evaluator.task_module.PIPELINE} compares embeddings, which have no likelihood, so there is no Fisher "
+            'information; kind="gram" (for regmean) works.'
+        )
     device = put_on_device(model, evaluator.device)
     rng = torch.Generator(device).manual_seed(seed)
     parameters = _parameters(model)
@@ -91,7 +98,7 @@ def write_fisher(evaluator: Evaluator, model: PreTrainedModel, seed: int, write:
     rows = np.sort(np.concatenate(encoded.batches))
     with own_attention(model), torch.enable_grad():
         for row in progress_bar(rows, desc="Estimating Fisher information", unit="example"):
-            batch = {key: on_device(value, device, model.dtype) for key, value in encoded.batch_of(row[None]).items()}
+            batch = batch_on_device(encoded.batch_of(row[None]), device, model.dtype)
             logits = _logits(evaluator.task_module, model, batch)
             if not len(logits):  # an unreadable image, or a text of one token
                 continue
@@ -127,7 +134,7 @@ def _score_directions(kind: str, logits: torch.Tensor, rng: torch.Generator) -> 
     """Vectors v, stacked, whose sum of v v' is the Fisher information of the logits, or estimates it if drawn."""
     import torch
 
-    if kind == "values":  # a normal distribution of unit variance
+    if kind in ("values", "ranking"):  # a normal distribution of unit variance
         return torch.ones_like(logits).diag_embed().reshape(-1, *logits.shape)
     if kind == "labels":  # independent Bernoulli variables
         p = logits.sigmoid()
@@ -141,7 +148,7 @@ def _score_directions(kind: str, logits: torch.Tensor, rng: torch.Generator) -> 
 
 
 def _logits(task: Task, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The logits of the items of one example, `(items, classes)`, or `(items,)` for values."""
+    """The logits of the items of one example, `(items, classes)`, or `(items,)` for values and rankings."""
     if task.KIND != "tokens":
         return task.forward(model, batch)[0]
     # the task gives the probability of the correct tokens alone
@@ -179,10 +186,14 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
         sums[spec.name] = torch.zeros(spec.shape, dtype=torch.float64, device=device)
     names = {weights[name].data_ptr(): name for name in sums}
     encoded = of_one_length(evaluator.examples.encoded(model))
-    if model.config.is_encoder_decoder:  # targets of one batch may have different lengths
+    if config_of(model).is_encoder_decoder:  # targets of one batch may have different lengths
         rows = np.concatenate(encoded.batches)
         encoded = encoded._replace(batches=tuple(rows[:, None]))
     padding: list[torch.Tensor] = []  # the mask of the current batch, if its data was encoded with padding
+
+    def note_padding(module: torch.nn.Module | None, inputs: tuple[Any, ...]) -> None:
+        mask = inputs[0].get("attention_mask")
+        padding[:] = [] if mask is None or mask.all() else [mask.bool()]
 
     def add(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
         name = names.get(layer.weight.data_ptr())
@@ -196,11 +207,12 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
 
     count = sum(map(len, encoded.batches))
     bar = progress_bar(total=count, desc="Summing up Gram matrices", unit="example")
-    with bar, own_attention(model), torch.inference_mode(), _before_layers(model, add):
+    with bar, own_attention(model), torch.inference_mode(), _before_layers(model, add) as handles:
+        if is_of_sentences(evaluator.task_module):  # the model itself makes the tokens, which its first module gets
+            handles.append(next(model.children()).register_forward_pre_hook(note_padding))
         for batch_rows in encoded.batches:
-            batch = {key: on_device(value, device, model.dtype) for key, value in encoded.batch_of(batch_rows).items()}
-            mask = batch.get("attention_mask")
-            padding[:] = [] if mask is None or mask.all() else [mask.bool()]
+            batch = batch_on_device(encoded.batch_of(batch_rows), device, model.dtype)
+            note_padding(None, (batch,))
             evaluator.task_module.forward(model, batch)
             bar.update(len(batch_rows))
     for name, total in sums.items():
@@ -210,8 +222,8 @@ def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[Ten
 
 
 @contextlib.contextmanager
-def _before_layers(model: PreTrainedModel, add: Callable[..., None]) -> Iterator[None]:
-    """Call a function with each linear layer and its inputs before it is run."""
+def _before_layers(model: PreTrainedModel, add: Callable[..., None]) -> Iterator[list[RemovableHandle]]:
+    """Call a function with each linear layer and its inputs before it is run; gives the handles of the hooks."""
     import torch
 
     handles = []
@@ -219,7 +231,7 @@ def _before_layers(model: PreTrainedModel, add: Callable[..., None]) -> Iterator
         if isinstance(module, torch.nn.Linear):
             handles.append(module.register_forward_pre_hook(add))
     try:
-        yield
+        yield handles
     finally:
         for handle in handles:
             handle.remove()

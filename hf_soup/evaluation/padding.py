@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .running import MODEL_ERRORS, NO_PADDING, on_device, own_attention
+from .running import MODEL_ERRORS, NO_PADDING, batch_on_device, own_attention
 
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _logits(
     task: Task, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: torch.device | str
 ) -> torch.Tensor:
     """The logits of some rows in one batch."""
-    batch = {name: on_device(value, device, model.dtype) for name, value in encoded.batch_of(rows).items()}
+    batch = batch_on_device(encoded.batch_of(rows), device, model.dtype)
     with own_attention(model):
         logits, _, _ = task.forward(model, batch)
     return logits.double().cpu()

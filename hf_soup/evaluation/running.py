@@ -227,9 +227,7 @@ def run_batch(
 
     batch = encoded.batch_of(rows)
     try:
-        for name, value in batch.items():
-            if isinstance(value, torch.Tensor):  # texts stay as they are
-                batch[name] = on_device(value, device, model.dtype)
+        batch = batch_on_device(batch, device, model.dtype)
         texts: list[str] = []
         if options is not None and isinstance(task, WritingTask):
             texts = task.generate(model, batch, processing_class, **options)
@@ -263,8 +261,22 @@ def run_batch(
     )
 
 
+def batch_on_device(batch: Mapping[str, Any], device: torch.device | str, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Move the inputs of a batch to the model's device, and images to its type; texts stay as they are.
+
+    Not every model does so itself.
+    """
+    import torch
+
+    moved = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = on_device(value, device, dtype)
+    return moved
+
+
 def on_device(value: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None) -> torch.Tensor:
-    """Move an input to the model's device, and images to its type, because not every model does so itself."""
+    """Move an input to the model's device, and images to its type."""
     is_image = value.is_floating_point() and value.ndim > 2  # numeric labels have at most two dimensions
     return value.to(device, dtype if is_image else None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import EvaluationError, MissingExtraError
 from .calibration import brier_score, expected_calibration_error
 from .predictions import Predictions, decisions, losses, probabilities
-from .rankings import RANKINGS, values_of_queries
+from .rankings import RANKINGS, by_query, values_of_queries
 
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class BuiltIn(NamedTuple):
     Args:
         takes (`str`):
             `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"` or
-            `"rankings"` (predictions alone).
+            `"rankings"` (scores of the documents of each query).
         kinds (`tuple[str, ...]`):
             Outputs that it is defined for.
         function (`Callable`):
@@ -112,8 +112,8 @@ def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float
 def _ranking(name: str) -> Callable[..., float]:
     """The mean of a ranking's metric over queries."""
 
-    def function(references: None, predictions: Predictions) -> float:
-        return float(values_of_queries(name, predictions).mean())
+    def function(references: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
+        return float(values_of_queries(name, references, predictions).mean())
 
     return function
 
@@ -155,7 +155,7 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
         `tuple[Any, Any]`: references and predictions.
     """
     if takes == "rankings":
-        return None, predictions
+        return by_query(predictions)
     if takes == "texts":
         return predictions.references, predictions.texts
     if takes == "tags":

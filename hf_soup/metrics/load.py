@@ -71,7 +71,7 @@ def load_metric(name: str) -> evaluate.Metric:
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0
         or 1 for each label, or values), probabilities of shape `(items, classes)`, losses (references are not used),
-        lists of tags, or texts.
+        lists of tags, texts, or lists of the scores of documents, with lists of their relevance.
 
     Raises:
         [`RecipeError`]: if there is no metric of that name.
@@ -82,8 +82,6 @@ def load_metric(name: str) -> evaluate.Metric:
     import numpy as np
 
     built_in = BUILT_IN[name]
-    if built_in.takes == "rankings":
-        raise RecipeError(f"{name} takes the scores of all documents of a query, which evaluate has no form for.")
 
     # Defined here, because `evaluate` is imported only on demand.
     class Ours(evaluate.Metric):
@@ -95,7 +93,7 @@ def load_metric(name: str) -> evaluate.Metric:
             )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-            if built_in.takes in ("tags", "texts"):
+            if built_in.takes in ("tags", "texts", "rankings"):
                 return {name: float(built_in.function(references, predictions))}
             return {name: float(built_in.function(np.asarray(references), np.asarray(predictions)))}
 
@@ -114,6 +112,7 @@ def _features(built_in: BuiltIn) -> list[datasets.Features]:
         "losses": [(number, number)],
         "tags": [(datasets.Sequence(text), datasets.Sequence(text))],
         "texts": [(text, text)],
+        "rankings": [(datasets.Sequence(number), datasets.Sequence(datasets.Value("int64")))],
     }[built_in.takes]
     if built_in.takes == "decisions" and "labels" in built_in.kinds:
         forms.append((datasets.Sequence(answer), datasets.Sequence(answer)))

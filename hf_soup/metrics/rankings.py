@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .predictions import Predictions
@@ -63,16 +63,26 @@ RANKINGS: dict[str, tuple[str, int | None]] = {"map": ("map", None)}  # metric -
 RANKINGS |= {f"{name}@{depth}": (name, depth) for name in _BY_NAME for depth in DEPTHS}
 
 
-def values_of_queries(name: str, predictions: Predictions) -> np.ndarray:
-    """The value of a metric for each query, in the order of their rows.
+def by_query(predictions: Predictions) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Whether each document is relevant, and its score, in one array for each query in the order of their rows."""
+    import numpy as np
+
+    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))[1:]
+    return np.split(predictions.labels, starts), np.split(predictions.logits, starts)
+
+
+def values_of_queries(name: str, references: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """The value of a metric for each query.
 
     Of documents with equal scores, the irrelevant ones come first, so that a model without opinion gains nothing.
 
     Args:
         name (`str`):
             A key of `RANKINGS`, such as `"ndcg@10"`.
-        predictions ([`Predictions`]):
-            Predictions of the kind `"ranking"`.
+        references (`Sequence[np.ndarray]`):
+            For each query, 1 for relevant documents and 0 for others.
+        predictions (`Sequence[np.ndarray]`):
+            For each query, the scores of the same documents.
 
     Returns:
         `np.ndarray` of shape `(queries,)`
@@ -80,12 +90,10 @@ def values_of_queries(name: str, predictions: Predictions) -> np.ndarray:
     import numpy as np
 
     kind, depth = RANKINGS[name]
-    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
-    ends = [*starts[1:], len(predictions.rows)]
     values = []
-    for start, end in zip(starts, ends, strict=True):
-        scores, labels = predictions.logits[start:end], predictions.labels[start:end]
-        looked_at = end - start if depth is None else depth
-        order = np.lexsort((labels, -scores))[:looked_at]  # of equal scores, irrelevant documents first
-        values.append(_BY_NAME[kind](labels[order] > 0, int((labels > 0).sum()), looked_at))
+    for labels, scores in zip(references, predictions, strict=True):
+        looked_at = len(labels) if depth is None else depth
+        relevant = np.asarray(labels) > 0
+        order = np.lexsort((relevant, -np.asarray(scores)))[:looked_at]  # irrelevant documents first
+        values.append(_BY_NAME[kind](relevant[order], int(relevant.sum()), looked_at))
     return np.array(values)

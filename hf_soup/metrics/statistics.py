@@ -16,7 +16,7 @@ from .built_in import metric_inputs
 from .calibration import BINS
 from .load import Metric
 from .predictions import Predictions, decisions, losses, probabilities, right
-from .rankings import RANKINGS, values_of_queries
+from .rankings import RANKINGS, by_query, values_of_queries
 
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _sums_of_queries(name: str, predictions: Predictions) -> Sums:
     """For each query its value, and a one."""
     import numpy as np
 
-    values = values_of_queries(name, predictions)
+    values = values_of_queries(name, *by_query(predictions))
     return Sums(np.stack([values, np.ones(len(values))], axis=1), lambda sums: sums[..., 0] / sums[..., 1])
 
 

@@ -47,6 +47,8 @@ class SentenceSettings:
 def is_bare(config: PretrainedConfig) -> bool:
     """Whether a model has no head, as the body of a SentenceTransformer, or one for masked words, as a sparse one."""
     architecture = (config.architectures or ["Model"])[0]
+    if "Head" in architecture:  # such as GPT2LMHeadModel
+        return False
     return architecture.endswith(("Model", "ForMaskedLM", "SentenceTransformer"))
 
 

@@ -122,7 +122,7 @@ def with_adapter(model: PreTrainedModel, own: Mapping[str, Any], task: str, resu
     from peft import PeftModel, get_peft_model
 
     if resume is not None:
-        return PeftModel.from_pretrained(model, resume, is_trainable=True)
+        return _in_order(PeftModel.from_pretrained(model, resume, is_trainable=True))
     heads = []
     if task not in ("text-generation", "text2text-generation"):
         for name, module in model.named_children():
@@ -131,7 +131,16 @@ def with_adapter(model: PreTrainedModel, own: Mapping[str, Any], task: str, resu
     config = _lora_config(own, TASKS.get(task), heads)
     transformers.set_seed(own.get(INIT_SEED, 0))
     with as_error(RecipeError, f"no adapter can be put on {type(model).__name__}"):
-        return get_peft_model(model, config)
+        return _in_order(get_peft_model(model, config))
+
+
+def _in_order(model: PeftModel) -> PeftModel:
+    """The model with its sets of module names sorted: PEFT writes them in an order that changes between processes."""
+    for config in model.peft_config.values():
+        for name, value in vars(config).items():
+            if isinstance(value, set):
+                setattr(config, name, sorted(value))
+    return model
 
 
 def plain(model: Any) -> PreTrainedModel:

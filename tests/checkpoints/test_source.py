@@ -78,7 +78,7 @@ def break_folder(folder, defect):
         ("absent", "does not exist"),
         ("empty", "the folder is empty"),
         ("pickle", r"pytorch_model\.bin, a pickle.*save_pretrained"),
-        ("adapter", "is an adapter of the type None, and LoRA is read.*merge_and_unload"),
+        ("adapter", "is an adapter of the type None; those that are read are LORA, .*merge_and_unload"),
         ("header", "not a complete safetensors file"),
         ("length", "should have .* bytes by its header"),
         ("no config", r"no config\.json"),

@@ -1,9 +1,13 @@
 """Tasks on sentences: scores equal those of the evaluators of sentence-transformers, and soups are chosen by them."""
 
+import shutil
+
 import datasets
 import numpy as np
 import pytest
+import torch
 import transformers
+from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from sentence_transformers.sentence_transformer import evaluation
@@ -14,7 +18,7 @@ from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.errors import DataError, EvaluationError
 from hf_soup.metrics.predictions import Predictions
-from hf_soup.metrics.rankings import RANKINGS, values_of_queries
+from hf_soup.metrics.rankings import RANKINGS, by_query, values_of_queries
 from hf_soup.plugins import load_module
 
 
@@ -132,20 +136,34 @@ def test_ranking_metrics():
     predictions = Predictions(logits, labels, np.repeat([0, 3, 4], 20), "ranking")
     queries = [(labels[start : start + 20], logits[start : start + 20]) for start in (0, 20, 40)]
     right = [metrics.average_precision_score(*each) for each in queries]
-    assert np.allclose(values_of_queries("map", predictions), right)
+    assert np.allclose(values_of_queries("map", *by_query(predictions)), right)
     right = [metrics.ndcg_score([each[0]], [each[1]], k=10) for each in queries]
-    assert np.allclose(values_of_queries("ndcg@10", predictions), right)
+    assert np.allclose(values_of_queries("ndcg@10", *by_query(predictions)), right)
     for name in RANKINGS:
-        values = values_of_queries(name, predictions)
+        values = values_of_queries(name, *by_query(predictions))
         assert values.shape == (3,)
         assert ((values >= 0) & (values <= 1)).all()
         perfect = predictions._replace(logits=labels.astype(float))
-        assert (values_of_queries(name, perfect) >= values - 1e-12).all()
+        assert (values_of_queries(name, *by_query(perfect)) >= values - 1e-12).all()
     constant = predictions._replace(logits=np.zeros(60))
-    assert (values_of_queries("accuracy@1", constant) == 0).all()
+    assert (values_of_queries("accuracy@1", *by_query(constant)) == 0).all()
     turned = predictions.take(np.array([4, 4, 0]))
-    values = values_of_queries("mrr@10", predictions)
-    assert np.allclose(values_of_queries("mrr@10", turned), values[[2, 2, 0]])
+    values = values_of_queries("mrr@10", *by_query(predictions))
+    assert np.allclose(values_of_queries("mrr@10", *by_query(turned)), values[[2, 2, 0]])
+
+
+def test_gram_matrices_of_sentence_models_count_no_padding(folders):
+    """Texts of different lengths in one batch give the sums of each alone."""
+    found = []
+    for batch_size in (1, 8):
+        evaluator = hf_soup.Evaluator(TRIPLETS, batch_size=batch_size, cache=False)
+        folder = hf_soup.importance(folders[0], evaluator, kind="gram")
+        found.append(load_file(folder / "model.safetensors"))
+        shutil.rmtree(folder)
+    alone, together = found
+    assert list(alone) == list(together)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-4 * float(tensor.abs().max()))
 
 
 @pytest.mark.parametrize("data", [PAIRS, TRIPLETS, QUERIES, CLASSES], ids=["pairs", "triplets", "queries", "classes"])
