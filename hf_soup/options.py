@@ -1,4 +1,4 @@
-"""The options of `sweep`, `merge`, `compare`, `push` and `analyze`: one dataclass each, one field for each option.
+"""The options of the verbs and of the stages of a cook file: one dataclass each, one field for each option.
 
 Each option is declared by its field alone: type, default, help and choices. The sections of cook files, the options
 of the command line with their completion, the check of choices and the signature of `sweep` are derived from it.
@@ -161,6 +161,17 @@ class CompareOptions:
     ensembles: tuple[str, ...] | None = option(
         None, f"Ensemble to score: {', '.join(ENSEMBLES)}; may be repeated. By default all.", choices=ENSEMBLES
     )
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """How the soup is saved, parameters of [`Soup.save_pretrained`]. The `save` section of a cook file."""
+
+    merged: bool | None = None
+    rank: int | None = None
+    max_shard_size: int | str = "50GB"
 
     __pydantic_config__ = STRICT
 

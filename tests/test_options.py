@@ -53,6 +53,7 @@ def test_a_sweep_is_called_with_its_options():
         (options.MergeOptions, hf_soup.merge),
         (options.CompareOptions, hf_soup.compare),
         (options.AnalyzeOptions, hf_soup.analyze),
+        (options.SaveOptions, hf_soup.Soup.save_pretrained),
         (options.PushOptions, hf_soup.Soup.push_to_hub),
     ],
 )

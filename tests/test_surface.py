@@ -65,6 +65,7 @@ def test_every_key_is_documented():
         options.SweepOptions,
         options.MergeOptions,
         options.CompareOptions,
+        options.SaveOptions,
         options.PushOptions,
     )
     for page, classes in (("cook_file.md", stages), ("recipe_file.md", (types.Recipe, types.Ingredient))):

@@ -311,7 +311,7 @@ def _make_soup(
     soup.comparison = comparison
     with as_output_error(marker):
         marker.unlink(missing_ok=True)  # the marker must not describe the next soup
-    soup.save_pretrained(target, overwrite=True)
+    soup.save_pretrained(target, overwrite=True, **keywords(plan.save))
     write_json(marker, {"key": key, "files": _soup_files(target)})
     return soup, comparison
 
@@ -349,7 +349,7 @@ def _key(examples: Examples, candidates: Sequence[Checkpoint], *, with_training:
     import xxhash
 
     sections = dataclasses.asdict(examples.plan)
-    stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare")}
+    stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare", "save")}
     sets = dict(examples.scored)
     if with_training and TRAIN in examples.sets:
         sets[TRAIN] = examples.sets[TRAIN]

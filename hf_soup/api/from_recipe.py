@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
-from ..checkpoints.adapter import AdapterCheckpoint, on_base
 from ..checkpoints.base_model import as_ingredient
 from ..checkpoints.base_names import fit_base
 from ..checkpoints.checkpoint import Checkpoint
@@ -63,16 +65,17 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
     ingredients: list[Checkpoint] = []
     base: Checkpoint | None = None
     errors: list[SoupError] = []
-    for reference, opened in zip(references, try_to_open(references, allow_pickle=allow_pickle), strict=True):
+    pinned = functools.cache(partial(open_checkpoint, recipe.base_model))
+    options: dict[str, Any] = {} if recipe.base_model is None else {"open_base": lambda named: pinned()}
+    for reference, opened in zip(
+        references, try_to_open(references, allow_pickle=allow_pickle, **options), strict=True
+    ):
         if isinstance(opened, SoupError):
             errors.append(opened)
         elif reference is base_reference:
             base = opened
         else:
             ingredients.append(opened)
-    if recipe.base_model is not None and any(isinstance(item, AdapterCheckpoint) for item in ingredients):
-        pinned = open_checkpoint(recipe.base_model)
-        ingredients = [on_base(item, pinned) if isinstance(item, AdapterCheckpoint) else item for item in ingredients]
     return OpenedRecipe(recipe, tuple(ingredients), base, tuple(errors))
 
 

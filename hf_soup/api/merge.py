@@ -200,7 +200,8 @@ def merge(
     candidates = open_all(ingredients if grouping is None else grouping.sources)
     shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
     needed = request.strategy_needs_base or needs_base(method) or shrinks
-    base = resolve_base(base_model, ingredients, candidates[0], needed=needed) or base_of_adapters(candidates)
+    base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
+    base = base_of_adapters(candidates, base) or base
     if vocabulary is not None:
         if importance_kind(method) is not None:
             raise RecipeError(f'the method "{method}" takes no vocabulary: importance has no rows for added tokens.')

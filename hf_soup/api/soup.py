@@ -36,7 +36,7 @@ from ..publishing.privacy import with_repositories
 from ..publishing.push import open_target, push_folder
 from ..publishing.redaction import Redaction, find_private, warn_of_redaction
 from ..publishing.results import evaluation_results, leaderboard_path
-from ..publishing.weights import warn_of_another_digest, write_weights
+from ..publishing.weights import digests_under_adapters, warn_of_another_digest, write_weights
 from ..types import Recipe, Score, Selection
 from ..version import versions
 
@@ -324,14 +324,21 @@ class Soup(Result):
     def _write_weights(self, folder: Path, max_shard_size: int | str, merged: bool | None, rank: int | None) -> Recipe:
         """Write the weights, and return the recipe with the digests of the files that were read and written."""
         refuse_rank(rank)
+        if merged and rank is not None:
+            raise RecipeError(f"rank={rank} is of an adapter, and merged=True saves a whole model: give only one.")
         reason = why_no_adapter(self.plan, self.checkpoints)
+        if self.recipe.batchnorm is not None:
+            reason = "its BatchNorm statistics were estimated anew, which an adapter does not hold"
         if reason is not None and (merged is False or rank is not None):
             raise RecipeError(f"this soup cannot be saved as an adapter: {reason}. Save it with merged=True.")
         if reason is None and not merged:
             if merged is None and rank is None and self.recipe.adapter is not None:  # as it was made
                 rank = self.recipe.adapter.rank
-            adapter, output = write_adapter(folder, self.plan, self.checkpoints, rank)
-            written = replace(self.recipe, adapter=adapter, output=output, versions=versions())
+            adapter, output = write_adapter(folder, self.plan, self.checkpoints, rank, self.recipe.dtype)
+            base = self.recipe.base_model
+            if base is not None:
+                base = replace(base, files=digests_under_adapters(base, self.checkpoints))
+            written = replace(self.recipe, adapter=adapter, base_model=base, output=output, versions=versions())
             self.warn_of_doubts()
             warn_of_another_digest(self.recipe, written)
             return written

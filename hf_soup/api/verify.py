@@ -32,6 +32,7 @@ from ..merging.in_memory import output_config
 from ..merging.plan import Plan
 from ..options import answers_keywords
 from ..publishing.adapter_weights import write_adapter
+from ..publishing.weights import digests_under_adapters
 from ..types import AdapterRecord
 from .from_recipe import bind_recipe, open_recipe
 from .soup import Soup
@@ -156,6 +157,8 @@ def verify(
         if opened.errors:
             return Verification(os.fspath(soup), 0, problems=tuple(map(str, opened.errors)))
         cooked = bind_recipe(opened, device=device)
+        if recipe.base_model is not None:
+            digests_under_adapters(recipe.base_model, cooked.checkpoints)  # raises if the base model has changed
         if recipe.adapter is not None:
             return _compare_adapters(os.fspath(soup), cooked, saved)
         return _compare(os.fspath(soup), cooked, saved)
@@ -187,7 +190,7 @@ def _compare_adapters(source: str, cooked: Soup, saved: Checkpoint) -> Verificat
     make_ready([saved])
     record = cooked.recipe.adapter or AdapterRecord()
     with temporary_folder() as folder:
-        write_adapter(folder, cooked.plan, cooked.checkpoints, record.rank)
+        write_adapter(folder, cooked.plan, cooked.checkpoints, record.rank, cooked.recipe.dtype)
         made = load_file(folder / ADAPTER_WEIGHTS)
         made_config = json_inside(folder, ADAPTER)
     published = load_file(saved.weights_folder / ADAPTER_WEIGHTS)

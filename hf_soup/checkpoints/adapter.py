@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError, listed
 from ..types import Ingredient
-from ..untrusted import as_error, one_line
+from ..untrusted import as_error
+from .adapter_base import misfits, one_of_tied, open_base_of
 from .adapter_changes import Change, LowRank, Scale, Stored
-from .adapter_file import OTHER_PART, AdapterTensors, check_kind, split_adapter
-from .adapter_model import config_of
+from .adapter_file import OTHER_PART, AdapterTensors, changes_of, check_kind, split_adapter
+from .adapter_model import config_of, form_of
 from .base_names import fit_base
-from .checkpoint import MEMORY, Checkpoint, make_ready, read_card
+from .checkpoint import MEMORY, Checkpoint, make_ready
 from .companion_files import TOKENIZER
 from .content import file_state
 from .digest import bytes_of
 from .files import OpenFiles
-from .folder import QuantisedError
 from .inside import json_inside
-from .layout import shapes_of
-from .memory import empty_model, names_on_disk
 from .named_code import without_code
 from .opened_tensors import open_tensors
 from .other_contents import ADAPTER, ADAPTER_WEIGHTS
@@ -54,7 +52,8 @@ class AdapterCheckpoint(Checkpoint):
         changes (`Mapping[str, Change]`):
             Tensor -> its change.
         saved (`Mapping[str, Stored]`):
-            Tensors that the adapter holds whole, such as heads.
+            Tensors that the adapter holds whole, such as heads; one that it changes, too, is in place of the base
+            model's.
         adapter_names (`Mapping[str, str]`):
             Tensor -> its name in memory, by which adapters call it, if this is another one.
     """
@@ -98,7 +97,9 @@ class AdapterCheckpoint(Checkpoint):
 
     def kept_dtype(self, name: str) -> str:
         """The type of a tensor in a soup of type `"auto"`: that of the base model for a changed one."""
-        return self.base.specs[name].dtype if name in self.changes else self.specs[name].dtype
+        if name not in self.changes:
+            return self.specs[name].dtype
+        return self.saved[name].spec.dtype if name in self.saved else self.base.specs[name].dtype
 
     def origin(self, name: str) -> object:
         """The base model, for a tensor that the adapter leaves as it is; such tensors are read once for all."""
@@ -119,7 +120,7 @@ class AdapterCheckpoint(Checkpoint):
         """Read one tensor on the CPU, changed."""
         import torch
 
-        if name in self.saved:
+        if name in self.saved and name not in self.changes:
             return self.saved[name].read()
         if name not in self.changes:
             return self.base.read(name)
@@ -131,10 +132,10 @@ class AdapterCheckpoint(Checkpoint):
 
     def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of one tensor, formed in float64 if the adapter changes it."""
-        if name in self.saved:
-            self.saved[name].read_into(files, start, into)
-        elif name in self.changes:
+        if name in self.changes:
             into[:] = bytes_of(self._changed(files, name, start, len(into) // self.specs[name].itemsize))
+        elif name in self.saved:
+            self.saved[name].read_into(files, start, into)
         else:
             self.base.read_into(files, name, start, into)
 
@@ -161,11 +162,16 @@ class AdapterCheckpoint(Checkpoint):
         return rows.reshape(-1)[start - first * columns :][:count]
 
     def _of_base(self, files: OpenFiles, name: str, start: int, count: int) -> torch.Tensor:
-        """Consecutive elements of the base model, in float64."""
+        """Consecutive elements of what is changed, in float64: the base model's, or those stored in their place."""
         import torch
 
-        elements = torch.empty(count, dtype=getattr(torch, self.base.specs[name].dtype))
-        self.base.read_into(files, name, start, bytes_of(elements))
+        saved = self.saved.get(name)
+        dtype = self.base.specs[name].dtype if saved is None else saved.spec.dtype
+        elements = torch.empty(count, dtype=getattr(torch, dtype))
+        if saved is None:
+            self.base.read_into(files, name, start, bytes_of(elements))
+        else:
+            saved.read_into(files, start, bytes_of(elements))
         return elements.double()
 
     @functools.cached_property
@@ -215,12 +221,10 @@ def open_adapter(
     config = read_adapter_config(folder, name)
     check_kind(config, ingredient.source)
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        held = (
-            f"holds {PICKLED}, a pickle: save it again with a newer PEFT"
-            if (folder / PICKLED).is_file()
-            else "has none"
-        )
-        raise IngredientError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; it {held}.")
+        held = ", and no other weights either"
+        if (folder / PICKLED).is_file():
+            held = f"; it holds {PICKLED}, a pickle: save it again with a newer PEFT"
+        raise IngredientError(f"{name} is an adapter without {ADAPTER_WEIGHTS}{held}.")
     files = {}
     for file in (ADAPTER, ADAPTER_WEIGHTS):
         with (folder / file).open("rb") as opened:
@@ -231,39 +235,13 @@ def open_adapter(
     source = config.get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise IngredientError(f"{ADAPTER} of {name} names no base model (base_model_name_or_path).")
-    base, base_notes = _base_of(name, source, config.get("revision"), open_base)
+    if Path(source).is_dir() and Path(source).samefile(folder):
+        raise IngredientError(f"{ADAPTER} of {name} names the adapter itself as its base model.")
+    base, base_notes = open_base_of(name, source, config.get("revision"), open_base)
     if not ingredient.files:
         ingredient = replace(ingredient, files=files)
-    tensors = split_adapter(state, config, name)
+    tensors = split_adapter(state, name)
     return _with_base(ingredient, folder, companion_names, base, config, tensors, (*notes, *base_notes))
-
-
-def _base_of(
-    name: str, source: str, revision: str | None, open_base: Callable[[str], Checkpoint]
-) -> tuple[Checkpoint, list[str]]:
-    """The base model that an adapter names, with notes; of a quantised one, the model that it was made from."""
-    failed = f"the base model of the adapter {name} cannot be opened"
-    try:
-        return open_base(f"{source}@{revision}" if revision and not Path(source).is_dir() else source), []
-    except QuantisedError as error:
-        origin = read_card(error.folder).get("base_model")
-        if isinstance(origin, list) and len(origin) == 1:
-            origin = origin[0]
-        if not isinstance(origin, str):
-            raise IngredientError(
-                f"{failed}: {source} is quantised. Name the model that it was made from as base_model_name_or_path in "
-                f"{ADAPTER}; the changes are then added to its weights."
-            ) from error
-    except IngredientError as error:
-        raise IngredientError(f"{failed}: {error}") from error
-    note = (
-        f"{name} was trained on {one_line(source)}, which is quantised: its changes are added to {one_line(origin)}, "
-        "from which that was made, and each may have made up for rounding errors that are not there"
-    )
-    try:
-        return open_base(origin), [note]
-    except IngredientError as error:
-        raise IngredientError(f"{failed}: {error}") from error
 
 
 def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
@@ -276,7 +254,7 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
             Name of the ingredient; the class of the base model by default.
 
     Raises:
-        [`IngredientError`]: if several adapters are active, or the adapter is of another kind.
+        [`IngredientError`]: if several adapters are active, the adapter is of another kind, or it is merged.
     """
     from peft import get_peft_model_state_dict
 
@@ -285,42 +263,32 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
     active = model.active_adapters
     if len(active) != 1:
         raise IngredientError(f"{name} has the active adapters {listed(active)}: activate one with `set_adapter`.")
+    if any(getattr(module, "merged", False) is True for module in inner.modules()):
+        raise IngredientError(
+            f"the adapter of {name} is merged into the weights of its base model, where it would count twice: call "
+            "`unmerge_adapter()` first, or `merge_and_unload()` for a whole model."
+        )
     config = model.peft_config[active[0]].to_dict()
     check_kind(config, name)
-    tensors = {}
-    for key, tensor in inner.state_dict().items():
-        if not OTHER_PART.fullmatch(key) and ".modules_to_save." not in key:
-            tensors[key.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
-    settings = without_code(inner.config.to_dict()) | {"architectures": [type(inner).__name__]}
-    base = open_tensors(tensors, f"base model of {name}", settings)
     state = get_peft_model_state_dict(model, adapter_name=active[0], save_embedding_layers=False)
     stored = {}
     for key, tensor in state.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         stored[key] = Stored(TensorSpec(key, tuple(tensor.shape), dtype), tensor=tensor.detach().cpu())
+    split = split_adapter(stored, name)
+    tensors = {}
+    for key, tensor in inner.state_dict().items():
+        path = key.replace(".base_layer.", ".").replace(".original_module.", ".")
+        is_of_base = not OTHER_PART.fullmatch(key) and ".modules_to_save." not in key
+        if is_of_base and path not in split.saved:  # a new head is random, and another one in each model
+            tensors[path] = tensor
+    settings = without_code(inner.config.to_dict()) | {"architectures": [type(inner).__name__]}
+    base = open_tensors(tensors, f"base model of {name}", settings)
     digest = hashlib.sha256()
     for key, each in sorted(stored.items()):
         digest.update(key.encode() + bytes_of(each.read()))
     ingredient = Ingredient(name, MEMORY, files={ADAPTER_WEIGHTS: f"sha256:{digest.hexdigest()}"})
-    return _with_base(ingredient, None, (), base, config, split_adapter(stored, config, name), ())
-
-
-def on_base(adapter: AdapterCheckpoint, base: Checkpoint) -> AdapterCheckpoint:
-    """The same adapter on another copy of its base model, such as the one that a recipe has pinned."""
-    names = adapter.adapter_names
-    tensors = AdapterTensors(
-        {names.get(key, key): change for key, change in adapter.changes.items()},
-        {names.get(key, key): tensor for key, tensor in adapter.saved.items()},
-    )
-    return _with_base(
-        adapter.ingredient,
-        adapter.folder,
-        adapter.companion_names,
-        base,
-        adapter.adapter_config,
-        tensors,
-        adapter.notes,
-    )
+    return _with_base(ingredient, None, (), base, config, split, ())
 
 
 def read_adapter_config(folder: Path, name: str) -> dict[str, Any]:
@@ -347,31 +315,33 @@ def _with_base(
     """An adapter on its base model, under the names of the class that it was trained as."""
     name = ingredient.name
     config = config_of(name, folder, base, adapter_config, tensors.saved)
-    shapes = shapes_of(config)
+    form = form_of(config)
+    shapes = form.shapes
     like = Checkpoint(ingredient, config, {key: TensorSpec(key, shape, "float32") for key, shape in shapes.items()})
     base = fit_base(base, like)
-    stored = names_on_disk(config)
     changes: dict[str, Change] = {}
-    for key, change in tensors.changes.items():
-        if not isinstance(change, Scale) or not key.endswith(".bias") or stored.get(key, key) in shapes:
-            changes[stored.get(key, key)] = change  # IA3 scales a bias if there is one
-    saved = {stored.get(key, key): tensor for key, tensor in tensors.saved.items()}
-    specs: dict[str, TensorSpec] = {}
-    problems = _misfits(changes, saved, base.specs, shapes)
-    kinds = {change.kind for change in changes.values() if isinstance(change, LowRank)}
-    if "embedding" in kinds and _ties_embeddings(config):
-        problems.append("it changes embeddings that are the output's weight too, of which PEFT changes one")
+    for key, change in changes_of(tensors.parts, adapter_config, form.transposed, name).items():
+        stored = form.on_disk.get(key, key)
+        if not isinstance(change, Scale) or not key.endswith(".bias") or stored in shapes:
+            changes[stored] = change  # IA3 scales a bias if there is one
+    whole, problems = one_of_tied(tensors.saved, form, adapter_config.get("modules_to_save") or ())
+    saved = {form.on_disk.get(key, key): tensor for key, tensor in whole.items()}
+    for key in sorted(saved.keys() & changes.keys()):
+        if _is_that_of(base, key, saved[key]):  # PEFT keeps a copy of the base model's embeddings
+            del saved[key]
+    problems += misfits(changes, saved, base.specs, form)
     there = {key for key, spec in base.specs.items() if shapes.get(key) == spec.shape}
     lacking = sorted(key for key in shapes if key not in there and key not in saved)
     if lacking:
         problems.append(f"neither it nor its base model has {listed(lacking, 3)}")
     if problems:
         raise IngredientError(f"{name} does not fit its base model {base.ingredient.source}: {'; '.join(problems)}.")
+    specs: dict[str, TensorSpec] = {}
     for key in sorted(shapes):
-        if key in saved:
-            specs[key] = TensorSpec(key, shapes[key], saved[key].spec.dtype)
-        elif key in changes:
+        if key in changes:
             specs[key] = TensorSpec(key, shapes[key], WIDE)
+        elif key in saved:
+            specs[key] = TensorSpec(key, shapes[key], saved[key].spec.dtype)
         else:
             specs[key] = base.specs[key]._replace(file="", start=0, stored="")
     return AdapterCheckpoint(
@@ -386,35 +356,15 @@ def _with_base(
         adapter_config=adapter_config,
         changes=changes,
         saved=saved,
-        adapter_names={key: name for name, key in stored.items() if name != key},
+        adapter_names={key: name for name, key in form.on_disk.items() if name != key},
     )
 
 
-def _ties_embeddings(config: Mapping[str, Any]) -> bool:
-    """Whether the output of a model has the weights of its embeddings."""
-    model = empty_model(config)
-    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", True)
-    return bool(tied) and model.get_output_embeddings() is not None
+def _is_that_of(base: Checkpoint, name: str, tensor: Stored) -> bool:
+    """Whether a tensor of an adapter is that of its base model."""
+    import torch
 
-
-def _misfits(
-    changes: Mapping[str, Change],
-    saved: Mapping[str, Stored],
-    base_specs: Mapping[str, TensorSpec],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> list[str]:
-    """What an adapter changes or holds that its model lacks, or that has another shape there."""
-    problems = []
-    for key, change in changes.items():
-        spec = base_specs.get(key)
-        if spec is None:
-            problems.append(f"it changes {one_line(key)}, which is not there")
-            continue
-        misfit = change.misfit(spec.shape[0], math.prod(spec.shape[1:]))
-        if misfit is not None:
-            problems.append(f"its change of {one_line(key)} {misfit}; the weight has the shape {list(spec.shape)}")
-    for key, tensor in saved.items():
-        if shapes.get(key) != tuple(tensor.shape):
-            there = f"{list(shapes[key])} there" if key in shapes else "not there"
-            problems.append(f"it holds {one_line(key)} of the shape {list(tensor.shape)}, which is {there}")
-    return problems[:3]
+    if name not in base.specs or base.specs[name].shape != tuple(tensor.shape):
+        return False
+    make_ready([base])
+    return torch.equal(base.read(name).double(), tensor.read().double())

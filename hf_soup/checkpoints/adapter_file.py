@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..errors import IngredientError, listed
@@ -41,13 +41,13 @@ class AdapterTensors(NamedTuple):
     """The content of an adapter's file.
 
     Args:
-        changes (`dict[str, Change]`):
-            Tensor of the model -> its change.
+        parts (`dict[str, dict[str, Stored]]`):
+            Module of the model -> the factors or vectors of its change.
         saved (`dict[str, Stored]`):
             Tensors that replace those of the base model, such as heads and biases.
     """
 
-    changes: dict[str, Change]
+    parts: dict[str, dict[str, Stored]]
     saved: dict[str, Stored]
 
 
@@ -81,19 +81,17 @@ def check_kind(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def split_adapter(state: Mapping[str, Stored], config: Mapping[str, Any], name: str) -> AdapterTensors:
-    """Take the tensors of an adapter apart into changes of weights and whole tensors.
+def split_adapter(state: Mapping[str, Stored], name: str) -> AdapterTensors:
+    """Take the tensors of an adapter apart into parts of changes and whole tensors.
 
     Args:
         state (`Mapping[str, Stored]`):
             Tensors by their names in the file. Each is read once, to check its numbers.
-        config (`Mapping[str, Any]`):
-            Content of `adapter_config.json`, of a kind that [`check_kind`] knows.
         name (`str`):
             Name of the ingredient.
 
     Raises:
-        [`IngredientError`]: if a factor lacks its other one, the two do not fit, or a number is not finite.
+        [`IngredientError`]: if a number is not finite, or a tensor is of another kind of adapters.
     """
     parts: dict[str, dict[str, Stored]] = {}
     saved: dict[str, Stored] = {}
@@ -110,19 +108,47 @@ def split_adapter(state: Mapping[str, Stored], config: Mapping[str, Any], name: 
             raise IngredientError(f"{name} holds {one_line(key)}, which is no part of adapters that are read.")
         else:
             saved[path] = tensor
+    return AdapterTensors(parts, saved)
+
+
+def changes_of(
+    parts: Mapping[str, Mapping[str, Stored]], config: Mapping[str, Any], transposed: Collection[str], name: str
+) -> dict[str, Change]:
+    """The changes that an adapter makes: tensor -> change.
+
+    Args:
+        parts (`Mapping[str, Mapping[str, Stored]]`):
+            Module -> the factors or vectors of its change.
+        config (`Mapping[str, Any]`):
+            Content of `adapter_config.json`, of a kind that [`check_kind`] knows.
+        transposed (`Collection[str]`):
+            Modules whose weights are inputs by outputs, as in GPT-2. PEFT, too, looks at the module, whatever
+            `fan_in_fan_out` is.
+        name (`str`):
+            Name of the ingredient.
+
+    Raises:
+        [`IngredientError`]: if a factor lacks its other one, the two do not fit, or a setting is invalid.
+    """
     changes: dict[str, Change] = {}
-    changes_of = KINDS[config["peft_type"]]
+    of_module = KINDS[config["peft_type"]]
     for module, own in parts.items():
         try:
-            changes |= changes_of(module, own, config)
+            changes |= of_module(module, own, config, module in transposed)
         except KeyError as error:
             raise IngredientError(f"{name} has no {error.args[0]} of {one_line(module)}: it is not whole.") from None
         except ValueError as error:
             raise IngredientError(f"{name}: {error}.") from None
-    return AdapterTensors(changes, saved)
+        except (TypeError, AttributeError, ArithmeticError, re.error) as error:
+            raise IngredientError(
+                f"{name} has invalid settings of rank or alpha for {one_line(module)}: {one_line(error)}."
+            ) from None
+    return changes
 
 
-def _low_rank(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]) -> dict[str, Change]:
+def _low_rank(
+    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], is_transposed: bool
+) -> dict[str, Change]:
     """The change by LoRA: the factors A (rank by inputs) and B (outputs by rank) of a module."""
     is_embedding = any(part.startswith("lora_embedding") for part in own)
     a, b = (own[f"lora_embedding_{side}" if is_embedding else f"lora_{side}"] for side in "AB")
@@ -137,7 +163,7 @@ def _low_rank(module: str, own: Mapping[str, Stored], config: Mapping[str, Any])
     kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
     if is_embedding:
         kind = "embedding"
-    elif config.get("fan_in_fan_out"):
+    elif is_transposed:
         kind = "transposed"
     elif len(a.shape) > 2:
         kind = "convolution"
@@ -146,7 +172,9 @@ def _low_rank(module: str, own: Mapping[str, Stored], config: Mapping[str, Any])
     return {f"{module}.weight": LowRank(a, b, scaling, magnitude, kind)}
 
 
-def _scale(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]) -> dict[str, Change]:
+def _scale(
+    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], is_transposed: bool
+) -> dict[str, Change]:
     """The changes by IA3: of the outputs of a module with their biases, or of the inputs of a feed-forward module."""
     vector = own["ia3_l"]
     if len(vector.shape) != 2 or min(vector.shape) != 1:
@@ -154,21 +182,25 @@ def _scale(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]) ->
             f"ia3_l of {one_line(module)} has the shape {list(vector.shape)}, and IA3 is read of linear layers alone"
         )
     of_inputs = vector.shape[0] == 1
-    by_column = of_inputs != bool(config.get("fan_in_fan_out"))
+    by_column = of_inputs != is_transposed
     changes: dict[str, Change] = {f"{module}.weight": Scale(vector, by_column)}
     if not of_inputs:
         changes[f"{module}.bias"] = Scale(vector, by_column=False)
     return changes
 
 
-def _hadamard(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]) -> dict[str, Change]:
+def _hadamard(
+    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], is_transposed: bool
+) -> dict[str, Change]:
     """The change by LoHa."""
     first, second = ((own[f"hada_w{number}_a"], own[f"hada_w{number}_b"]) for number in (1, 2))
     scaling = _alpha(module, config, "alpha") / _rank(module, config)
     return {f"{module}.weight": Hadamard(first, second, scaling)}
 
 
-def _kronecker(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]) -> dict[str, Change]:
+def _kronecker(
+    module: str, own: Mapping[str, Stored], config: Mapping[str, Any], is_transposed: bool
+) -> dict[str, Change]:
     """The change by LoKr."""
     left, right = (
         (own[side],) if side in own else (own[f"{side}_a"], own[f"{side}_b"]) for side in ("lokr_w1", "lokr_w2")
@@ -176,8 +208,9 @@ def _kronecker(module: str, own: Mapping[str, Stored], config: Mapping[str, Any]
     return {f"{module}.weight": Kronecker(left, right, _alpha(module, config, "alpha") / _rank(module, config))}
 
 
-# The types of adapters that are read: module, its tensors and the adapter's configuration -> changes by tensor.
-KINDS: dict[str, Callable[[str, Mapping[str, Stored], Mapping[str, Any]], dict[str, Change]]] = {
+# The types of adapters that are read: module, its tensors, the adapter's configuration, and whether the weight is
+# inputs by outputs -> changes by tensor.
+KINDS: dict[str, Callable[[str, Mapping[str, Stored], Mapping[str, Any], bool], dict[str, Change]]] = {
     "LORA": _low_rank,
     "IA3": _scale,
     "LOHA": _hadamard,
@@ -186,7 +219,10 @@ KINDS: dict[str, Callable[[str, Mapping[str, Stored], Mapping[str, Any]], dict[s
 
 
 def _alpha(module: str, config: Mapping[str, Any], key: str) -> float:
-    return float(_by_pattern(module, config.get("alpha_pattern"), config.get(key, 8)))
+    alpha = float(_by_pattern(module, config.get("alpha_pattern"), config.get(key, 8)))
+    if not math.isfinite(alpha):
+        raise ValueError(f"its {key} of {one_line(module)} is {alpha}")
+    return alpha
 
 
 def _rank(module: str, config: Mapping[str, Any]) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import one_line
 from .adapter_changes import Stored
 from .checkpoint import Checkpoint
 from .inside import json_inside
-from .layout import shapes_of
-from .memory import names_on_disk
+from .loading_rules import layout_key, layout_of
+from .memory import on_disk, quiet_transformers
 from .named_code import without_code
 
 
@@ -25,7 +27,69 @@ CLASSES = {
     "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
     "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
 }
-WITH_CLASSES = ("SEQ_CLS", "TOKEN_CLS")
+
+
+class Form(NamedTuple):
+    """How a class of models stores what adapters change.
+
+    Args:
+        shapes (`Mapping[str, tuple[int, ...]]`):
+            Tensor on disk -> its shape.
+        on_disk (`Mapping[str, str]`):
+            Name of a tensor in memory, by which adapters call it -> its name on disk, of those that are only renamed.
+        transposed (`frozenset[str]`):
+            Modules whose weights are inputs by outputs, as in GPT-2.
+        tied (`tuple[frozenset[str], ...]`):
+            Sets of names in memory of weights that are one.
+        embeddings (`tuple[str, ...]`):
+            Names in memory of the weights of the input embeddings and of the output.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    on_disk: Mapping[str, str]
+    transposed: frozenset[str]
+    tied: tuple[frozenset[str], ...]
+    embeddings: tuple[str, ...]
+
+
+def form_of(config: Mapping[str, Any]) -> Form:
+    """The form of the models of a configuration, from a model without weights.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            Content of `config.json`.
+
+    Raises:
+        [`IngredientError`]: if transformers cannot build the model.
+    """
+    return _form_of(layout_key(config))
+
+
+@functools.lru_cache(maxsize=16)
+def _form_of(key: str) -> Form:
+    from transformers.pytorch_utils import Conv1D
+
+    layout = layout_of(key)
+    model: Any = layout.model
+    with quiet_transformers():
+        in_memory = dict(model.state_dict())
+        stored = {id(tensor): name for name, tensor in on_disk(model, dict(in_memory)).items()}
+    names = {name: stored[id(tensor)] for name, tensor in in_memory.items() if id(tensor) in stored}
+    tied: dict[str, set[str]] = {}
+    for name, other in layout.tied.items():
+        tied.setdefault(other, {other}).add(name)
+    modules = dict(model.named_modules())
+    ends = []
+    for end in (model.get_input_embeddings, model.get_output_embeddings):
+        with contextlib.suppress(NotImplementedError):  # of models of images
+            ends.append(end())
+    return Form(
+        layout.shapes,
+        names,
+        frozenset(name for name, module in modules.items() if isinstance(module, Conv1D)),
+        tuple(frozenset(group) for group in tied.values()),
+        tuple(f"{name}.weight" for name, module in modules.items() if any(module is end for end in ends)),
+    )
 
 
 def config_of(
@@ -35,23 +99,46 @@ def config_of(
     adapter_config: Mapping[str, Any],
     saved: Mapping[str, Stored],
 ) -> dict[str, Any]:
-    """The configuration of the adapted model: its own if there is one, or that of the base model with its class."""
+    """The configuration of the adapted model: its own if there is one, or that of the base model with its class.
+
+    Args:
+        name (`str`):
+            Name of the adapter.
+        folder (`Path`, *optional*):
+            Its folder, if it is not in memory.
+        base (`Checkpoint`):
+            The base model.
+        adapter_config (`Mapping[str, Any]`):
+            Content of `adapter_config.json`.
+        saved (`Mapping[str, Stored]`):
+            Tensors that the adapter holds whole: a head may have more classes, embeddings more rows.
+
+    Raises:
+        [`IngredientError`]: if the class is not known.
+    """
     if folder is None:  # in memory the model says what it is
         return dict(base.config)
     if (folder / "config.json").is_file():
         own = json_inside(folder, "config.json")
         if isinstance(own, dict) and own.get("architectures"):
             return without_code(own)
-    task = adapter_config.get("task_type")
-    config = {**base.config, "architectures": [_class_of(name, task, adapter_config, base)]}
-    return _with_classes(config, saved) if task in WITH_CLASSES else _with_rows(config, saved)
+    config = {**base.config, "architectures": [_class_of(name, adapter_config.get("task_type"), adapter_config, base)]}
+    counts = sorted({tensor.shape[0] for tensor in saved.values() if tensor.shape})
+    classes = [_classes(config, count) for count in counts]
+    rows = [{"vocab_size": count} for count in counts] if "vocab_size" in config else []
+    both = [{**one, **other} for one in classes for other in rows]
+    for changed in ({}, *classes, *rows, *both):
+        if _fit({**config, **changed}, saved):
+            return {**config, **changed}
+    return config
 
 
 def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Checkpoint) -> str:
     """The class that an adapter was trained on."""
     from transformers.models.auto import modeling_auto
 
-    given = (adapter_config.get("auto_mapping") or {}).get("base_model_class")
+    mapping = adapter_config.get("auto_mapping")
+    given = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     if isinstance(given, str):
         return given
     if task is None:
@@ -65,31 +152,21 @@ def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Che
     return found if isinstance(found, str) else found[0]
 
 
-def _with_classes(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
-    """The configuration with as many classes as the saved head has."""
-    own = len(config.get("id2label") or {}) or 2
-    sizes = sorted({tensor.shape[0] for tensor in saved.values() if tensor.shape})
-    for count in [own, *sizes]:
-        labels = config.get("id2label") if count == own else None
-        changed = dict(config)
-        if labels is None:
-            labels = {str(index): f"LABEL_{index}" for index in range(count)}
-            changed |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
-        if _fit(changed, saved):
-            return changed
-    return config
-
-
-def _with_rows(config: dict[str, Any], saved: Mapping[str, Stored]) -> dict[str, Any]:
-    """The configuration with as many tokens as the saved embeddings have rows, if there are any."""
-    for count in sorted({tensor.shape[0] for tensor in saved.values() if len(tensor.shape) == 2}):
-        changed = {**config, "vocab_size": count}
-        if _fit(changed, saved):
-            return changed
-    return config
+def _classes(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The fields of a configuration for a number of classes, whose names are kept if there are as many."""
+    if len(config.get("id2label") or {}) == count:
+        return {}
+    labels = {str(index): f"LABEL_{index}" for index in range(count)}
+    return {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
 
 
 def _fit(config: Mapping[str, Any], saved: Mapping[str, Stored]) -> bool:
     """Whether a model with this configuration has the whole tensors of an adapter."""
-    shapes, stored = shapes_of(config), names_on_disk(config)
-    return all(shapes.get(stored.get(key, key)) == tensor.shape for key, tensor in saved.items())
+    form = form_of(config)
+    others = {name: group for group in form.tied for name in group}
+    for key, tensor in saved.items():
+        names = others.get(key, frozenset({key}))
+        shapes = {form.shapes.get(form.on_disk.get(name, name)) for name in names} - {None}
+        if shapes != {tuple(tensor.shape)}:
+            return False
+    return True

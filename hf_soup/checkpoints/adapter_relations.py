@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ..errors import IncompatibleError, listed
@@ -14,11 +15,17 @@ from .checkpoint import MEMORY, Checkpoint
 ONE_START = 0.5  # cosine of factors above which they have one start
 
 
-def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
+def base_of_adapters(items: Sequence[Checkpoint], given: Checkpoint | None = None) -> Checkpoint | None:
     """The base model of the adapters among some ingredients; `None` if there are no adapters.
 
+    Args:
+        items (`Sequence[Checkpoint]`):
+            Opened ingredients.
+        given (`Checkpoint`, *optional*):
+            The base model that the user names.
+
     Raises:
-        [`IncompatibleError`]: if they have several.
+        [`IncompatibleError`]: if they have several, or another one than the given one.
     """
     adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
     if not adapters:
@@ -32,6 +39,11 @@ def base_of_adapters(items: Sequence[Checkpoint]) -> Checkpoint | None:
                 f"{item.name} is an adapter of {_place(own)}, and {adapters[0].name} of {_place(first.ingredient)}: "
                 "changes of different base models have no mean"
             )
+    if given is not None and base_identity(given.ingredient) != base_identity(first.ingredient):
+        problems.append(
+            f"{adapters[0].name} is an adapter of {_place(first.ingredient)}, and base_model is "
+            f"{_place(given.ingredient)}: leave base_model out, since adapters name theirs"
+        )
     if problems:
         raise IncompatibleError(problems)
     return first
@@ -77,7 +89,7 @@ def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
 
 def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
     """The cosine of LoRA's factors A of one weight, which stay near their random start; `None` if ranks differ."""
-    for name in first.changes.keys() & second.changes.keys():
+    for name in sorted(first.changes.keys() & second.changes.keys()):
         one, other = first.changes[name], second.changes[name]
         if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape == other.a.shape:
             x, y = one.a.read().double().reshape(-1), other.a.read().double().reshape(-1)
@@ -87,8 +99,12 @@ def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> fl
 
 def base_identity(base: Ingredient) -> object:
     """What two references to one base model have in common; a model in memory is known by its content."""
-    return base.source, base.revision, tuple(base.files.items()) if base.source == MEMORY else ()
+    if base.source == MEMORY:
+        return tuple(base.files.items())
+    return (base.source, base.revision) if base.revision else os.path.realpath(base.source)
 
 
 def _place(base: Ingredient) -> str:
+    if base.source == MEMORY:
+        return "a base model in memory"
     return f"{base.source}@{base.revision[:7]}" if base.revision else base.source

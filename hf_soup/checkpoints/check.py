@@ -177,12 +177,18 @@ def _report(
 ) -> CheckReport:
     """The report: problems and notes, tensors and parameters of one model, and bytes and data types of all."""
     nbytes = 0
-    dtypes = set()
+    dtypes, seen = set(), set()
     for item in checkpoints:
-        for spec in item.specs.values():
-            nbytes += spec.nbytes
-            if spec.is_floating:
-                dtypes.add(spec.dtype)
+        for name, spec in item.specs.items():
+            origin = item.origin(name)
+            if origin in seen:  # what adapters share with their base model is read once
+                continue
+            if origin is not None:
+                seen.add(origin)
+            kept = spec._replace(dtype=item.kept_dtype(name))
+            nbytes += kept.nbytes
+            if kept.is_floating:
+                dtypes.add(kept.dtype)
     specs = checkpoints[0].specs.values()
     return CheckReport(
         names=tuple(item.name for item in checkpoints),

@@ -262,20 +262,6 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
     return revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
 
 
-def names_on_disk(config: Mapping[str, Any]) -> dict[str, str]:
-    """Name of a tensor in memory -> its name on disk, of those that are only renamed.
-
-    Args:
-        config (`Mapping[str, Any]`):
-            Content of `config.json`. The model is built without weights.
-    """
-    model = empty_model(config)
-    with quiet_transformers():
-        in_memory = dict(model.state_dict())
-        stored = {id(tensor): name for name, tensor in on_disk(model, dict(in_memory)).items()}
-    return {name: stored[id(tensor)] for name, tensor in in_memory.items() if id(tensor) in stored}
-
-
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hide the loading bars and messages of transformers in the block, and restore them afterwards."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
+    OpenBase = Callable[[str], Checkpoint]
+
 LEFT_SHOWN = 6  # skipped files that are listed
 
 
@@ -70,7 +72,20 @@ def open_checkpoint(
     return _find(source, name, config, allow_pickle)()
 
 
-def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _open_base_of_adapter(source: str) -> Checkpoint:
+    """Open the base model of an adapter, which has to be a whole model."""
+    return _find(source, None, None, False, _refuse_another_base)()
+
+
+def _refuse_another_base(source: str) -> Checkpoint:
+    raise IngredientError(
+        f"it is an adapter itself, of {one_line(source)}. Merge it into that first: `PeftModel.merge_and_unload()`."
+    )
+
+
+def _find(
+    source: Any, name: str | None, config: Any, allow_pickle: bool, open_base: OpenBase = _open_base_of_adapter
+) -> Callable[[], Checkpoint]:
     """Do the slow reading from a disk or server, and return a function that opens the ingredient.
 
     This function may run in several threads at once. The one that it returns may not, because it imports transformers.
@@ -80,9 +95,9 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
     if hasattr(source, "as_ingredient"):
         source = source.as_ingredient()
     if isinstance(source, Ingredient):
-        return partial(_as_recorded, source, _find_again(source, allow_pickle))
+        return partial(_as_recorded, source, _find_again(source, allow_pickle, open_base))
     if isinstance(source, (str, os.PathLike)):
-        return _find_path(source, name, allow_pickle)
+        return _find_path(source, name, allow_pickle, open_base)
     if isinstance(source, Mapping):
         return partial(open_state, source, name or "state_dict", config)
     source = getattr(source, "_orig_mod", source)  # of a compiled model
@@ -113,12 +128,23 @@ def open_all(sources: Any, *, allow_pickle: bool = False) -> tuple[Checkpoint, .
     return tuple(renamed)
 
 
-def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Checkpoint | SoupError]:
-    """Open the ingredients of a recipe: for each one, the checkpoint, or the error that explains why it differs."""
+def try_to_open(
+    references: Sequence[Ingredient], *, allow_pickle: bool = False, open_base: OpenBase = _open_base_of_adapter
+) -> list[Checkpoint | SoupError]:
+    """Open the ingredients of a recipe: for each one, the checkpoint, or the error that explains why it differs.
+
+    Args:
+        references (`Sequence[Ingredient]`):
+            The ingredients.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`open_checkpoint`].
+        open_base (`Callable[[str], Checkpoint]`, *optional*):
+            Opens the base model of an adapter from what it names; by default that one.
+    """
 
     def find(reference: Ingredient) -> Callable[[], Checkpoint] | SoupError:
         try:
-            return _find(reference, None, None, allow_pickle)
+            return _find(reference, None, None, allow_pickle, open_base)
         except SoupError as error:
             return error
 
@@ -177,7 +203,7 @@ def _longer_name(ingredient: Ingredient) -> str:
     return "/".join(components[-length - 1 :])
 
 
-def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _find_again(ingredient: Ingredient, allow_pickle: bool, open_base: OpenBase) -> Callable[[], Checkpoint]:
     """Find the source that a recipe refers to."""
     if ingredient.source == MEMORY:
         raise IngredientError(
@@ -193,10 +219,10 @@ def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Chec
             "fetched."
         )
     if not ingredient.revision:
-        return _find_path(ingredient.source, ingredient.name, allow_pickle)
+        return _find_path(ingredient.source, ingredient.name, allow_pickle, open_base)
     if hub.split_source(ingredient.source) is None:
         raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is not a Hub id.")
-    return _find_on_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
+    return _find_on_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle, open_base)
 
 
 def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Checkpoint:
@@ -220,7 +246,9 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
     return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
 
 
-def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _find_path(
+    path: str | os.PathLike[str], name: str | None, allow_pickle: bool, open_base: OpenBase
+) -> Callable[[], Checkpoint]:
     """A folder if it exists, else a repository of the Hub, since a folder may be named `owner/name` as well."""
     with as_error(IngredientError, f"{one_line(path)} is not a path"):  # ~unknown, NUL, too long
         source = os.fspath(path)
@@ -232,20 +260,22 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
             folder = _absolute(folder)
         is_folder, exists = folder.is_dir(), folder.exists()
     if is_folder:
-        return _find_in_folder(folder, name, allow_pickle)
+        return _find_in_folder(folder, name, allow_pickle, open_base)
     if exists:
         raise IngredientError(
             f"{one_line(source)} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json."
         )
     repo_id, revision = hub.split_revision(source)
     if hub.split_source(repo_id) is not None:
-        return _find_on_hub(repo_id, revision, name, allow_pickle)
+        return _find_on_hub(repo_id, revision, name, allow_pickle, open_base)
     raise IngredientError(
         f"{one_line(source)} does not exist, and is not a Hub id (owner/name, owner/name@revision) either."
     )
 
 
-def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _find_in_folder(
+    folder: Path, name: str | None, allow_pickle: bool, open_base: OpenBase
+) -> Callable[[], Checkpoint]:
     """Read the headers of a folder's weights; for a Trainer's folder, those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
         name = name or one_line(short_name(str(folder)))
@@ -263,7 +293,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
                 pickles.append(f"{subfolder}/{file}".removeprefix("/"))
     if is_adapter(folder) and not has_weights(folder) and not pickles:
         ingredient = Ingredient(name, str(folder))
-        return partial(open_adapter, ingredient, folder, sorted_files.taken, open_checkpoint, notes)
+        return partial(open_adapter, ingredient, folder, sorted_files.taken, open_base, notes)
     if allow_pickle and pickles:
         sorted_files = _without_weights(sorted_files, pickles)
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
@@ -273,7 +303,9 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
     return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
 
 
-def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _find_on_hub(
+    source: str, revision: str | None, name: str | None, allow_pickle: bool, open_base: OpenBase
+) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = pin_repository(source, revision)
     name = name or short_name(source)
@@ -284,7 +316,7 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     ingredient = Ingredient(name, source, pin.commit, pin.files)
     if ADAPTER in pin.files:
         folder = hub.fetch(source, pin.commit, [*pin.files, *pin.small, *pin.sorted_files.taken])
-        return partial(open_adapter, ingredient, folder, pin.sorted_files.taken, open_checkpoint, notes)
+        return partial(open_adapter, ingredient, folder, pin.sorted_files.taken, open_base, notes)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]  # JSON: an index of shards
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")

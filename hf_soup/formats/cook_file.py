@@ -15,7 +15,7 @@ from typing import Any
 from ..data.functions import BUNDLED, is_function
 from ..errors import RecipeError, did_you_mean
 from ..metrics.built_in import BUILT_IN
-from ..options import STRICT, CompareOptions, MergeOptions, PushOptions, SweepOptions
+from ..options import STRICT, CompareOptions, MergeOptions, PushOptions, SaveOptions, SweepOptions
 from ..plugins import chooses, is_code, refuse_code
 from ..untrusted import is_printable, one_line
 from .mergekit import as_cook_file, is_mergekit
@@ -88,6 +88,7 @@ class CookFile:
     ingredients: list[str] = field(default_factory=list)
     merge: MergeOptions | None = None
     compare: CompareOptions | None = None
+    save: SaveOptions = field(default_factory=SaveOptions)
     push: PushOptions | None = None
 
     __pydantic_config__ = STRICT

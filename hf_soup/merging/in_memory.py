@@ -17,7 +17,7 @@ from ..methods.linear import fused
 from ..untrusted import as_error
 from .blend import blend
 from .plan import Plan
-from .sentence_models import cook_sentence_model, has_modules, is_sentence_model
+from .sentence_models import cook_sentence_model, is_sentence_model, sentence_class
 from .steps import CombineStep, Step
 
 
@@ -52,8 +52,9 @@ def cook_in_memory(
         library.
     """
     config = output_config(plan)
-    if has_modules(plan, checkpoints):
-        return cook_sentence_model(plan, checkpoints, config, device=device)
+    class_name = sentence_class(plan, checkpoints)
+    if class_name is not None:
+        return cook_sentence_model(plan, checkpoints, config, class_name, device=device)
     tensors = empty_tensors(plan.specs)
     blend(plan, checkpoints, write_into(tensors), device=device)
     for name, tensor in (statistics or {}).items():

@@ -72,8 +72,10 @@ def _low_rank(step: Step, checkpoints: Sequence[Checkpoint]) -> dict[int, LowRan
     base = None
     for place, index in enumerate(step.inputs):
         item = checkpoints[index]
-        change = item.changes.get(step.spec.name) if isinstance(item, AdapterCheckpoint) else None
-        if isinstance(item, AdapterCheckpoint) and isinstance(change, LowRank) and change.magnitude is None:
+        if not isinstance(item, AdapterCheckpoint) or step.spec.name in item.saved:  # not of the base model itself
+            continue
+        change = item.changes.get(step.spec.name)
+        if isinstance(change, LowRank) and change.magnitude is None:
             own_base = base_identity(item.base.ingredient)
             base = own_base if base is None else base
             if own_base == base:

@@ -28,13 +28,23 @@ CLASSES = ("SentenceTransformer", "CrossEncoder", "SparseEncoder")
 EXTRA = "models of sentence-transformers need its library: pip install 'hf-soup[sentence-transformers]'"
 
 
-def has_modules(plan: Plan, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether a soup is a model of sentence-transformers, with a list of modules."""
-    return MODULES in taken_files(in_order(checkpoints, plan.settings))
+def sentence_class(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """The class of sentence-transformers that a soup is of; `None` if it has no list of modules.
+
+    Raises:
+        [`IngredientError`]: if its settings name a class that is not known.
+    """
+    files = taken_files(in_order(checkpoints, plan.settings))
+    if MODULES not in files:
+        return None
+    name = mapping_of(files, SETTINGS).get("model_type", CLASSES[0])  # older folders do not name it
+    if name not in CLASSES:
+        raise IngredientError(f"{SETTINGS} has the model_type {one_line(name, 40)!r}; known are {CLASSES}.")
+    return str(name)
 
 
 def cook_sentence_model(
-    plan: Plan, checkpoints: Sequence[Checkpoint], config: dict[str, Any], *, device: str = "cpu"
+    plan: Plan, checkpoints: Sequence[Checkpoint], config: dict[str, Any], class_name: str, *, device: str = "cpu"
 ) -> Any:
     """The model of a plan, made by the same stream and the same loading as a saved soup.
 
@@ -45,6 +55,8 @@ def cook_sentence_model(
             The ingredients in recipe order.
         config (`dict[str, Any]`):
             Configuration of the soup; empty if it has none.
+        class_name (`str`):
+            What [`sentence_class`] returns.
         device (`str`, *optional*, defaults to `"cpu"`):
             Device on which tensors are averaged. The model is on the CPU.
 
@@ -68,15 +80,12 @@ def cook_sentence_model(
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         with weight_files(folder, plan.specs) as sink:
             blend(plan, checkpoints, sink.write, device=device)
-        kind = mapping_of(files, SETTINGS).get("model_type", CLASSES[0])  # older folders do not name it
-        if kind not in CLASSES:
-            raise IngredientError(f"{SETTINGS} has the model_type {one_line(kind, 40)!r}; known are {CLASSES}.")
         try:
             with quiet_transformers():
-                model = getattr(sentence_transformers, kind)(str(folder), device="cpu", local_files_only=True)
+                model = getattr(sentence_transformers, class_name)(str(folder), device="cpu", local_files_only=True)
         except Exception as error:  # it may raise anything for an invalid configuration
             raise IngredientError(
-                f"sentence-transformers cannot load a {kind} from these files: {one_line(str(error))}"
+                f"sentence-transformers cannot load a {class_name} from these files: {one_line(str(error))}"
             ) from error
     return model.eval()
 

@@ -12,6 +12,8 @@ from ._changes import column, stack_changes
 if TYPE_CHECKING:
     import torch
 
+ROUNDING = 2**-24  # relative, of numbers in float32
+
 
 @method(absolute_weights=True)
 def iso_c(
@@ -43,5 +45,9 @@ def iso_c(
     if base.dim() != 2 or not base.numel():
         return base + scale * total / len(changes)
     left, values, right = torch.linalg.svd(total, full_matrices=False)
-    # a change of rank 0 has no directions, and singular vectors of it would be arbitrary
-    return base + scale * values.mean() * (left @ right) if values[0] > 0 else base
+    # directions that the change does not have are left out, such as those beyond the rank of an adapter: singular
+    # vectors of rounding errors would be arbitrary
+    rank = int((values > max(total.shape) * ROUNDING * values[0]).sum())
+    if rank == 0:
+        return base
+    return base + scale * values[:rank].mean() * (left[:, :rank] @ right[:rank])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.adapter_changes import Joined, LowRank, Scale
 from ..checkpoints.adapter_file import PREFIX
+from ..checkpoints.adapter_relations import base_identity
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.digest import combined_digest
 from ..checkpoints.inside import json_inside
@@ -89,13 +90,14 @@ def why_no_adapter(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
         checkpoints (`Sequence[Checkpoint]`):
             Ingredients in the order of the recipe.
     """
-    used = {index for step in plan.steps for index in step.inputs}
-    adapters: list[AdapterCheckpoint] = []
-    for index in sorted(used):
-        item = checkpoints[index]
-        if not isinstance(item, AdapterCheckpoint):
+    used = [checkpoints[index] for index in sorted({index for step in plan.steps for index in step.inputs})]
+    adapters = [item for item in used if isinstance(item, AdapterCheckpoint)]
+    for item in used:
+        if isinstance(item, AdapterCheckpoint):
+            continue
+        # the base model is an adapter that changes nothing
+        if not adapters or base_identity(item.ingredient) != base_identity(adapters[0].base.ingredient):
             return f"{item.name} is no adapter"
-        adapters.append(item)
     if not plan.is_linear:
         return "the method is not linear, so that the change has no low rank"
     for step in plan.steps:
@@ -115,7 +117,10 @@ def why_no_adapter(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
     changed = {name for item in adapters for name in item.changes}
     both = sorted(saved & changed)
     if both:
-        return f"{both[0]} is whole in one adapter and a change in another"
+        return f"{both[0]} is stored whole, and changed as well"
+    for step in plan.steps:
+        if isinstance(step, CombineStep) and step.orders and step.spec.name in changed:
+            return f"{step.spec.name} is changed by factors, and the classes have another order in some adapters"
     for name in sorted(changed):
         own = [item.changes[name] for item in adapters if name in item.changes]
         if len({change.by_column for change in own if isinstance(change, Scale)}) > 1:
@@ -124,7 +129,7 @@ def why_no_adapter(plan: Plan, checkpoints: Sequence[Checkpoint]) -> str | None:
 
 
 def write_adapter(
-    folder: Path, plan: Plan, checkpoints: Sequence[Checkpoint], rank: int | None
+    folder: Path, plan: Plan, checkpoints: Sequence[Checkpoint], rank: int | None, dtype: str = "auto"
 ) -> tuple[AdapterRecord, OutputRecord]:
     """Write a soup of adapters as an adapter.
 
@@ -136,6 +141,8 @@ def write_adapter(
         rank (`int`, *optional*):
             Largest rank of a change, by truncated singular value decomposition; by default the sum of the ranks, which
             is exact.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Data type of the factors; `"auto"` is float32, whatever the base model has.
 
     Returns:
         `tuple[AdapterRecord, OutputRecord]`: the rank with the relative error, and the digest of what was written.
@@ -145,10 +152,13 @@ def write_adapter(
 
     Source: Eckart & Young 1936 for the error of the truncation.
     """
+    import torch
+
     first = next(item for item in checkpoints if isinstance(item, AdapterCheckpoint))
     saved = {name for item in checkpoints if isinstance(item, AdapterCheckpoint) for name in item.saved}
     names = first.adapter_names
     whole_names = {names.get(name, name) for name in saved}
+    dtype = "float32" if dtype == "auto" else dtype
     changes = [_mean_of(step, checkpoints) for step in plan.steps if isinstance(step, CombineStep)]
     scales = {_module(step, names): mean for step, mean in changes if isinstance(mean, Scaled)}
     if scales and rank is not None:
@@ -159,10 +169,10 @@ def write_adapter(
     for name, tensor in _heads(plan, checkpoints, saved).items():
         whole[_head_name(names.get(name, name), ranks, whole_names)] = tensor
     for module, scaled in scales.items():
-        whole[f"{PREFIX}{module}.ia3_l"] = scaled.mean()
+        whole[f"{PREFIX}{module}.ia3_l"] = scaled.mean().to(getattr(torch, dtype))
     specs = [TensorSpec(name, tuple(tensor.shape), _dtype(tensor)) for name, tensor in whole.items()]
     for module, mean in products.items():
-        specs += _specs(mean, module, ranks[module])
+        specs += _specs(mean, module, ranks[module], dtype)
     lost = total = 0.0
     # the factors of one weight are in memory at a time
     with weight_files(folder, specs, max_shard_size="1000TB") as files:
@@ -171,20 +181,21 @@ def write_adapter(
         for module, mean in products.items():
             left, right = mean.read_factors()
             factors = Factors(left, right)
-            factors = factors if rank is None else truncated(factors, rank)
+            if rank is not None or ranks[module] < left.shape[1]:
+                factors = truncated(factors, ranks[module])
             lost, total = lost + factors.lost, total + factors.whole
             tensors = (factors.right, factors.left)
             if mean.changes[0].by_column:
                 tensors = (factors.left.T, factors.right.T)
-            for spec, tensor in zip(_specs(mean, module, ranks[module]), tensors, strict=True):
-                files.write(spec.name, 0, tensor.float().reshape(-1))
+            for spec, tensor in zip(_specs(mean, module, ranks[module], dtype), tensors, strict=True):
+                files.write(spec.name, 0, tensor.to(getattr(torch, dtype)).reshape(-1))
     os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
     kind = _ia3_config(scales) if scales else _lora_config(ranks, whole_names)
-    config = {**_config(first, sorted(whole_names)), **kind}
+    config = {**_config(first, _trained_whole(whole_names, checkpoints)), **kind}
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     digests = files.digests()
     error = math.sqrt(lost / total) if total else 0.0
-    return AdapterRecord(rank, error), OutputRecord(len(digests), combined_digest(digests))
+    return AdapterRecord(rank, error, config["peft_type"]), OutputRecord(len(digests), combined_digest(digests))
 
 
 def _module(step: CombineStep, names: Mapping[str, str]) -> str:
@@ -211,19 +222,19 @@ def _mean_of(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> tuple[Comb
 
 
 def _rank_of(mean: Joined, rank: int | None) -> int:
-    """The rank of a mean change."""
-    total = sum(change.rank for change in mean.changes)
-    return total if rank is None else min(rank, total, *mean.changes[0].shape)
+    """The rank of a mean change, which is no larger than the matrix."""
+    total = min(sum(change.rank for change in mean.changes), *mean.changes[0].shape)
+    return total if rank is None else min(rank, total)
 
 
-def _specs(mean: Joined, module: str, rank: int) -> list[TensorSpec]:
+def _specs(mean: Joined, module: str, rank: int, dtype: str) -> list[TensorSpec]:
     """The factors A and B of a module, as they are named and shaped in an adapter's file."""
     change, name = mean.changes[0], f"{PREFIX}{module}"
     ends = (".lora_embedding_A", ".lora_embedding_B")
     if change.kind != "embedding":
         ends = (".lora_A.weight", ".lora_B.weight")
     shapes = (rank, *change.a.shape[1:]), (change.b.shape[0], rank, *change.b.shape[2:])
-    return [TensorSpec(f"{name}{end}", shape, "float32") for end, shape in zip(ends, shapes, strict=True)]
+    return [TensorSpec(f"{name}{end}", shape, dtype) for end, shape in zip(ends, shapes, strict=True)]
 
 
 def _head_name(name: str, ranks: Mapping[str, int], saved: Collection[str]) -> str:
@@ -267,15 +278,32 @@ def _heads(plan: Plan, checkpoints: Sequence[Checkpoint], saved: Collection[str]
     return tensors
 
 
-def _config(first: AdapterCheckpoint, whole: Sequence[str]) -> dict[str, Any]:
+def _trained_whole(whole: Collection[str], checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The modules of whole tensors that an ingredient names in `modules_to_save`, such as a head of several layers.
+
+    Others, such as biases and resized embeddings, are loaded into the base model.
+    """
+    given: set[str] = set()
+    for item in checkpoints:
+        if isinstance(item, AdapterCheckpoint):
+            given.update(item.adapter_config.get("modules_to_save") or ())
+    modules = set()
+    for name in whole:
+        parts = name.split(".")[:-1]
+        paths = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]  # the outermost first
+        modules.update([path for path in paths if any(f".{path}".endswith(f".{module}") for module in given)][:1])
+    return sorted(modules)
+
+
+def _config(first: AdapterCheckpoint, trained_whole: Sequence[str]) -> dict[str, Any]:
     """What the configurations of all kinds of adapters have in common."""
     base = first.base.ingredient
-    with_weight = {name.removesuffix(".weight") for name in whole if name.endswith(".weight")}
+    named = first.adapter_config.get("base_model_name_or_path")  # as an adapter in memory knows it
     return {
         **{name: first.adapter_config.get(name) for name in KEPT},
-        "base_model_name_or_path": None if base.source == MEMORY else base.source,
+        "base_model_name_or_path": named if base.source == MEMORY else base.source,
         "revision": base.revision,
-        "modules_to_save": sorted(with_weight) or None,
+        "modules_to_save": list(trained_whole) or None,
         "inference_mode": True,
     }
 
@@ -329,6 +357,10 @@ def publish_base(folder: Path, base: Ingredient, repo_id: str) -> None:
 
 def refuse_rank(rank: int | None) -> None:
     """Refuse what is no rank.
+
+    Args:
+        rank (`int`, *optional*):
+            Largest rank.
 
     Raises:
         [`RecipeError`]: if it is below 1.

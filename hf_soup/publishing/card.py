@@ -24,7 +24,7 @@ from .bases import ModelTree, model_tree_of
 from .facts import Facts
 from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link, trial_row
 from .results import Result, model_index, result_of
-from .usage import architecture_of, pipeline_of, usage_of, usage_of_adapter
+from .usage import architecture_of, pipeline_of, usage_of, usage_of_adapter, usage_of_sentences
 
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 TAGS = ("merge", "model-soup", "hf_soup")
 OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that cannot be downloaded
+SENTENCE_PIPELINES = {
+    "SentenceTransformer": "sentence-similarity",
+    "CrossEncoder": "text-ranking",
+    "SparseEncoder": "feature-extraction",
+}
 HERE = "FOLDER_OR_HUB_ID"  # placeholder in code for a soup that is not on the Hub
 SHOWN = 12  # maximum number of labels
 
@@ -57,6 +62,8 @@ class CardContent:
             Place of the soup in the Hub's model tree.
         repo_id (`str`, *optional*):
             Repository that the soup will be pushed to.
+        sentence_class (`str`, *optional*):
+            Class of sentence-transformers, if the soup is of one.
     """
 
     recipe: Recipe
@@ -67,6 +74,7 @@ class CardContent:
     facts: Facts = field(default_factory=Facts)
     findings: Sequence[str] = ()
     repo_id: str | None = None
+    sentence_class: str | None = None
 
     @cached_property
     def result(self) -> Result | None:
@@ -88,6 +96,8 @@ class CardContent:
         """Code that runs the model."""
         if self.recipe.adapter is not None:
             return usage_of_adapter(self.config, self.place)
+        if self.sentence_class is not None:
+            return usage_of_sentences(self.sentence_class, self.place)
         return usage_of(self.config, self.place)
 
     @property
@@ -96,6 +106,8 @@ class CardContent:
         record = self.recipe.adapter
         if record is None:
             return None
+        if record.kind != "LORA":
+            return f"It is an adapter of the type {record.kind}, whose vectors are the means of its ingredients'."
         if record.rank is None:
             return "It is a LoRA adapter whose rank is the sum of those of its ingredients, so that the mean is exact."
         return (
@@ -183,6 +195,7 @@ def render_card(
     bases: Sequence[Sequence[str]] = (),
     repo_id: str | None = None,
     tags: Sequence[str] = (),
+    sentence_class: str | None = None,
 ) -> str:
     """Render the model card (README.md) of a soup.
 
@@ -206,6 +219,8 @@ def render_card(
             Repository that the soup will be pushed to.
         tags (`Sequence[str]`, *optional*):
             Additional tags for the metadata.
+        sentence_class (`str`, *optional*):
+            Class of sentence-transformers, if the soup is of one.
 
     Returns:
         `str`: the card, with metadata and Markdown.
@@ -223,6 +238,7 @@ def render_card(
         facts=facts or Facts(),
         findings=findings,
         repo_id=repo_id,
+        sentence_class=sentence_class,
     )
     card = ModelCard.from_template(
         card_data=_metadata(content, tags),
@@ -269,7 +285,11 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
     base = content.recipe.base_model
     if content.recipe.adapter is not None:
         parents, relation = () if base is None or not base.revision else (base.source,), "adapter"
-    pipeline = pipeline_of(content.config)
+    library, pipeline = "transformers", pipeline_of(content.config)
+    if content.recipe.adapter is not None:
+        library = "peft"
+    elif content.sentence_class is not None:
+        library, pipeline = "sentence-transformers", SENTENCE_PIPELINES[content.sentence_class]
     metrics: list[str] | None = None
     eval_results = None
     model_name = None
@@ -284,7 +304,7 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
         license_name=facts.license.name,
         license_link=facts.license.link,
         language=list(facts.language) or None,
-        library_name="transformers" if content.recipe.adapter is None else "peft",
+        library_name=library,
         pipeline_tag=pipeline,
         tags=list(dict.fromkeys([*TAGS, *tags])),
         base_model=list(parents) or None,

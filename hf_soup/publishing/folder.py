@@ -17,6 +17,7 @@ from ..errors import MissingExtraError, warn
 from ..formats.chat_template import write_template
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
+from ..merging.sentence_models import sentence_class
 from ..types import Recipe
 from ..untrusted import one_line
 from .card import render_card
@@ -118,6 +119,7 @@ def write_companions(
         bases=[list(map(redaction.base, repositories)) for repositories in bases],
         repo_id=options.repo_id,
         tags=options.tags,
+        sentence_class=sentence_class(plan, checkpoints),
     )
     (folder / CARD).write_text(card, encoding="utf-8")
 

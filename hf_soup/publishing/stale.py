@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from ..checkpoints.checkpoint import GENERATION
 from ..checkpoints.companion_files import MODULES, OF_A_SOUP, PROCESSOR, TEMPLATES, TOKENIZER
+from ..checkpoints.other_contents import ADAPTER
 from ..formats.recipe_file import RECIPE_FILE
 
 
@@ -57,6 +58,8 @@ def _patterns(there: Collection[str], new: Collection[str]) -> list[re.Pattern[s
         patterns += [TOKENIZER, TEMPLATES]
     if was_a_soup or any(map(PROCESSOR.fullmatch, new)):
         patterns.append(PROCESSOR)
+    if ADAPTER in new:  # whose folder has no configuration of a whole model
+        patterns.append(re.compile(re.escape("config.json")))
     if MODULES not in new:
         patterns.append(SENTENCE_TRANSFORMER)
     return patterns

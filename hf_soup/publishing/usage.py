@@ -54,6 +54,20 @@ def usage_of_adapter(config: Mapping[str, Any], model: str) -> str:
     return ADAPTER_USE.format(auto_class=auto_class, model=model, more=more).strip()
 
 
+def usage_of_sentences(class_name: str, model: str) -> str:
+    """Code that runs a model of sentence-transformers.
+
+    Args:
+        class_name (`str`):
+            Its class, such as `"SentenceTransformer"`.
+        model (`str`):
+            Name that the code loads: a Hub id, or a placeholder.
+    """
+    task = "reranking" if class_name == "CrossEncoder" else "information-retrieval"
+    template: str = load_module("task", task).USE
+    return template.replace("SentenceTransformer", class_name).format(model=model).strip()
+
+
 def usage_of(config: Mapping[str, Any], model: str) -> str:
     """Code that runs a model with this configuration.
 

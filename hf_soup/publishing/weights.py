@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.digest import combined_digest, tensor_digest
+from ..checkpoints.digest import Digests, combined_digest
+from ..checkpoints.files import OpenFiles
+from ..checkpoints.pieces import PIECE, in_threads, piece_starts
+from ..checkpoints.reader import TensorSpec
 from ..checkpoints.writer import weight_files
 from ..errors import warn
 from ..evaluation.running_statistics import write_statistics
@@ -23,6 +26,8 @@ from ..version import versions
 
 if TYPE_CHECKING:
     import torch
+
+MOST_BYTES = 16  # of one element: complex128
 
 
 def write_weights(
@@ -82,7 +87,7 @@ def write_weights(
     elif base is not None and row_giver is not None:
         base = replace(base, files=file_digests(row_giver, row_giver.digests_apart()))
     elif base is not None:
-        base = replace(base, files=_digests_under_adapters(base, checkpoints))
+        base = replace(base, files=digests_under_adapters(base, checkpoints))
     batchnorm = recipe.batchnorm
     if statistics and batchnorm is not None:
         batchnorm = replace(batchnorm, file=BATCHNORM_FILE, digest=write_statistics(folder, statistics))
@@ -97,13 +102,46 @@ def write_weights(
     )
 
 
-def _digests_under_adapters(base: Ingredient, checkpoints: Sequence[Checkpoint]) -> Mapping[str, str]:
-    """The digests of the base model's files, which adapters read; those known before, if there are no adapters."""
+def digests_under_adapters(base: Ingredient, checkpoints: Sequence[Checkpoint]) -> Mapping[str, str]:
+    """The digests of the base model's files, which adapters read; those known before, if there are no adapters.
+
+    Args:
+        base ([`Ingredient`]):
+            The base model of a recipe.
+        checkpoints (`Sequence[Checkpoint]`):
+            The recipe's ingredients.
+
+    Raises:
+        [`IngredientError`]: if it has other weights than the recipe records.
+    """
     for item in checkpoints:
-        if isinstance(item, AdapterCheckpoint) and not item.base.on_hub:
-            own = item.base
-            return file_digests(own, {name: tensor_digest(own.read(name)) for name in own.specs})
+        if isinstance(item, AdapterCheckpoint) and not item.base.on_hub and not item.base.in_memory:
+            return file_digests(item.base, _digests_of(item.base))
     return base.files
+
+
+def _digests_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """The digest of each tensor, from pieces that are read by several threads."""
+    digests = Digests()
+    places = []
+    for name, spec in checkpoint.specs.items():
+        digests.expect(name, spec.numel)
+        places += [(spec, start) for start in piece_starts(spec.numel)]
+    with OpenFiles() as files:
+
+        def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
+            buffer = memoryview(bytearray(PIECE * MOST_BYTES))
+
+            def work(place: tuple[TensorSpec, int]) -> None:
+                spec, start = place
+                piece = buffer[: min(PIECE, spec.numel - start) * spec.itemsize]
+                checkpoint.read_into(files, spec.name, start, piece)
+                digests.add(spec.name, start, piece, spec.itemsize)
+
+            return work
+
+        in_threads(places, make_worker)
+    return digests.result()
 
 
 def warn_of_another_digest(recipe: Recipe, written: Recipe) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.adapter_file import PREFIX, check_kind
 from ..checkpoints.inside import json_inside
 from ..checkpoints.other_contents import ADAPTER
 from ..errors import MissingExtraError, RecipeError, did_you_mean
@@ -80,7 +81,35 @@ def check_peft(settings: Mapping[str, Any]) -> None:
     for name in own:
         if name != INIT_SEED and name not in known:
             raise RecipeError(f'LoraConfig has no setting "{one_line(name)}"{did_you_mean(name, known)}')
+    check_kind({"peft_type": "LORA", **own}, "each run")
     _lora_config(own, None, [])
+
+
+def refuse_unfit(model: PreTrainedModel, own: Mapping[str, Any], task: str) -> None:
+    """Raise an error if an adapter cannot be put on a model, before anything is trained.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            The shared start without weights, which is changed.
+        own (`Mapping[str, Any]`), task (`str`):
+            The arguments of [`with_adapter`].
+
+    Raises:
+        [`RecipeError`]: if no module has one of the names, or a rank is larger than a weight.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in with_adapter(model, own, task, None).named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        weight: Any = module.get_base_layer().weight
+        most = min(weight.shape[0], weight[0].numel())
+        for rank in module.r.values():
+            if rank > most:
+                raise RecipeError(
+                    f"the rank {rank} is larger than {name.removeprefix(PREFIX)}, of the shape {list(weight.shape)}: "
+                    f'at most "peft.r" = {most} has an effect there.'
+                )
 
 
 def _import_peft() -> None:

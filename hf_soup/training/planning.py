@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from ..plugins import load_module
 from ..publishing.bases import START
 from ..seeds import check_seed
 from ..tasks._model_inputs import empty_model, inputs_of
+from ..tasks._sentences import AUTO_CLASS as SENTENCES
 from ..tasks._text import limit_length
 from ..tasks._vocabulary import check_token
 from ..types import is_better_higher
 from ..untrusted import as_error
+from .adapters import peft_settings, refuse_unfit
 from .base_model import BaseModel, base_identity, pin_base_model
 from .class_weights import check_class_weights
 from .context import SweepContext
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from ..metrics.load import Given
-    from ..tasks._model_inputs import ModelInputs
+    from ..tasks._sentences import AUTO_CLASS as SENTENCES
+from ..tasks._model_inputs import ModelInputs
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,6 +164,11 @@ def plan_sweep(
     if task == "auto":
         task = guess_task(data.train)
     module = load_module("task", task)
+    if module.AUTO_CLASS == SENTENCES or module.KIND == "ranking":
+        raise RecipeError(
+            f"a sweep trains no models for {module.PIPELINE} yet: train them with sentence-transformers from one start, "
+            "and give their folders to merge."
+        )
     metric = metric or module.METRIC
     chosen_metric = selecting_metric(metric, higher_is_better, module.KIND)
     settings = read_settings(options)
@@ -180,6 +189,8 @@ def plan_sweep(
     )
     model = _outline(start.config, columns, base_model)
     inputs = inputs_of(model)
+    for own in _adapters(settings.runs, settings.shared):
+        refuse_unfit(_outline(start.config, columns, base_model), own, columns.task_name)
     _fit_tokenizer(start.processing_class, inputs, settings)
     # a folder with other runs raises an error before the data is encoded, which takes long
     fixed = _fixed(base_model, data, columns, options, chosen_metric, settings)
@@ -319,6 +330,16 @@ def _plan_start(base: BaseModel, folder: Path, columns: Columns, head: str) -> _
         processing_class = columns.task.load_processing_class(base.source, base.commit)
     forget_code(processing_class)  # the processing class is saved with each run
     return _Start(origin, config, processing_class)
+
+
+def _adapters(runs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The different settings of adapters among those of runs."""
+    different: dict[str, dict[str, Any]] = {}
+    for settings in runs:
+        own = peft_settings({**shared, **settings})
+        if own is not None:
+            different[json.dumps(own, sort_keys=True, default=str)] = own
+    return list(different.values())
 
 
 def _outline(config: PretrainedConfig, columns: Columns, base_model: str | os.PathLike[str]) -> PreTrainedModel:

@@ -25,7 +25,7 @@ MOST_VALUES = 1_000_000  # maximum number of values of a parameter, except for r
 REPEATS = 100  # draws for each run that may repeat earlier settings before drawing is given up
 DISTRIBUTIONS = ("choice", "integers", "loguniform", "range", "uniform")
 LOWEST, HIGHEST = -(2**63), 2**63 - 1  # limits of the integers that numpy draws
-MAPPINGS = ("augment", "average", "class_weights")  # settings whose values are mappings
+MAPPINGS = ("augment", "average", "class_weights", "peft")  # settings whose values are mappings
 
 
 def expand_space(

@@ -156,10 +156,13 @@ class AdapterRecord:
             Largest rank that was kept; `None` for the sum of the ranks, which is exact.
         error (`float`, *optional*, defaults to 0):
             Norm of what was cut off, relative to that of the change of all weights.
+        kind (`str`, *optional*, defaults to `"LORA"`):
+            Type of the adapter in PEFT.
     """
 
     rank: int | None = None
     error: float = 0.0
+    kind: str = "LORA"
 
 
 @dataclass(frozen=True)

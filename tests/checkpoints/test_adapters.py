@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import peft
@@ -62,16 +63,30 @@ def train(base, folder, seed, *, labels=3, cls="SequenceClassification", task="S
         model = getattr(transformers, f"AutoModelFor{cls}").from_pretrained(
             base, **({} if labels is None else {"num_labels": labels})
         )
-    transformers.set_seed(0)
-    kind = getattr(peft, f"{options.pop('type', 'Lora')}Config")
-    adapted = peft.get_peft_model(model, kind(task_type=task, **options))
+    kind = getattr(peft, f"{options.pop('type', 'Lora').replace('LoRA', 'Lora')}Config")
+    adapted = adapted_by(model, kind(task_type=task, **options))
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter += 0.2 * torch.randn_like(parameter)
-    adapted.save_pretrained(folder)
+    save(adapted, folder)
     return adapted
+
+
+def adapted_by(model, config):
+    """The model with a new adapter; PEFT warns of settings that it corrects itself."""
+    transformers.set_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.get_peft_model(model, config)
+
+
+def save(adapted, folder):
+    """Save an adapter; PEFT warns when it stores embeddings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted.save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -443,7 +458,7 @@ def test_layouts_of_weights_in_an_adapter(tmp_path):
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
     tied = {"target_modules": ["wte"], "r": 2}
     train(tmp_path / "gpt2", tmp_path / "tied", 0, labels=None, cls="CausalLM", task="CAUSAL_LM", **tied)
-    with pytest.raises(IngredientError, match="it changes embeddings that are the output's weight too"):
+    with pytest.raises(IngredientError, match=r"it changes transformer\.wte\.weight, which is tied to other weights"):
         hf_soup.merge([tmp_path / "tied"])
     options = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "r": 2}
     for seed in range(2):
@@ -536,6 +551,10 @@ def test_a_pushed_adapter(base, tmp_path, hub):
         config = json.loads(Path(path).read_text())
         assert config["base_model_name_or_path"] == expected
     assert hf_soup.load_recipe(f"{user}/lora-soup").adapter.rank == 2
+    hf_soup.merge(paths).push_to_hub(f"{user}/lora-soup", merged=True)
+    assert HfApi().file_exists(f"{user}/lora-soup", "config.json")
+    hf_soup.merge(paths).push_to_hub(f"{user}/lora-soup", rank=2)
+    assert not HfApi().file_exists(f"{user}/lora-soup", "config.json")  # of the whole model that was there
     data = HfApi().model_info(f"{user}/lora-soup").card_data
     assert (data.base_model, data.base_model_relation, data.library_name) == (
         [f"{user}/lora-start"],
@@ -568,6 +587,264 @@ def changed_base(base, target):
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (target / "config.json").write_text(json.dumps(config))
     return target
+
+
+def language_model(folder, *, tied, kind="llama"):
+    """Save a tiny Llama or GPT-2 whose output is tied to its embeddings, or not."""
+    transformers.set_seed(0)
+    if kind == "gpt2":
+        sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+        config = transformers.GPT2Config(**sizes, tie_word_embeddings=tied)
+    else:
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = transformers.LlamaConfig(vocab_size=40, **sizes, tie_word_embeddings=tied)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+IDS = torch.arange(6)[None]
+LANGUAGE = {"labels": None, "cls": "CausalLM", "task": "CAUSAL_LM", "r": 2}
+
+
+@pytest.mark.parametrize("targets", [["attn.c_proj", "lm_head"], ["lm_head"], ["c_attn"]], ids=" ".join)
+@pytest.mark.parametrize("kind", ["LoRA", "IA3"])
+def test_the_module_tells_how_a_weight_is_stored(tmp_path, targets, kind):
+    """PEFT writes one `fan_in_fan_out` for layers of both layouts, which is wrong for one of them."""
+    folder = language_model(tmp_path / "gpt2", tied=False, kind="gpt2")
+    options = {**LANGUAGE, "target_modules": targets}
+    if kind == "IA3":
+        del options["r"]
+        options |= {"type": "IA3", "feedforward_modules": targets[:1]}
+    models = [train(folder, tmp_path / f"a{seed}", seed, **options) for seed in range(2)]
+    made = hf_soup.merge([tmp_path / "a0"])
+    torch.testing.assert_close(made.model(IDS).logits, models[0](IDS).logits, rtol=1e-4, atol=1e-5)
+    both = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"])
+    saved = both.save_pretrained(tmp_path / "soup")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = peft.AutoPeftModelForCausalLM.from_pretrained(saved)
+    torch.testing.assert_close(loaded(IDS).logits, both.model(IDS).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_a_stored_copy_of_the_base_model_is_no_change(tmp_path, module):
+    """PEFT stores the weight below a changed head or embedding, too; a resized one is what is changed."""
+    folder = language_model(tmp_path / "llama", tied=False)
+    model = train(folder, tmp_path / "a", 1, **LANGUAGE, target_modules=["q_proj", module])
+    assert any(".base_layer." in name for name in load_file(tmp_path / "a" / "adapter_model.safetensors"))
+    made = hf_soup.merge([tmp_path / "a"])
+    torch.testing.assert_close(made.model(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-5)
+    assert (made.save_pretrained(tmp_path / "soup") / "adapter_model.safetensors").exists()
+
+    def double(tensors):
+        for name, tensor in tensors.items():
+            tensors[name] = 2 * tensor if ".base_layer." in name else tensor
+
+    damage(tmp_path / "a", double)
+    made = hf_soup.merge([tmp_path / "a"])
+    expected = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "a")
+    torch.testing.assert_close(made.model(IDS).logits, expected(IDS).logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RecipeError, match=r"weight is stored whole, and changed as well"):
+        made.save_pretrained(tmp_path / "none", merged=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_modules": ["lm_head"]}, r"changes lm_head\.weight, which is tied"),
+        ({"target_modules": ["embed_tokens"]}, r"changes model\.embed_tokens\.weight, which is tied"),
+        ({"modules_to_save": ["embed_tokens"]}, r"holds model\.embed_tokens\.weight, which is tied to lm_head"),
+        ({"modules_to_save": ["lm_head"]}, r"holds lm_head\.weight, which is tied to model\.embed_tokens"),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, "which is tied to"),
+    ],
+)
+def test_one_of_two_tied_weights_is_refused(tmp_path, options, message):
+    """PEFT changes one of them, so that the model has two tables and a soup of its class one."""
+    folder = language_model(tmp_path / "llama", tied=True)
+    train(folder, tmp_path / "a", 1, **{"target_modules": ["q_proj"], **LANGUAGE, **options})
+    with pytest.raises(IngredientError, match=message):
+        hf_soup.merge([tmp_path / "a"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_resized_vocabulary(tmp_path, tied):
+    """Both tables are stored with more rows than the base model has; the soup is an adapter again."""
+    folder = language_model(tmp_path / "llama", tied=tied)
+    expected = []
+    for seed in range(2):
+        with quiet_transformers():
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        transformers.set_seed(5)
+        model.resize_token_embeddings(43)
+        adapted = adapted_by(model, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+        torch.manual_seed(seed)
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data += 0.2 * torch.randn_like(parameter)
+        save(adapted, tmp_path / f"a{seed}")
+        expected.append(adapted.merge_and_unload().state_dict())
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"])
+    close(made.model, mean(expected, [1, 1]))
+    saved = made.save_pretrained(tmp_path / "soup")
+    with quiet_transformers():
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    base.resize_token_embeddings(43)
+    loaded = peft.PeftModel.from_pretrained(base, saved)
+    torch.testing.assert_close(loaded(IDS).logits, made.model(IDS).logits, rtol=1e-5, atol=1e-6)
+    assert hf_soup.verify(saved).ok
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "Electra"])
+def test_heads_of_several_layers(tmp_path, kind):
+    """PEFT names the whole head in `modules_to_save`, and so does the soup."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    transformers.set_seed(0)
+    config = getattr(transformers, f"{kind}Config")(vocab_size=40, max_position_embeddings=20, **sizes)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path / "base")
+    options = {"r": 2, "target_modules": ["query", "dense"]}
+    merged = []
+    for seed in range(2):
+        merged.append(train(tmp_path / "base", tmp_path / f"a{seed}", seed, **options).merge_and_unload().state_dict())
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"])
+    close(made.model, mean(merged, [1, 1]))
+    folder = made.save_pretrained(tmp_path / "soup")
+    assert json.loads((folder / "adapter_config.json").read_text())["modules_to_save"] == ["classifier"]
+    with quiet_transformers():
+        loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    torch.testing.assert_close(loaded(IDS).logits, made.model(IDS).logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cls", "task"),
+    [("QuestionAnswering", "QUESTION_ANS"), ("TokenClassification", "TOKEN_CLS"), ("SequenceClassification", None)],
+)
+def test_tasks_of_adapters(base, tmp_path, cls, task):
+    """Each class with its head, from a bare base model; without a task type, on a base model of the same class."""
+    options = {"labels": 3, "cls": cls, "task": task, "r": 2, "target_modules": ["query"]}
+    if task is None:
+        base = tmp_path / "base"
+        testing.save_text_model(testing.tiny_text_model(0, labels="abc"), base)
+        options |= {"labels": None, "modules_to_save": ["classifier"]}
+    elif cls == "QuestionAnswering":
+        options["labels"] = None
+    model = train(base, tmp_path / "a", 1, **options)
+    made = hf_soup.merge([tmp_path / "a"])
+    vocabulary = model.config.vocab_size
+    close(made.model, mean([model.merge_and_unload().state_dict()], [1]))
+    assert made.model.config.vocab_size == vocabulary
+
+
+def test_ranks_above_the_matrix_are_cut_off(base, tmp_path):
+    """The sum of the ranks may be larger than a matrix; the soup is exact with the rank of the matrix."""
+    merged = []
+    for seed in range(3):
+        options = {"r": 12, "target_modules": ["query"]}
+        merged.append(train(base, tmp_path / f"a{seed}", seed, **options).merge_and_unload().state_dict())
+    made = hf_soup.merge([tmp_path / f"a{seed}" for seed in range(3)])
+    folder = made.save_pretrained(tmp_path / "soup")
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 32
+    assert hf_soup.load_recipe(folder).adapter.error == pytest.approx(0, abs=1e-7)
+    assert hf_soup.verify(folder).ok
+    again = hf_soup.merge([folder]).model.state_dict()
+    expected = mean(merged, [1, 1, 1])
+    assert all(torch.allclose(again[name].double(), each, atol=1e-6) for name, each in expected.items())
+
+
+def test_the_base_model_is_an_adapter_that_changes_nothing(tmp_path):
+    """A soup of adapters and their base model has the same form as one of adapters alone."""
+    testing.save_text_model(testing.tiny_text_model(0, labels="abc"), tmp_path / "base")
+    for seed in range(2):
+        train(tmp_path / "base", tmp_path / f"a{seed}", seed, **KINDS["plain"])
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "base", tmp_path / "a1"], weights=[1, 3, 1])
+    folder = made.save_pretrained(tmp_path / "soup", merged=False)
+    with quiet_transformers():
+        loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    torch.testing.assert_close(loaded(IDS).logits, made.model(IDS).logits, rtol=1e-5, atol=1e-6)
+    assert hf_soup.verify(folder).ok
+
+
+def test_what_an_adapter_cannot_hold(base, tmp_path):
+    """Estimated BatchNorm statistics, and factors of a head whose classes have another order."""
+    transformers.set_seed(0)
+    sizes = {"hidden_sizes": [8, 8], "embedding_size": 8, "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    resnet = transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes))
+    testing.save_image_model(resnet, tmp_path / "resnet")
+    options = {"target_modules": ["convolution"], "r": 2, "modules_to_save": ["classifier"]}
+    options |= {"labels": None, "cls": "ImageClassification", "task": None}
+    for seed in range(2):
+        train(tmp_path / "resnet", tmp_path / f"c{seed}", seed, **options)
+    made = hf_soup.merge([tmp_path / "c0", tmp_path / "c1"], batchnorm_data=testing.tiny_images(12))
+    with pytest.raises(RecipeError, match="its BatchNorm statistics were estimated anew"):
+        made.save_pretrained(tmp_path / "none", merged=False)
+    testing.save_text_model(testing.tiny_text_model(0), tmp_path / "whole")
+    paths = []
+    for seed, names in enumerate((["bad", "good"], ["good", "bad"])):
+        paths.append(tmp_path / f"o{seed}")
+        model = train(tmp_path / "whole", paths[-1], seed, labels=None, task=None, r=2, target_modules=["classifier"])
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+        config = {**model.config.to_dict(), **labels, "architectures": ["BertForSequenceClassification"]}
+        (paths[-1] / "config.json").write_text(json.dumps(config))
+    made = hf_soup.merge(paths, align_labels=True)
+    with pytest.raises(RecipeError, match=r"classifier\.weight is changed by factors, and the classes have another"):
+        made.save_pretrained(tmp_path / "none", merged=False)
+
+
+def changed_in_place(folder, **settings):
+    """Change the settings of an adapter."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **settings}))
+    return folder
+
+
+def test_base_models_that_are_refused(adapters, base, tmp_path):
+    """Another one than that of the adapters, an adapter, the adapter itself, and one that has changed."""
+    saved, _ = adapters
+    other = tmp_path / "other"
+    testing.save_text_model(testing.tiny_text_model(9), other)
+    with pytest.raises(IncompatibleError, match=r"plain is an adapter of .*base, and base_model is .*other: leave"):
+        hf_soup.merge(saved[:2], method="ties", base_model=other)
+    assert hf_soup.merge(saved[:2], base_model=base).recipe.base_model.source == str(base)
+    nested = changed(saved[0], tmp_path / "nested", base_model_name_or_path=str(saved[1]))
+    with pytest.raises(IngredientError, match=r"it is an adapter itself, of .*base\. Merge it into that first"):
+        hf_soup.merge([nested])
+    looped = changed_in_place(shutil.copytree(saved[0], tmp_path / "looped"), base_model_name_or_path="looped")
+    changed_in_place(looped, base_model_name_or_path=str(looped))
+    with pytest.raises(IngredientError, match="of looped names the adapter itself as its base model"):
+        hf_soup.merge([looped])
+    copied = shutil.copytree(base, tmp_path / "copied")
+    moved = [changed(path, tmp_path / path.name, base_model_name_or_path=str(copied)) for path in saved[:2]]
+    made = hf_soup.merge(moved)
+    folders = [made.save_pretrained(tmp_path / f"s{merged}", merged=merged) for merged in (True, False)]
+    tensors = {name: 2 * tensor for name, tensor in load_file(copied / "model.safetensors").items()}
+    save_file(tensors, copied / "model.safetensors", {"format": "pt"})
+    for folder in folders:
+        assert "the weights of 'copied' are not those" in hf_soup.verify(folder).table()
+
+
+def test_a_recipe_opens_adapters_on_the_pinned_base_model(adapters, base, tmp_path, monkeypatch):
+    """Whatever their own configurations lead to now, such as a relative path in another folder."""
+    saved, _ = adapters
+    moved = [changed(path, tmp_path / path.name, base_model_name_or_path=base.name) for path in saved[:2]]
+    monkeypatch.chdir(base.parent)
+    folder = hf_soup.merge(moved).save_pretrained(tmp_path / "soup")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IngredientError, match="base model of the adapter plain cannot be opened"):
+        hf_soup.merge(moved)
+    assert hf_soup.verify(folder).ok
+
+
+def test_peft_models_in_memory_that_differ_in_their_heads(base):
+    """A new head is random in each, and is no difference of base models; a merged adapter would count twice."""
+    models = []
+    for seed in range(2):
+        transformers.set_seed(100 + seed)
+        with quiet_transformers():
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+        models.append(peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **KINDS["plain"])))
+    assert hf_soup.merge(models).recipe.names
+    models[0].merge_adapter()
+    with pytest.raises(IngredientError, match=r"is merged into the weights .*unmerge_adapter"):
+        hf_soup.merge(models)
 
 
 def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):

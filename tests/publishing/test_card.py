@@ -220,7 +220,9 @@ def test_the_code_of_every_card_runs(tmp_path, monkeypatch, capsys, task):
     processing_class.save_pretrained(tmp_path / "soup")
     Image.new("RGB", (16, 16)).save(tmp_path / "picture.png")
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), config, repo_id="soup"))[2]
+    sentence_class = module.AUTO_CLASS if module.AUTO_CLASS == "SentenceTransformer" else None
+    card = render_card(Recipe(TWO, (1, 1), versions=VERSIONS), config, repo_id="soup", sentence_class=sentence_class)
+    body = parts(card)[2]
     code = body.split("```python\n")[1].split("```")[0]
     exec(compile(code, "card", "exec"), {})
     assert capsys.readouterr().out.strip()

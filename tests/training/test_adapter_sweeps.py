@@ -6,13 +6,15 @@ import shutil
 import peft
 import pytest
 import torch
+from click.testing import CliRunner
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
-from hf_soup.errors import RecipeError
+from hf_soup.cli.commands import main
+from hf_soup.errors import SoupError
 from hf_soup.training.resume import newest_whole_checkpoint
 
 
@@ -134,14 +136,40 @@ def test_pushed_runs_name_the_pushed_start(base, tmp_path, hub):
         ({"peft": {**LORA, "use_dora": 1, "task_type": "CAUSAL_LM"}}, 'LoraConfig has no setting "task_type"'),
         ({"space": {"peft.rank": [1, 2]}}, 'LoraConfig has no setting "rank"'),
         ({"peft": {"r": 0}}, '"peft.r", the rank, is a whole number from 1, not 0'),
+        ({"peft": {**LORA, "init_lora_weights": "pissa"}}, "init_lora_weights='pissa', which changes the base model"),
+        ({"peft": {**LORA, "trainable_token_indices": [1]}}, "LoRA adapter with trainable_token_indices"),
+        ({"peft": {**LORA, "target_modules": ["nothing"]}}, "no adapter can be put on BertForSequenceClassification"),
+        ({"peft": {**LORA, "r": 33}}, r"the rank 33 is larger than bert\..*query, of the shape \[32, 32\]: at most"),
+        ({"space": {"peft.r": [4, 64]}}, "the rank 64 is larger than"),
     ],
 )
 def test_wrong_settings_are_told_before_training(base, tmp_path, own, message):
     """Unknown names and values of adapters are errors, and nothing is written."""
     options = {**OPTIONS, "space": {"seed": [0]}, **own}
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(SoupError, match=message):
         hf_soup.sweep(base, TRAIN, output_dir=tmp_path / "runs", **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_adapter_is_one_setting_of_the_shell(base, tmp_path):
+    """`--set 'peft={...}'` is a mapping for all runs, and no distribution."""
+    TRAIN.to_json(tmp_path / "train.jsonl")
+    VALIDATION.to_json(tmp_path / "validation.jsonl")
+    command = ["sweep", str(base), "--data", str(tmp_path), "--seed", "0,1", "--epochs", "1", "--batch-size", "16"]
+    command += ["--set", "peft={r: 2, target_modules: all-linear}", "-o", str(tmp_path / "runs")]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for number in range(2):
+        config = json.loads((tmp_path / "runs" / f"run-{number}" / "adapter_config.json").read_text())
+        assert config["r"] == 2
+        assert config["target_modules"] == sorted(config["target_modules"])
+    plan = {"ingredients": [str(tmp_path / "runs" / f"run-{number}") for number in range(2)], "merge": {}}
+    for name, save in (("small", {"rank": 1}), ("whole", {"merged": True})):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(json.dumps({**plan, "save": save, "output_dir": str(tmp_path / name)}))
+        folder = hf_soup.cook(file).folder
+        assert hf_soup.verify(folder).ok
+        assert (folder / "model.safetensors").exists() == (name == "whole")
 
 
 def test_images_and_dora(tmp_path):
