@@ -166,8 +166,8 @@ def plan_sweep(
     module = load_module("task", task)
     if module.AUTO_CLASS == SENTENCES or module.KIND == "ranking":
         raise RecipeError(
-            f"a sweep trains no models for {module.PIPELINE} yet: train them with sentence-transformers from one start, "
-            "and give their folders to merge."
+            f"a sweep trains no models for {module.PIPELINE} yet: train them with sentence-transformers from one "
+            "start, and give their folders to merge."
         )
     metric = metric or module.METRIC
     chosen_metric = selecting_metric(metric, higher_is_better, module.KIND)
