@@ -205,7 +205,7 @@ def test_shared_heads_make_a_soup_and_independent_ones_do_not(digits, tmp_path):
                 base,
                 train,
                 validation=test.select(range(20)),
-                space={"seed": range(4)},
+                space={"seed": range(3)},
                 head=head,
                 keep="last",
                 output_dir=tmp_path / head,
