@@ -1,9 +1,9 @@
 """Tasks, one file each: they turn columns into model inputs, and model outputs into predictions.
 
 A new task is one new file whose module has the constants and functions of [`Task`], and those of [`WritingTask`] too
-if its models generate texts, of [`ColumnsTask`] if the data tells it, and of [`WholeTask`] if rows are scored
-together. No class is written and nothing is registered: the folder is listed, and files whose
-names begin with an underscore have functions that tasks share.
+if its models generate texts, of [`ColumnsTask`] if the data tells it, of [`WholeTask`] if rows are scored together,
+and of [`SentenceTask`] if sentence-transformers trains its models. No class is written and nothing is registered: the
+folder is listed, and files whose names begin with an underscore have functions that tasks share.
 """
 
 from __future__ import annotations
@@ -183,6 +183,32 @@ class ColumnsTask(Task, Protocol):
 
     def fits_columns(self, config: PretrainedConfig, names: Sequence[str]) -> bool:
         """Whether a model with this configuration and data with these columns are for the task."""
+
+
+@runtime_checkable
+class SentenceTask(Task, Protocol):
+    """A task whose models are trained by sentence-transformers.
+
+    Args:
+        TRAINED_AS (`str`):
+            Class of the models there: `"SentenceTransformer"` or `"CrossEncoder"`.
+    """
+
+    TRAINED_AS: str
+
+    def training_rows(self, dataset: Dataset, columns: Sequence[str], labels: Labels) -> Dataset:
+        """Rows as the losses take them: texts in the order of their columns, and `score` or `label`.
+
+        Args:
+            dataset (`datasets.Dataset`), columns (`Sequence[str]`), labels (*any*):
+                The arguments of `encode`.
+
+        Raises:
+            [`DataError`]: if a text is missing.
+        """
+
+    def default_loss(self, rows: Dataset) -> str:
+        """The name of the loss for such rows."""
 
 
 @runtime_checkable

@@ -107,13 +107,23 @@ def sentence_columns(
     return chosen
 
 
-def texts_as_they_are(dataset: Dataset, columns: Sequence[str], labels: Any) -> Dataset:
-    """Rows with the texts under the numbers of their columns, and labels."""
-    rows = dataset.select_columns(list(columns))
-    for place, column in enumerate(columns):
-        missing = [row for row, text in enumerate(rows[column]) if text is None]
+def rows_of_texts(dataset: Dataset, columns: Sequence[str]) -> Dataset:
+    """The columns of texts alone, in their order.
+
+    Raises:
+        [`DataError`]: if a text is missing.
+    """
+    for column in columns:
+        missing = [row for row, text in enumerate(dataset[column]) if text is None]
         if missing:
             raise DataError(f'row {missing[0]} has no text in "{column}"; leave it out.')
+    return dataset.select_columns(list(columns))
+
+
+def texts_as_they_are(dataset: Dataset, columns: Sequence[str], labels: Any) -> Dataset:
+    """Rows with the texts under the numbers of their columns, and labels."""
+    rows = rows_of_texts(dataset, columns)
+    for place, column in enumerate(columns):
         rows = rows.rename_column(column, f"text {place}")
     return rows.add_column(LABELS, [label.tolist() if hasattr(label, "tolist") else label for label in labels])
 

@@ -21,7 +21,7 @@ from ..errors import DataError, EvaluationError, listed
 from ..metrics.predictions import Predictions
 from . import _sentences as sentences
 from ._sentences import AUTO_CLASS as AUTO_CLASS
-from ._sentences import embed, is_bare, sentence_columns
+from ._sentences import embed, is_bare, rows_of_texts, sentence_columns
 
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PIPELINE = "sentence-similarity"
 METRIC = "ndcg@10"
 KIND = "ranking"
+TRAINED_AS = "SentenceTransformer"
 BATCH_SIZE = 256
 EXAMPLE: dict[str, list[Any]] = {
     "query": ["good film", "the bad plot", "a very lovely cast"],
@@ -134,6 +135,27 @@ def encode(
     texts = [*corpus.queries, *corpus.documents]
     is_query = [True] * len(corpus.queries) + [False] * len(corpus.documents)
     return datasets.Dataset.from_dict({"text 0": texts, "is_query": is_query, "labels": [0] * len(texts)})
+
+
+def training_rows(dataset: Dataset, columns: Sequence[str], labels: list[Any] | None) -> Dataset:
+    """A row for each query with each of its documents; or texts with their classes."""
+    import datasets
+
+    if labels is not None:
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        return rows_of_texts(dataset, columns).add_column("label", [numbers[label] for label in labels])
+    corpus = corpus_of(dataset, columns, labels)
+    queries, documents = [], []
+    for query, relevant in zip(corpus.queries, corpus.relevant, strict=True):
+        for number in sorted(relevant):
+            queries.append(query)
+            documents.append(corpus.documents[number])
+    return datasets.Dataset.from_dict({"query": queries, "positive": documents})
+
+
+def default_loss(rows: Dataset) -> str:
+    """The other documents of a batch are negatives; texts with classes are compared with all others."""
+    return "BatchAllTripletLoss" if "label" in rows.column_names else "MultipleNegativesRankingLoss"
 
 
 def forward(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -31,6 +31,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-ranking"
 METRIC = "ndcg@10"
 KIND = "ranking"
+TRAINED_AS = "CrossEncoder"
 BATCH_SIZE = 16  # queries
 EXAMPLE: dict[str, list[Any]] = {
     "query": ["good film", "the bad plot", "a very lovely cast"],
@@ -129,6 +130,26 @@ def _documents(documents: Any, others: Any) -> tuple[list[str], list[int]]:
             raise DataError(f"a row has {len(first)} documents and {len(second)} labels.")
         return first, [int(label > 0) for label in second]
     return [*first, *second], [1] * len(first) + [0] * len(second)
+
+
+def training_rows(dataset: Dataset, columns: Sequence[str], labels: None) -> Dataset:
+    """A row for each query with each of its documents, and whether that is relevant."""
+    import datasets
+
+    rows: dict[str, list[Any]] = {"query": [], "document": [], "label": []}
+    for row, (query, documents, others) in enumerate(zip(*(dataset[name] for name in columns), strict=True)):
+        if query is None:
+            raise DataError(f"row {row} has no query; leave it out.")
+        texts, relevance = _documents(documents, others)
+        rows["query"] += [query] * len(texts)
+        rows["document"] += texts
+        rows["label"] += map(float, relevance)
+    return datasets.Dataset.from_dict(rows)
+
+
+def default_loss(rows: Dataset) -> str:
+    """Of each pair by itself."""
+    return "BinaryCrossEntropyLoss"
 
 
 def collator(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.columns import find_column, numbers
 from . import _sentences as sentences
 from ._sentences import AUTO_CLASS as AUTO_CLASS
-from ._sentences import embed, is_bare, sentence_columns, texts_as_they_are
+from ._sentences import embed, is_bare, rows_of_texts, sentence_columns, texts_as_they_are
 
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PIPELINE = "sentence-similarity"
 METRIC = "spearmanr"
 KIND = "values"
+TRAINED_AS = "SentenceTransformer"
 BATCH_SIZE = 256
 EXAMPLE: dict[str, list[Any]] = {
     "sentence1": ["good film", "the bad plot", "a very lovely cast", "dull"],
@@ -83,6 +84,16 @@ def encode(
 ) -> Dataset:
     """The texts as they are, with the scores."""
     return texts_as_they_are(dataset, columns, labels)
+
+
+def training_rows(dataset: Dataset, columns: Sequence[str], labels: np.ndarray) -> Dataset:
+    """Pairs with their scores."""
+    return rows_of_texts(dataset, columns).add_column("score", list(map(float, labels)))
+
+
+def default_loss(rows: Dataset) -> str:
+    """For scores of any range."""
+    return "CoSENTLoss"
 
 
 def forward(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _sentences as sentences
 from ._sentences import AUTO_CLASS as AUTO_CLASS
-from ._sentences import embed, is_bare, sentence_columns, texts_as_they_are
+from ._sentences import embed, is_bare, rows_of_texts, sentence_columns, texts_as_they_are
 
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PIPELINE = "sentence-similarity"
 METRIC = "accuracy"
+TRAINED_AS = "SentenceTransformer"
 KIND = "classes"  # the similarity to the other text and to the similar one, of which the second should be higher
 BATCH_SIZE = 256
 EXAMPLE: dict[str, list[Any]] = {
@@ -77,6 +78,16 @@ def encode(
 ) -> Dataset:
     """The texts as they are."""
     return texts_as_they_are(dataset, columns, labels)
+
+
+def training_rows(dataset: Dataset, columns: Sequence[str], labels: np.ndarray) -> Dataset:
+    """Triplets."""
+    return rows_of_texts(dataset, columns)
+
+
+def default_loss(rows: Dataset) -> str:
+    """With the other positives of a batch as further negatives."""
+    return "MultipleNegativesRankingLoss"
 
 
 def forward(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ class SweepContext:
         processing_class:
             The tokenizer or image processor.
         train (`Dataset`), validation (`Dataset`, *optional*):
-            Encoded examples.
+            Encoded examples; texts for models of sentence-transformers.
         metric (`str`, `Callable` or `evaluate.EvaluationModule`):
             Metric that determines the best evaluation, as the user gave it, so that it can be sent to other processes.
         higher_is_better (`bool`, *optional*):
@@ -47,6 +47,8 @@ class SweepContext:
             Callbacks of the user, of which each run has a copy.
         halves (`bool`, *optional*, defaults to `False`):
             Whether successive halving stops runs.
+        label_column (`str`, *optional*), text_columns (`Sequence[str]`, *optional*):
+            Columns of validation examples that are not encoded, as the user named them.
     """
 
     folder: Path
@@ -64,3 +66,5 @@ class SweepContext:
     bars: bool = True
     callbacks: tuple[Any, ...] = ()
     halves: bool = False
+    label_column: str | None = None
+    text_columns: Sequence[str] | None = None

@@ -79,6 +79,8 @@ def guess_task(train: Dataset) -> str:
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
         return "image-classification"
+    if {"anchor", "positive"} <= set(train.column_names):  # names that only data for embeddings has
+        return "triplet" if "negative" in train.column_names else "information-retrieval"
     has_words = _has_words(train)
     label_columns = [column for column in LABEL_COLUMNS if column in train.column_names]
     if not label_columns:

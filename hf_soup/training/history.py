@@ -19,7 +19,7 @@ def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, 
     """The scores that Trainer logged at one step, without timings; empty if there was no evaluation."""
     for record in history:
         # the training loss of a step has a separate record
-        if record.get("step") == step and "eval_loss" in record:
+        if record.get("step") == step and any(key.startswith("eval_") for key in record):
             return {key: value for key, value in record.items() if key.startswith("eval_") and not is_timing(key)}
     return {}
 

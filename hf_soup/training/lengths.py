@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..metrics.load import Metric
+from ..plugins import load_module
 from .context import SweepContext
 from .folds import in_fold
+from .sentences import arguments_class
 from .settings import separate, training_arguments
 
 
@@ -48,6 +50,7 @@ def run_length(context: SweepContext, name: str, settings: Mapping[str, Any], me
     args = training_arguments(
         context.folder / name,
         fields,
+        arguments_class(load_module("task", context.task)),
         keep=context.keep,
         evaluates=context.validation is not None,
         metric=metric,

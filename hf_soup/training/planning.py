@@ -23,6 +23,7 @@ from ..options import SweepOptions, check_choices
 from ..plugins import load_module
 from ..publishing.bases import START
 from ..seeds import check_seed
+from ..tasks import SentenceTask, Task
 from ..tasks._model_inputs import empty_model, inputs_of
 from ..tasks._sentences import AUTO_CLASS as SENTENCES
 from ..tasks._text import limit_length
@@ -164,11 +165,8 @@ def plan_sweep(
     if task == "auto":
         task = guess_task(data.train)
     module = load_module("task", task)
-    if module.AUTO_CLASS == SENTENCES or module.KIND == "ranking":
-        raise RecipeError(
-            f"a sweep trains no models for {module.PIPELINE} yet: train them with sentence-transformers from one "
-            "start, and give their folders to merge."
-        )
+    if isinstance(module, SentenceTask):
+        _check_sentence_options(options, module)
     metric = metric or module.METRIC
     chosen_metric = selecting_metric(metric, higher_is_better, module.KIND)
     settings = read_settings(options)
@@ -199,7 +197,8 @@ def plan_sweep(
     commit = manifest.get("base_commit") if manifest else base.commit
     # settings may have moved between the shared ones and those of the runs: both are read from the result
     extended, runs = extend_manifest(manifest, folder, fixed, settings.runs)
-    if settings.shared.get("max_length") is not None:
+    # models of sentence-transformers truncate by themselves
+    if settings.shared.get("max_length") is not None and not isinstance(module, SentenceTask):
         limit_length(start.processing_class, settings.shared["max_length"], inputs.positions)
     train, validation = _encode(data, columns, start, inputs)
     for weights in settings.values_of("class_weights"):  # which may need the labels of the encoded data
@@ -220,6 +219,8 @@ def plan_sweep(
         base_card=base.card,
         callbacks=callbacks,
         halves=refinement is not None and refinement.halving,
+        label_column=label_column,
+        text_columns=text_columns,
     )
     lengths = {name: run_length(context, name, setting, chosen_metric) for name, setting in runs.items()}
     done = _done_runs(folder, runs)
@@ -277,6 +278,18 @@ def add_runs(plan: SweepPlan, settings: Sequence[Mapping[str, Any]]) -> SweepPla
         done=_done_runs(folder, runs),
         disk=plan.disk,
     )
+
+
+def _check_sentence_options(options: SweepOptions, task: Task) -> None:
+    """Refuse options that make no sense for models of sentence-transformers.
+
+    Raises:
+        [`RecipeError`]: naming the option.
+    """
+    if options.folds is not None:
+        raise RecipeError(f"folds= is not for {task.PIPELINE}, whose examples are scored together.")
+    if options.head not in ("auto", "checkpoint", "new"):
+        raise RecipeError(f'models of {task.PIPELINE} have no separate head: leave head="{options.head}" out.')
 
 
 def _lengths_of(lengths: Mapping[str, Length], further: int) -> dict[str, Length]:
@@ -345,7 +358,8 @@ def _adapters(runs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]) -> l
 def _outline(config: PretrainedConfig, columns: Columns, base_model: str | os.PathLike[str]) -> PreTrainedModel:
     """The model that the runs start from, without weights."""
     with as_error(TrainingError, f"no model can be built from the configuration of {base_model}"), at_most_modules():
-        return empty_model(columns.task.AUTO_CLASS, config)
+        is_of_sentences = columns.task.AUTO_CLASS == SENTENCES
+        return empty_model("AutoModel" if is_of_sentences else columns.task.AUTO_CLASS, config)
 
 
 def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSettings) -> None:
@@ -363,7 +377,11 @@ def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSe
 def _encode(
     data: TrainingData, columns: Columns, start: _Start, inputs: ModelInputs
 ) -> tuple[Dataset, Dataset | None]:
-    """The encoded training and validation examples."""
+    """The encoded training and validation examples; texts for models of sentence-transformers."""
+    task = columns.task
+    if isinstance(task, SentenceTask):
+        labels = task.labels(data.train, columns.label, start.config)
+        return task.training_rows(data.train, columns.inputs, labels), data.validation
     train = encode_examples(data.train, columns, start.config, start.processing_class, inputs, "train")
     if data.validation is None:
         return train, None

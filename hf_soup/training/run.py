@@ -16,6 +16,7 @@ from ..errors import OutputError, TrainingError
 from ..plugins import load_module
 from ..publishing.bases import RUN_FILE, START
 from ..publishing.run_card import render_run_card, write_card
+from ..tasks import SentenceTask
 from ..types import is_better_higher
 from ..version import versions
 from .adapters import with_adapter
@@ -37,6 +38,7 @@ from .records import (
     tidy,
 )
 from .resume import AVERAGE, STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
+from .sentences import load_sentence_model
 from .settings import separate
 from .trainer import fit, without_trackers
 
@@ -108,7 +110,12 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
         transformers.set_seed(seed)
         # Trainer would load weights by their names on disk and skip those with other names in memory
         source = resume if resume is not None and extra.peft is None else context.folder / START
-        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(source)
+        if isinstance(task, SentenceTask):
+            model = load_sentence_model(task, context.folder / START, extra.max_length)
+            if resume is not None:  # its weights alone: a tokenizer that was used is saved with how it was
+                model.load_state_dict(load_sentence_model(task, resume).state_dict())
+        else:
+            model = getattr(transformers, task.AUTO_CLASS).from_pretrained(source)
         if context.own_heads and resume is None:
             model = with_new_head(model, seed)
         if extra.peft is not None:

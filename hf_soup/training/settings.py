@@ -12,11 +12,13 @@ from ..errors import RecipeError, did_you_mean
 from ..evaluation.running import is_launched
 from ..metrics.load import Metric
 from ..seeds import check_seed
+from ..tasks import SentenceTask
 from ..types import is_better_higher
 from ..untrusted import as_error, one_line
 from .adapters import PEFT, check_peft, peft_settings
 from .averages import average_of
 from .optimizer import OPTIMIZERS
+from .sentences import LOSS, arguments_class, check_sentence_settings
 
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class Extra(NamedTuple):
             Fold of the examples that the run is scored on, and the number of folds; a sweep sets both.
         layer_decay (`float`, *optional*):
             Factor by which the learning rate decreases from each layer to the one below it.
+        loss (`str`, *optional*):
+            Name of a loss of sentence-transformers, for the models of that library.
         max_length (`int`, *optional*):
             Number of tokens at which texts are truncated. All runs share it, because the data is encoded once.
         momentum (`float`, *optional*):
@@ -89,6 +93,7 @@ class Extra(NamedTuple):
     fold: int | None = None
     folds: int | None = None
     layer_decay: float | None = None
+    loss: str | None = None
     max_length: int | None = None
     momentum: float | None = None
     optimizer: str | None = None
@@ -159,9 +164,7 @@ def check_settings(
     Raises:
         [`RecipeError`]: if a name is unknown, with the nearest known one, or a value is invalid.
     """
-    from transformers import TrainingArguments
-
-    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(arguments_class(task)) if field.init}
     known_names = {*fields, *Extra._fields, *SHORT} - set(DECIDED)
     for name, value in settings.items():
         if name.startswith(f"{PEFT}."):
@@ -176,12 +179,17 @@ def check_settings(
         if wants_number and not isinstance(value, (int, float)):
             raise RecipeError(f'"{name}" is a number, not {value!r}.')
     _check_extra(settings)
+    if isinstance(task, SentenceTask):
+        check_sentence_settings(settings, task)
+    elif settings.get(LOSS) is not None:
+        raise RecipeError(f'"{LOSS}" is for models of sentence-transformers; others compute their own.')
     _check_early_stopping(settings, stops_early)
     plain, extra = separate(settings)
     task.check_augment(extra.augment, processing_class)
     training_arguments(
         Path("checked"),  # not created
         plain,
+        arguments_class(task),
         metric=metric,
         evaluates=evaluates,
         stops_early=stops_early or extra.early_stopping_patience is not None,
@@ -256,6 +264,7 @@ def is_number(value: Any, *types: type) -> bool:
 def training_arguments(
     folder: Path,
     fields: Mapping[str, Any],
+    class_: type[TrainingArguments],
     *,
     metric: Metric,
     keep: str = "last",
@@ -270,6 +279,8 @@ def training_arguments(
             Folder of the run.
         fields (`Mapping[str, Any]`):
             Fields that the user has set.
+        class_ (`type`):
+            Class of the arguments, as [`arguments_class`] returns it.
         metric ([`Metric`]):
             Metric that determines the best evaluation, by its name in Trainer's logs.
         keep (`str`, *optional*, defaults to `"last"`):
@@ -285,7 +296,6 @@ def training_arguments(
         [`RecipeError`]: if transformers rejects a value, or an option needs evaluations and there are none.
     """
     import torch
-    from transformers import TrainingArguments
 
     defaults = {
         "logging_strategy": _strategy(fields, "logging_steps"),
@@ -308,7 +318,7 @@ def training_arguments(
         arguments["metric_for_best_model"] = metric.name
         arguments["greater_is_better"] = is_better_higher(metric.higher_is_better)
     with as_error(RecipeError, f"TrainingArguments refuses {one_line(dict(fields))}"):
-        args = TrainingArguments(output_dir=str(folder), **arguments)
+        args = class_(output_dir=str(folder), **arguments)
     if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger
         args._n_gpu = 1
     return args

@@ -19,11 +19,13 @@ from ..errors import RecipeError, TrainingError
 from ..plugins import load_module
 from ..publishing.bases import START
 from ..publishing.run_card import render_start_card, write_card
+from ..tasks import SentenceTask
 from ..untrusted import as_error, one_line
 from .context import SweepContext
 from .head import class_labels, has_plain_head, is_head, with_new_head
 from .probe import train_probe
 from .processes import is_main, wait
+from .sentences import load_sentence_model
 
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[s
     config = _read_config(source, revision, {})
     if not fields:
         if head not in ("auto", "checkpoint"):
-            raise RecipeError(f'{source} generates text and has no separate head: leave head="{head}" out.')
+            raise RecipeError(f'models of {task.PIPELINE} have no separate head: leave head="{head}" out.')
         return Origin(source, revision, "checkpoint", {}, config)
     has_head = task.fits(config)
     if head == "checkpoint" and not has_head:
@@ -128,8 +130,12 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
     target = context.folder / START
     if target.is_dir():
         return
+    task = load_module("task", context.task)
+    if isinstance(task, SentenceTask):
+        _make_sentence_start(target, origin, task, context, init_seed)
+        return
     with quiet_transformers():
-        model = _load(origin, load_module("task", context.task), init_seed)
+        model = _load(origin, task, init_seed)
         if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need a padding token
             model.config.pad_token_id = _padding(context.processing_class)
         if origin.head == "probe":
@@ -138,12 +144,32 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
                 context.processing_class.save_pretrained(stage)
-                base_model = None
-                if origin.revision:  # a model on the Hub, which a card may link to
-                    base_model, _ = hub.split_revision(context.about["base_model"])
-                card = render_start_card(sweep=context.folder.name, base_model=base_model, base=context.base_card)
-                write_card(stage, card)
+                _write_card_of_start(stage, origin, context)
     wait()
+
+
+def _make_sentence_start(
+    target: Path, origin: Origin, task: SentenceTask, context: SweepContext, init_seed: int
+) -> None:
+    """Save the start of models of sentence-transformers, with all their modules."""
+    import transformers
+
+    source = f"{origin.source}@{origin.revision}" if origin.revision else origin.source
+    with quiet_transformers():
+        transformers.set_seed(init_seed)  # for a new head of a cross-encoder
+        model = load_sentence_model(task, source)
+        if is_main():
+            with staged_folder(target) as stage:
+                model.save_pretrained(str(stage))
+                _write_card_of_start(stage, origin, context)
+    wait()
+
+
+def _write_card_of_start(folder: Path, origin: Origin, context: SweepContext) -> None:
+    base_model = None
+    if origin.revision:  # a model on the Hub, which a card may link to
+        base_model, _ = hub.split_revision(context.about["base_model"])
+    write_card(folder, render_start_card(sweep=context.folder.name, base_model=base_model, base=context.base_card))
 
 
 def _padding(processing_class: Any) -> int | None:

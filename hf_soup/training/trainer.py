@@ -1,4 +1,4 @@
-"""Trains a model with `transformers.Trainer`, which only this file calls and which is not subclassed."""
+"""Trains a model with `transformers.Trainer`, or with that of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
+from ..tasks import SentenceTask
 from ..tasks._model_inputs import inputs_of
 from .adapters import plain
 from .averages import average_of
@@ -15,6 +16,7 @@ from .context import SweepContext
 from .metric import compute_metrics, selecting_metric
 from .optimizer import optimizer_of
 from .resume import STATE, add_callback_states, has_ended
+from .sentences import arguments_class, sentence_trainer
 from .settings import Extra, training_arguments
 
 
@@ -72,6 +74,7 @@ def fit(
     args = training_arguments(
         folder,
         named,
+        arguments_class(task),
         keep=keep,
         evaluates=context.validation is not None,
         metric=metric,
@@ -81,20 +84,26 @@ def fit(
     train = _draw_rows(context.train, extra.bagging_fraction, args.seed)
     if extra.augment:
         train = task.augmented(train, extra.augment, context.processing_class)
-    loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
+    loss = None
     with one_group(context.folder, folder.name), ended_tracking(args):
-        trainer = transformers.Trainer(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=context.validation,
-            data_collator=task.collator(context.processing_class, inputs_of(plain(model))),
-            processing_class=context.processing_class,  # saved in each checkpoint
-            compute_loss_func=loss,
-            compute_metrics=compute_metrics(metric, task.KIND, model.config),
-            callbacks=callbacks,
-            preprocess_logits_for_metrics=_logits_alone,
-        )
+        if isinstance(task, SentenceTask):
+            trainer = sentence_trainer(
+                context, model, args, train=train, loss=extra.loss, metric=metric, callbacks=callbacks
+            )
+        else:
+            loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
+            trainer = transformers.Trainer(
+                model=model,
+                args=args,
+                train_dataset=train,
+                eval_dataset=context.validation,
+                data_collator=task.collator(context.processing_class, inputs_of(plain(model))),
+                processing_class=context.processing_class,  # saved in each checkpoint
+                compute_loss_func=loss,
+                compute_metrics=compute_metrics(metric, task.KIND, model.config),
+                callbacks=callbacks,
+                preprocess_logits_for_metrics=_logits_alone,
+            )
         trainer.remove_callback(PrinterCallback)  # Trainer adds it if its own progress bar is disabled
         # set afterwards, because the Trainer knows its own optimizers and the parameters with weight decay
         trainer.optimizer_cls_and_kwargs = optimizer_of(

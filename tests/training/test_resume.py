@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ PROCESSES.set_forkserver_preload(
         "hf_soup.testing",
         "hf_soup.training.sweep",
         "pytest",
+        "sentence_transformers",
         "sklearn.metrics",
         "transformers.models.bert.modeling_bert",
         "transformers.models.vit.modeling_vit",
@@ -52,6 +54,7 @@ CASES = {
     # ViT has other weight names on disk than in memory, which transformers' own resuming does not handle
     "images": {"keep": "all", "training_args": {**ARGS, "augment": {"crop": 0.3, "flip": 0.5}}},
     "adapters": {"keep": "best", "training_args": ARGS, "peft": {"r": 2, "target_modules": ["query", "value"]}},
+    "sentences": {"keep": "best", "training_args": ARGS, "task": "sentence-similarity"},
 }
 
 
@@ -71,7 +74,16 @@ def sweep(folder, case):
         )
         save(model(5), base)
     space = {"seed": [0, 1]}
+    if case == "sentences":
+        make = pairs
     return hf_soup.sweep(base, make(80), validation=make(40, seed=1), space=space, output_dir=folder, **CASES[case])
+
+
+def pairs(rows, seed=0):
+    """Pairs of texts, which are similar if their labels are equal."""
+    first, second = testing.tiny_texts(rows, seed=seed), testing.tiny_texts(rows, seed=seed + 1)
+    scores = [float(one == other) for one, other in zip(first["label"], second["label"], strict=True)]
+    return datasets.Dataset.from_dict({"sentence1": first["text"], "sentence2": second["text"], "score": scores})
 
 
 def weights(folder):
@@ -134,7 +146,7 @@ def reached(run, step):
     return any(int(path.name.split("-")[1]) >= step for path in checkpoints_in(run)) if run.is_dir() else False
 
 
-@pytest.mark.parametrize("case", ["texts", "in steps", "images", "adapters"])
+@pytest.mark.parametrize("case", ["texts", "in steps", "images", "adapters", "sentences"])
 def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
     """After a kill the complete run is left alone, the other one is resumed, and every file is as without the kill."""
     whole = sweep(tmp_path / "whole" / "runs", case)

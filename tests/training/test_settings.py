@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 import hf_soup
 from hf_soup import plugins, testing
@@ -58,7 +59,9 @@ def training_arguments_of(settings):
     """The TrainingArguments of a run with these settings."""
     from pathlib import Path
 
-    return training_arguments(Path("nowhere"), separate(settings)[0], metric=load_metrics("accuracy")[0])
+    return training_arguments(
+        Path("nowhere"), separate(settings)[0], TrainingArguments, metric=load_metrics("accuracy")[0]
+    )
 
 
 def test_a_rhythm_that_is_given_in_steps_is_one_of_steps():
@@ -66,10 +69,12 @@ def test_a_rhythm_that_is_given_in_steps_is_one_of_steps():
     from pathlib import Path
 
     (metric,) = load_metrics("accuracy")
-    args = training_arguments(Path("x"), {"logging_steps": 3, "eval_steps": 5}, metric=metric, evaluates=True)
+    args = training_arguments(
+        Path("x"), {"logging_steps": 3, "eval_steps": 5}, TrainingArguments, metric=metric, evaluates=True
+    )
     assert (args.logging_strategy, args.logging_steps) == ("steps", 3)
     assert (args.eval_strategy, args.eval_steps, args.save_strategy, args.save_steps) == ("steps", 5, "steps", 5)
-    plain = training_arguments(Path("x"), {}, metric=metric, evaluates=True)
+    plain = training_arguments(Path("x"), {}, TrainingArguments, metric=metric, evaluates=True)
     assert (plain.logging_strategy, plain.eval_strategy, plain.save_strategy) == ("epoch", "epoch", "epoch")
 
 

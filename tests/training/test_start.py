@@ -164,7 +164,7 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path):
     task = plugins.load_module("task", "text-generation")
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
-    with pytest.raises(RecipeError, match="has no separate head"):
+    with pytest.raises(RecipeError, match="have no separate head"):
         sweep(base, tmp_path / "runs", data=(data, data), task="text-generation", head="probe")
 
 
