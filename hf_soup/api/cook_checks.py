@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints.targets import refuse_folder, refuse_target
 from ..errors import RecipeError
@@ -13,6 +15,7 @@ from ..metrics.load import load_metrics
 from ..options import MergeOptions, check_choices
 from ..parallel import check_executor
 from ..plugins import chooses, share_out
+from ..publishing.adapter_weights import refuse_rank
 from ..seeds import check_seed
 from ..strategies.weighted import is_by_name, varies_by_tensor
 from ..training.folds import check_folds
@@ -86,6 +89,34 @@ def _check_settings(plan: CookFile) -> None:
             raise RecipeError("`merge.within` averages the snapshots of each run: write `sweep.keep: all`.")
     if plan.merge is not None:
         _check_merge(plan.merge, count)
+    _check_save(plan)
+
+
+def _check_save(plan: CookFile) -> None:
+    """Refuse ways to save the soup that will not work."""
+    save, merge = plan.save, plan.merge
+    refuse_rank(save.rank, merged=save.merged)
+    wants_adapter = save.rank is not None or save.merged is False
+    if merge is None and (wants_adapter or save.merged):
+        raise RecipeError("`save` is about the soup of a `merge` section, and there is none.")
+    if merge is not None and wants_adapter and merge.method != "linear":
+        raise RecipeError(f"a soup by the method {merge.method} is no adapter: leave `save.rank` out.")
+    trains_wholes = plan.sweep is not None and not plan.sweep.peft and not any("peft" in name for name in _axes(plan))
+    if wants_adapter and trains_wholes:
+        raise RecipeError("the sweep trains whole models, whose soup is no adapter: leave `save.rank` out.")
+
+
+def _axes(plan: CookFile) -> set[str]:
+    """The names of the settings of a sweep."""
+    sweep = plan.sweep
+    if sweep is None:
+        return set()
+    names: set[str] = set(sweep.training_args or {})
+    space_or_list = sweep.space or {}
+    spaces: Sequence[Mapping[str, Any]] = [space_or_list] if isinstance(space_or_list, Mapping) else space_or_list
+    for space in spaces:
+        names.update(space)
+    return names
 
 
 def _check_merge(options: MergeOptions, count: int) -> None:

@@ -323,17 +323,16 @@ class Soup(Result):
 
     def _write_weights(self, folder: Path, max_shard_size: int | str, merged: bool | None, rank: int | None) -> Recipe:
         """Write the weights, and return the recipe with the digests of the files that were read and written."""
-        refuse_rank(rank)
-        if merged and rank is not None:
-            raise RecipeError(f"rank={rank} is of an adapter, and merged=True saves a whole model: give only one.")
+        refuse_rank(rank, merged=merged)
+        if merged is None and rank is None and self.recipe.output is not None:  # as it was made
+            merged = self.recipe.adapter is None
+            rank = None if self.recipe.adapter is None else self.recipe.adapter.rank
         reason = why_no_adapter(self.plan, self.checkpoints)
         if self.recipe.batchnorm is not None:
             reason = "its BatchNorm statistics were estimated anew, which an adapter does not hold"
         if reason is not None and (merged is False or rank is not None):
             raise RecipeError(f"this soup cannot be saved as an adapter: {reason}. Save it with merged=True.")
         if reason is None and not merged:
-            if merged is None and rank is None and self.recipe.adapter is not None:  # as it was made
-                rank = self.recipe.adapter.rank
             adapter, output = write_adapter(folder, self.plan, self.checkpoints, rank, self.recipe.dtype)
             base = self.recipe.base_model
             if base is not None:

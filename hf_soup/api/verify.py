@@ -199,6 +199,9 @@ def _compare_adapters(source: str, cooked: Soup, saved: Checkpoint) -> Verificat
     for key in sorted({*made_config, *config} - {"base_model_name_or_path"}):  # the recipe names the base model
         if made_config.get(key) != config.get(key):
             problems.append(f"{ADAPTER} has {key} = {str(config.get(key))[:60]}, and the recipe makes another")
+    base, named = cooked.recipe.base_model, config.get("base_model_name_or_path")
+    if base is not None and named not in (base.source, base.name):  # folders are published by their names
+        problems.append(f"{ADAPTER} names the base model {str(named)[:60]}, and the recipe {base.source}")
     problems += [f"{name} is only in one of the two adapters" for name in sorted(made.keys() ^ published.keys())]
     differences = []
     for name in sorted(made.keys() & published.keys()):

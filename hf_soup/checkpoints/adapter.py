@@ -18,7 +18,7 @@ from ..types import Ingredient
 from ..untrusted import as_error
 from .adapter_base import misfits, one_of_tied, open_base_of
 from .adapter_changes import Change, LowRank, Scale, Stored
-from .adapter_file import OTHER_PART, AdapterTensors, changes_of, check_kind, split_adapter
+from .adapter_file import OTHER_PART, AdapterTensors, changes_of, check_kind, split_adapter, trained_whole
 from .adapter_model import config_of, form_of
 from .base_names import fit_base
 from .checkpoint import MEMORY, Checkpoint, make_ready
@@ -263,12 +263,14 @@ def open_peft_model(model: Any, name: str | None) -> AdapterCheckpoint:
     active = model.active_adapters
     if len(active) != 1:
         raise IngredientError(f"{name} has the active adapters {listed(active)}: activate one with `set_adapter`.")
+    if any(getattr(module, "disable_adapters", False) is True for module in inner.modules()):
+        raise IngredientError(f"the adapter of {name} is disabled: call `enable_adapter_layers()` first.")
     if any(getattr(module, "merged", False) is True for module in inner.modules()):
         raise IngredientError(
             f"the adapter of {name} is merged into the weights of its base model, where it would count twice: call "
             "`unmerge_adapter()` first, or `merge_and_unload()` for a whole model."
         )
-    config = model.peft_config[active[0]].to_dict()
+    config = {key: getattr(value, "value", value) for key, value in model.peft_config[active[0]].to_dict().items()}
     check_kind(config, name)
     state = get_peft_model_state_dict(model, adapter_name=active[0], save_embedding_layers=False)
     stored = {}
@@ -314,7 +316,7 @@ def _with_base(
 ) -> AdapterCheckpoint:
     """An adapter on its base model, under the names of the class that it was trained as."""
     name = ingredient.name
-    config = config_of(name, folder, base, adapter_config, tensors.saved)
+    config = config_of(name, folder, base, adapter_config, tensors)
     form = form_of(config)
     shapes = form.shapes
     like = Checkpoint(ingredient, config, {key: TensorSpec(key, shape, "float32") for key, shape in shapes.items()})
@@ -324,7 +326,9 @@ def _with_base(
         stored = form.on_disk.get(key, key)
         if not isinstance(change, Scale) or not key.endswith(".bias") or stored in shapes:
             changes[stored] = change  # IA3 scales a bias if there is one
-    whole, problems = one_of_tied(tensors.saved, form, adapter_config.get("modules_to_save") or ())
+    if not changes and not tensors.saved:
+        raise IngredientError(f"{name} holds no tensor, and so no change of its base model.")
+    whole, problems = one_of_tied(tensors.saved, form, trained_whole(adapter_config, name))
     saved = {form.on_disk.get(key, key): tensor for key, tensor in whole.items()}
     for key in sorted(saved.keys() & changes.keys()):
         if _is_that_of(base, key, saved[key]):  # PEFT keeps a copy of the base model's embeddings

@@ -98,7 +98,19 @@ def _factors_of(change: Change) -> tuple[torch.Tensor, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank(Change):
+class Product(Change):
+    """The addition of `left @ right`, which are what [`read_factors`] returns."""
+
+    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows with the product added, without the magnitude of DoRA."""
+        import torch
+
+        left, right = self.factors
+        return torch.addmm(base, left[first : first + len(base)], right)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(Product):
     """The addition of `left @ right`: LoRA, and DoRA with a magnitude.
 
     Args:
@@ -149,16 +161,9 @@ class LowRank(Change):
         b = self.b.read().double().reshape(-1, self.rank) * self.scaling
         return (a.T.contiguous(), b.T.contiguous()) if self.by_column else (b, a)
 
-    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
-        """Rows with the product added, without the magnitude."""
-        import torch
-
-        left, right = self.factors
-        return torch.addmm(base, left[first : first + len(base)], right)
-
 
 @dataclass(frozen=True, eq=False)
-class Joined(Change):
+class Joined(Product):
     """The weighted mean of several low-rank changes of one weight, as one product of the factors side by side.
 
     Args:
@@ -186,13 +191,6 @@ class Joined(Change):
     def factors(self) -> tuple[torch.Tensor, ...]:
         """Those used last stay in memory."""
         return _joined_factors_of(self)
-
-    def of_rows(self, base: torch.Tensor, first: int) -> torch.Tensor:
-        """Rows with the product added."""
-        import torch
-
-        left, right = self.factors
-        return torch.addmm(base, left[first : first + len(base)], right)
 
 
 @functools.lru_cache(maxsize=JOINED_IN_MEMORY)

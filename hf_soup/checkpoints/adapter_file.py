@@ -65,7 +65,7 @@ def check_kind(config: Mapping[str, Any], name: str) -> None:
     """
     merge_first = "Merge it into its base model first: `PeftModel.merge_and_unload()`."
     kind = config.get("peft_type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise IngredientError(
             f"{name} is an adapter of the type {one_line(kind, 40)}; those that are read are {listed(KINDS)}. "
             f"{merge_first}"
@@ -79,6 +79,26 @@ def check_kind(config: Mapping[str, Any], name: str) -> None:
             f"{name} was started with init_lora_weights={start!r}, which changes the base model, so that the adapter "
             "does not belong to the base model as it is. Save it with `path_initial_model_for_weight_conversion`."
         )
+
+
+def trained_whole(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The modules that were trained whole, by the ends of their names.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            Content of `adapter_config.json`.
+        name (`str`):
+            Name of the ingredient.
+
+    Raises:
+        [`IngredientError`]: if these are no names.
+    """
+    given = config.get("modules_to_save") or ()
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, list | tuple | set) or not all(isinstance(module, str) for module in given):
+        raise IngredientError(f"{name} has modules_to_save = {one_line(repr(given), 60)}, which is no list of names.")
+    return tuple(sorted(given))
 
 
 def split_adapter(state: Mapping[str, Stored], name: str) -> AdapterTensors:
@@ -98,7 +118,7 @@ def split_adapter(state: Mapping[str, Stored], name: str) -> AdapterTensors:
     for key, tensor in state.items():
         if ORIGINAL in key:  # what a saved module replaces
             continue
-        if not tensor.read().isfinite().all():
+        if not tensor.read().double().isfinite().all():
             raise IngredientError(f"{name!r} holds NaN or infinity in {key}: that run diverged. Leave it out.")
         path = WRAPPED.sub("", key.removeprefix(PREFIX))
         part = PART.fullmatch(path)
@@ -158,8 +178,10 @@ def _low_rank(
             f"the factors of {one_line(module)} have the shapes {list(a.shape)} and {list(b.shape)}, which are not "
             "those of a product"
         )
-    if config.get("use_dora") and (magnitude is None or is_embedding or len(a.shape) > 2):
+    if config.get("use_dora") and (is_embedding or len(a.shape) > 2):
         raise ValueError(f"it is a DoRA adapter of {one_line(module)}, and DoRA is read of linear layers alone")
+    if config.get("use_dora") and magnitude is None:
+        raise KeyError("lora_magnitude_vector")
     kind: Literal["linear", "transposed", "embedding", "convolution"] = "linear"
     if is_embedding:
         kind = "embedding"

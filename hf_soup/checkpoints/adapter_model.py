@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError
 from ..untrusted import one_line
 from .adapter_changes import Stored
+from .adapter_file import AdapterTensors
 from .checkpoint import Checkpoint
 from .inside import json_inside
 from .loading_rules import layout_key, layout_of
@@ -97,9 +98,12 @@ def config_of(
     folder: Path | None,
     base: Checkpoint,
     adapter_config: Mapping[str, Any],
-    saved: Mapping[str, Stored],
+    tensors: AdapterTensors,
 ) -> dict[str, Any]:
     """The configuration of the adapted model: its own if there is one, or that of the base model with its class.
+
+    The class is the first that has all modules of the adapter: that of the task type, or that of the base model, which
+    is right for models of several parts, such as texts and images.
 
     Args:
         name (`str`):
@@ -110,8 +114,8 @@ def config_of(
             The base model.
         adapter_config (`Mapping[str, Any]`):
             Content of `adapter_config.json`.
-        saved (`Mapping[str, Stored]`):
-            Tensors that the adapter holds whole: a head may have more classes, embeddings more rows.
+        tensors ([`AdapterTensors`]):
+            Content of the adapter: a head may have more classes, embeddings more rows.
 
     Raises:
         [`IngredientError`]: if the class is not known.
@@ -122,34 +126,44 @@ def config_of(
         own = json_inside(folder, "config.json")
         if isinstance(own, dict) and own.get("architectures"):
             return without_code(own)
-    config = {**base.config, "architectures": [_class_of(name, adapter_config.get("task_type"), adapter_config, base)]}
+    classes = _classes_for(name, adapter_config, base)
+    for architecture in classes:
+        config = {**base.config, "architectures": [architecture]}
+        with contextlib.suppress(IngredientError):  # there may be no such model
+            for changed in _possible_changes(config, tensors.saved):
+                if _fit({**config, **changed}, tensors):
+                    return {**config, **changed}
+    return {**base.config, "architectures": [classes[0]]}
+
+
+def _classes_for(name: str, adapter_config: Mapping[str, Any], base: Checkpoint) -> list[str]:
+    """The classes that an adapter may have been trained on, the likeliest first."""
+    from transformers.models.auto import modeling_auto
+
+    task, mapping = adapter_config.get("task_type"), adapter_config.get("auto_mapping")
+    given = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    if isinstance(given, str):
+        return [given]
+    if task is None:
+        return [base.architecture]
+    if not isinstance(task, str) or task not in CLASSES:
+        raise IngredientError(f"{name} has the task_type {one_line(repr(task), 40)}; known are {', '.join(CLASSES)}.")
+    classes: Mapping[str, Any] = getattr(modeling_auto, CLASSES[task])
+    found = classes.get(base.config.get("model_type", ""))
+    if found is None:
+        return [base.architecture]
+    found = found if isinstance(found, str) else found[0]
+    # an encoder without a head may be a part of the usual model
+    return [base.architecture, found] if task == "FEATURE_EXTRACTION" else [found, base.architecture]
+
+
+def _possible_changes(config: Mapping[str, Any], saved: Mapping[str, Stored]) -> list[dict[str, Any]]:
+    """Fields of a configuration that may make whole tensors fit: none, a number of classes, one of rows, or both."""
     counts = sorted({tensor.shape[0] for tensor in saved.values() if tensor.shape})
     classes = [_classes(config, count) for count in counts]
     rows = [{"vocab_size": count} for count in counts] if "vocab_size" in config else []
     both = [{**one, **other} for one in classes for other in rows]
-    for changed in ({}, *classes, *rows, *both):
-        if _fit({**config, **changed}, saved):
-            return {**config, **changed}
-    return config
-
-
-def _class_of(name: str, task: Any, adapter_config: Mapping[str, Any], base: Checkpoint) -> str:
-    """The class that an adapter was trained on."""
-    from transformers.models.auto import modeling_auto
-
-    mapping = adapter_config.get("auto_mapping")
-    given = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    if isinstance(given, str):
-        return given
-    if task is None:
-        return base.architecture
-    if task not in CLASSES:
-        raise IngredientError(f"{name} has the task_type {one_line(task, 40)!r}; known are {', '.join(CLASSES)}.")
-    classes: Mapping[str, Any] = getattr(modeling_auto, CLASSES[task])
-    found = classes.get(base.config.get("model_type", ""))
-    if found is None:
-        raise IngredientError(f"{name}: a {base.config.get('model_type')} has no class for the task_type {task}.")
-    return found if isinstance(found, str) else found[0]
+    return [{}, *classes, *rows, *both]
 
 
 def _classes(config: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -160,11 +174,14 @@ def _classes(config: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
 
 
-def _fit(config: Mapping[str, Any], saved: Mapping[str, Stored]) -> bool:
-    """Whether a model with this configuration has the whole tensors of an adapter."""
+def _fit(config: Mapping[str, Any], tensors: AdapterTensors) -> bool:
+    """Whether a model with this configuration has the modules and the whole tensors of an adapter."""
     form = form_of(config)
+    known = {*form.on_disk, *form.shapes}
     others = {name: group for group in form.tied for name in group}
-    for key, tensor in saved.items():
+    if not all(f"{module}.weight" in known or f"{module}.weight" in others for module in tensors.parts):
+        return False
+    for key, tensor in tensors.saved.items():
         names = others.get(key, frozenset({key}))
         shapes = {form.shapes.get(form.on_disk.get(name, name)) for name in names} - {None}
         if shapes != {tuple(tensor.shape)}:

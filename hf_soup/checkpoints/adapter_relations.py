@@ -88,13 +88,18 @@ def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
 
 
 def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:
-    """The cosine of LoRA's factors A of one weight, which stay near their random start; `None` if ranks differ."""
+    """The mean cosine of LoRA's factors A, which stay near their random start; `None` if no weight is changed by both.
+
+    Of different ranks, the rows that both have are compared: sweeps start these from the same numbers.
+    """
+    cosines = []
     for name in sorted(first.changes.keys() & second.changes.keys()):
         one, other = first.changes[name], second.changes[name]
-        if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape == other.a.shape:
-            x, y = one.a.read().double().reshape(-1), other.a.read().double().reshape(-1)
-            return float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30))
-    return None
+        if isinstance(one, LowRank) and isinstance(other, LowRank) and one.a.shape[1:] == other.a.shape[1:]:
+            rank = min(one.rank, other.rank)
+            x, y = (change.a.read()[:rank].double().reshape(-1) for change in (one, other))
+            cosines.append(float((x @ y) / (x.norm() * y.norm()).clamp(min=1e-30)))
+    return sum(cosines) / len(cosines) if cosines else None
 
 
 def base_identity(base: Ingredient) -> object:
@@ -106,5 +111,5 @@ def base_identity(base: Ingredient) -> object:
 
 def _place(base: Ingredient) -> str:
     if base.source == MEMORY:
-        return "a base model in memory"
+        return "a base model in memory (save the adapter, and give its folder)"
     return f"{base.source}@{base.revision[:7]}" if base.revision else base.source

@@ -364,7 +364,7 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
             pinned.append((source, revision, files))
     hub.fetch_weights(pinned)
     for item in with_files:
-        _refuse_changed(item)
+        refuse_changed(item)
     problems = []
     for item in with_files:
         problems += unequal_twin_problems(item)
@@ -374,8 +374,12 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
         item.prepare()
 
 
-def _refuse_changed(item: Checkpoint) -> None:
-    """Refuse a folder whose weight files have been written since it was opened."""
+def refuse_changed(item: Checkpoint) -> None:
+    """Refuse a folder whose weight files have been written since it was opened.
+
+    Raises:
+        [`IngredientError`]: naming the first such file.
+    """
     changed = [] if item.on_hub else item.changed_files()
     if changed:
         path = item.weights_folder / changed[0]

@@ -36,6 +36,8 @@ def describe_contents(names: Collection[str], source: str) -> str:
             The folder or repository.
     """
     top = sorted({name.split("/")[0] for name in names})
+    if ADAPTER in top and "adapter_model.bin" in top:
+        return "a PEFT adapter in a pickle (adapter_model.bin). Save it again with a newer PEFT."
     if ADAPTER in top:
         return (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."

@@ -72,9 +72,9 @@ def open_checkpoint(
     return _find(source, name, config, allow_pickle)()
 
 
-def _open_base_of_adapter(source: str) -> Checkpoint:
+def _open_base_of_adapter(source: str, *, allow_pickle: bool = False) -> Checkpoint:
     """Open the base model of an adapter, which has to be a whole model."""
-    return _find(source, None, None, False, _refuse_another_base)()
+    return _find(source, None, None, allow_pickle, _refuse_another_base)()
 
 
 def _refuse_another_base(source: str) -> Checkpoint:
@@ -84,12 +84,13 @@ def _refuse_another_base(source: str) -> Checkpoint:
 
 
 def _find(
-    source: Any, name: str | None, config: Any, allow_pickle: bool, open_base: OpenBase = _open_base_of_adapter
+    source: Any, name: str | None, config: Any, allow_pickle: bool, open_base: OpenBase | None = None
 ) -> Callable[[], Checkpoint]:
     """Do the slow reading from a disk or server, and return a function that opens the ingredient.
 
     This function may run in several threads at once. The one that it returns may not, because it imports transformers.
     """
+    open_base = open_base or partial(_open_base_of_adapter, allow_pickle=allow_pickle)
     if isinstance(source, Checkpoint):  # opened before, with information that only its owner has
         return lambda: source
     if hasattr(source, "as_ingredient"):
@@ -129,7 +130,7 @@ def open_all(sources: Any, *, allow_pickle: bool = False) -> tuple[Checkpoint, .
 
 
 def try_to_open(
-    references: Sequence[Ingredient], *, allow_pickle: bool = False, open_base: OpenBase = _open_base_of_adapter
+    references: Sequence[Ingredient], *, allow_pickle: bool = False, open_base: OpenBase | None = None
 ) -> list[Checkpoint | SoupError]:
     """Open the ingredients of a recipe: for each one, the checkpoint, or the error that explains why it differs.
 

@@ -98,8 +98,10 @@ def merge_command(
 
     from ..checkpoints.shard_size import shard_size
     from ..checkpoints.targets import refuse_target
+    from ..publishing.adapter_weights import refuse_rank
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
+    refuse_rank(rank, merged=merged)
     shard_size(max_shard_size)
     examples = take_example_options(options)
     options["evaluator"] = read_given_examples(data, split, examples, metric)

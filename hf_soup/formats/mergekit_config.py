@@ -43,7 +43,8 @@ def dump_mergekit(recipe: Recipe) -> str | None:
     """
     import yaml
 
-    if isinstance(recipe.weights, Mapping):
+    is_cut_off = recipe.adapter is not None and recipe.adapter.rank is not None
+    if isinstance(recipe.weights, Mapping) or is_cut_off:
         return None
     is_plain = recipe.batchnorm is None and not any(not is_identity(order) for order in recipe.alignments.values())
     if recipe.method not in PARAMETERS or not is_plain or recipe.base_inside is not None:

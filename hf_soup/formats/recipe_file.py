@@ -132,7 +132,7 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
         selection=read_selection(selection),
         batchnorm=read_batchnorm(batchnorm, path),
         importance=read_importance(importance, path),
-        adapter=read_leniently(AdapterRecord, adapter) if adapter else None,
+        adapter=_read_adapter(adapter, path) if adapter else None,
         output=read_leniently(OutputRecord, output),
     )
     if is_code(recipe.method) and not allow_code:
@@ -141,6 +141,18 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
     if not anchor:
         return recipe
     return _map_ingredients(recipe, lambda item: _anchor(item, path.parent))
+
+
+def _read_adapter(content: Any, path: Path) -> AdapterRecord:
+    """How a soup was written as an adapter.
+
+    Raises:
+        [`RecipeError`]: if the rank is none.
+    """
+    record = build(AdapterRecord, content, f"{path}: adapter")
+    if record.rank is not None and record.rank < 1:
+        raise RecipeError(f"{path}: the rank of the adapter is {record.rank}, and a rank is a whole number from 1.")
+    return record
 
 
 def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) -> str:

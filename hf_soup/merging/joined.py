@@ -32,7 +32,7 @@ def join_adapters(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[Plan, 
     means: dict[tuple[tuple[int, float], ...], tuple[int, dict[str, Change]]] = {}  # adapters -> place, mean changes
     steps: list[Step] = []
     for step in plan.steps:
-        low_rank = _low_rank(step, checkpoints)
+        low_rank = _low_rank_changes(step, checkpoints)
         total = sum(step.weights[place] for place in low_rank)
         if isinstance(step, CopyStep) or len(low_rank) < 2 or total == 0:
             steps.append(step)
@@ -60,11 +60,11 @@ def join_adapters(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[Plan, 
 def joined(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> Joined:
     """The mean of the low-rank changes of a tensor; an ingredient that leaves the tensor counts as no change."""
     total = sum(step.weights)
-    changes = _low_rank(step, checkpoints)
+    changes = _low_rank_changes(step, checkpoints)
     return Joined(tuple(changes.values()), tuple(step.weights[place] / total for place in changes))
 
 
-def _low_rank(step: Step, checkpoints: Sequence[Checkpoint]) -> dict[int, LowRank]:
+def _low_rank_changes(step: Step, checkpoints: Sequence[Checkpoint]) -> dict[int, LowRank]:
     """Place among the inputs of a weighted mean -> low-rank change, of the adapters of the first one's base model."""
     if isinstance(step, CopyStep) or step.how.function.func is not linear or step.orders:
         return {}

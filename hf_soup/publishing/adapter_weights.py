@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.adapter_changes import Joined, LowRank, Scale
-from ..checkpoints.adapter_file import PREFIX
+from ..checkpoints.adapter_file import PREFIX, trained_whole
 from ..checkpoints.adapter_relations import base_identity
-from ..checkpoints.checkpoint import MEMORY, Checkpoint
+from ..checkpoints.checkpoint import MEMORY, Checkpoint, refuse_changed
 from ..checkpoints.digest import combined_digest
 from ..checkpoints.inside import json_inside
 from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
@@ -154,6 +154,7 @@ def write_adapter(
     """
     import torch
 
+    _refuse_changed(checkpoints)
     first = next(item for item in checkpoints if isinstance(item, AdapterCheckpoint))
     saved = {name for item in checkpoints if isinstance(item, AdapterCheckpoint) for name in item.saved}
     names = first.adapter_names
@@ -190,12 +191,23 @@ def write_adapter(
             for spec, tensor in zip(_specs(mean, module, ranks[module], dtype), tensors, strict=True):
                 files.write(spec.name, 0, tensor.to(getattr(torch, dtype)).reshape(-1))
     os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    _refuse_changed(checkpoints)
     kind = _ia3_config(scales) if scales else _lora_config(ranks, whole_names)
     config = {**_config(first, _trained_whole(whole_names, checkpoints)), **kind}
+    if config["task_type"] is None and config["auto_mapping"] is None:
+        config["auto_mapping"] = _class_of(first.architecture)
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     digests = files.digests()
     error = math.sqrt(lost / total) if total else 0.0
-    return AdapterRecord(rank, error, config["peft_type"]), OutputRecord(len(digests), combined_digest(digests))
+    kept = None if rank is None or all(rank >= _rank_of(mean, None) for mean in products.values()) else rank
+    return AdapterRecord(kept, error, config["peft_type"]), OutputRecord(len(digests), combined_digest(digests))
+
+
+def _refuse_changed(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse adapters that have been written since they were opened, with the digests of before."""
+    for item in checkpoints:
+        if isinstance(item, AdapterCheckpoint) and not item.on_hub and not item.in_memory:
+            refuse_changed(item)
 
 
 def _module(step: CombineStep, names: Mapping[str, str]) -> str:
@@ -286,7 +298,7 @@ def _trained_whole(whole: Collection[str], checkpoints: Sequence[Checkpoint]) ->
     given: set[str] = set()
     for item in checkpoints:
         if isinstance(item, AdapterCheckpoint):
-            given.update(item.adapter_config.get("modules_to_save") or ())
+            given.update(trained_whole(item.adapter_config, item.name))
     modules = set()
     for name in whole:
         parts = name.split(".")[:-1]
@@ -295,7 +307,15 @@ def _trained_whole(whole: Collection[str], checkpoints: Sequence[Checkpoint]) ->
     return sorted(modules)
 
 
-def _config(first: AdapterCheckpoint, trained_whole: Sequence[str]) -> dict[str, Any]:
+def _class_of(architecture: str) -> dict[str, str] | None:
+    """The class that an adapter was trained on, as PEFT names it where no task type does."""
+    import transformers
+
+    found = getattr(transformers, architecture, None)
+    return None if found is None else {"base_model_class": architecture, "parent_library": found.__module__}
+
+
+def _config(first: AdapterCheckpoint, modules: Sequence[str]) -> dict[str, Any]:
     """What the configurations of all kinds of adapters have in common."""
     base = first.base.ingredient
     named = first.adapter_config.get("base_model_name_or_path")  # as an adapter in memory knows it
@@ -303,7 +323,7 @@ def _config(first: AdapterCheckpoint, trained_whole: Sequence[str]) -> dict[str,
         **{name: first.adapter_config.get(name) for name in KEPT},
         "base_model_name_or_path": named if base.source == MEMORY else base.source,
         "revision": base.revision,
-        "modules_to_save": list(trained_whole) or None,
+        "modules_to_save": list(modules) or None,
         "inference_mode": True,
     }
 
@@ -355,15 +375,19 @@ def publish_base(folder: Path, base: Ingredient, repo_id: str) -> None:
         )
 
 
-def refuse_rank(rank: int | None) -> None:
-    """Refuse what is no rank.
+def refuse_rank(rank: int | None, *, merged: bool | None = None) -> None:
+    """Refuse what is no rank, or a rank of a whole model.
 
     Args:
         rank (`int`, *optional*):
             Largest rank.
+        merged (`bool`, *optional*):
+            Whether the soup is saved as a whole model.
 
     Raises:
-        [`RecipeError`]: if it is below 1.
+        [`RecipeError`]: if the rank is below 1, or given for a whole model.
     """
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
         raise RecipeError(f"rank is a whole number from 1, not {rank!r}.")
+    if merged and rank is not None:
+        raise RecipeError(f"rank={rank} is of an adapter, and merged=True saves a whole model: give only one.")

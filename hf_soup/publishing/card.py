@@ -94,10 +94,10 @@ class CardContent:
     @property
     def usage(self) -> str:
         """Code that runs the model."""
-        if self.recipe.adapter is not None:
-            return usage_of_adapter(self.config, self.place)
         if self.sentence_class is not None:
             return usage_of_sentences(self.sentence_class, self.place)
+        if self.recipe.adapter is not None:
+            return usage_of_adapter(self.config, self.place)
         return usage_of(self.config, self.place)
 
     @property
@@ -286,10 +286,10 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
     if content.recipe.adapter is not None:
         parents, relation = () if base is None or not base.revision else (base.source,), "adapter"
     library, pipeline = "transformers", pipeline_of(content.config)
-    if content.recipe.adapter is not None:
-        library = "peft"
-    elif content.sentence_class is not None:
+    if content.sentence_class is not None:
         library, pipeline = "sentence-transformers", SENTENCE_PIPELINES[content.sentence_class]
+    elif content.recipe.adapter is not None:
+        library = "peft"
     metrics: list[str] | None = None
     eval_results = None
     model_name = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ..checkpoints.labels import label_names
+from ..checkpoints.labels import class_names
 from ..errors import DataError
 from ..plugins import load_module
 from ..tasks import task_of
@@ -49,8 +49,8 @@ def usage_of_adapter(config: Mapping[str, Any], model: str) -> str:
         auto_class = "AutoPeftModelForCausalLM"
     elif "ConditionalGeneration" in name:
         auto_class = "AutoPeftModelForSeq2SeqLM"
-    labels = len(label_names(config))
-    more = f", num_labels={labels}" if labels and end in ends[:2] else ""
+    count = len(class_names(config))
+    more = f", num_labels={count}, ignore_mismatched_sizes=True" if count and name.endswith("Classification") else ""
     return ADAPTER_USE.format(auto_class=auto_class, model=model, more=more).strip()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,9 +160,35 @@ def with_adapter(model: PreTrainedModel, own: Mapping[str, Any], task: str, resu
             if any(True for _ in module.parameters()) and is_head(model, f"{name}."):
                 heads.append(name)
     config = _lora_config(own, TASKS.get(task), heads)
-    transformers.set_seed(own.get(INIT_SEED, 0))
+    transformers.set_seed(own.get(INIT_SEED, 0))  # for other ways to start factors
     with as_error(RecipeError, f"no adapter can be put on {type(model).__name__}"):
-        return _in_order(get_peft_model(model, config))
+        adapted = get_peft_model(model, config)
+    if config.init_lora_weights is True:
+        _same_start(adapted, own.get(INIT_SEED, 0))
+    return _in_order(adapted)
+
+
+def _same_start(model: PeftModel, seed: int) -> None:
+    """Draw the factors A of each module by its name, row by row, as PEFT distributes them.
+
+    Runs with other ranks or other modules then share the rows and the modules that they have in common.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        number = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
+        layers: Any = module.lora_A.values()
+        for layer in layers:
+            weight = layer.weight.data
+            bound = 1 / math.sqrt(weight[0].numel())  # of Kaiming's uniform distribution, as PEFT calls it
+            for row in range(len(weight)):
+                generator = torch.Generator().manual_seed((number + row) % 2**63)
+                drawn = torch.rand(weight[row].shape, generator=generator, dtype=torch.float64)
+                if weight.device.type != "meta":
+                    weight[row] = (bound * (2 * drawn - 1)).to(weight)
 
 
 def _in_order(model: PeftModel) -> PeftModel:

@@ -292,7 +292,10 @@ def changed(folder, target, **settings):
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base model"),
         ({"task_type": "ANYTHING"}, "has the task_type 'ANYTHING'; known are SEQ_CLS"),
         ({"task_type": "CAUSAL_LM"}, "does not fit its base model"),
-        ({"use_dora": True}, "DoRA is read of linear layers alone"),
+        ({"use_dora": True}, "has no lora_magnitude_vector of .*query: it is not whole"),
+        ({"peft_type": ["LORA"]}, "is an adapter of the type"),
+        ({"task_type": ["SEQ_CLS"]}, "has the task_type"),
+        ({"modules_to_save": 3}, "has modules_to_save = 3, which is no list of names"),
     ],
 )
 def test_adapters_that_are_not_read(adapters, tmp_path, settings, message):
@@ -845,6 +848,91 @@ def test_peft_models_in_memory_that_differ_in_their_heads(base):
     models[0].merge_adapter()
     with pytest.raises(IngredientError, match=r"is merged into the weights .*unmerge_adapter"):
         hf_soup.merge(models)
+
+
+def test_an_adapter_that_changes_after_it_was_opened(tmp_path):
+    """Its factors are read when the soup is saved, and the digests of its files are those of before."""
+    folder = language_model(tmp_path / "llama", tied=False)
+    for seed in range(2):
+        train(folder, tmp_path / f"a{seed}", seed, **LANGUAGE, target_modules=["q_proj"])
+    made = hf_soup.merge([tmp_path / "a0", tmp_path / "a1"])
+
+    def grow(tensors):
+        tensors.update({name: tensor + 1 for name, tensor in tensors.items()})
+
+    damage(tmp_path / "a0", grow)
+    with pytest.raises(IngredientError, match=r"adapter_model\.safetensors has changed since 'a0' was opened"):
+        made.save_pretrained(tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
+    save_file({}, tmp_path / "a0" / "adapter_model.safetensors")
+    with pytest.raises(IngredientError, match="a0 holds no tensor, and so no change of its base model"):
+        hf_soup.merge([tmp_path / "a0"])
+
+
+def test_a_soup_of_adapters_without_a_task_type(tmp_path):
+    """It names the class, as PEFT does, so that it loads by itself."""
+    testing.save_text_model(testing.tiny_text_model(0, labels="abc"), tmp_path / "base")
+    models = []
+    for seed in range(2):
+        with quiet_transformers():
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+        config = peft.LoraConfig(
+            r=2, target_modules=["query"], modules_to_save=["classifier"], init_lora_weights=False
+        )
+        torch.manual_seed(seed)
+        models.append(adapted_by(model, config))
+    made = hf_soup.merge(models)
+    folder = made.save_pretrained(tmp_path / "soup")
+    assert json.loads((folder / "adapter_config.json").read_text())["auto_mapping"] == {
+        "base_model_class": "BertForSequenceClassification",
+        "parent_library": "transformers.models.bert.modeling_bert",
+    }
+    with quiet_transformers():
+        loaded = peft.AutoPeftModel.from_pretrained(folder)
+    torch.testing.assert_close(loaded(IDS).logits, made.model(IDS).logits, rtol=1e-5, atol=1e-6)
+    close(hf_soup.merge([folder]).model, made.model.state_dict())
+
+
+@pytest.mark.parametrize("task", ["SEQ_2_SEQ_LM", None])
+def test_classes_that_a_task_type_does_not_name(tmp_path, task):
+    """Speech models have no class for the task type that people give them; that of the base model is right."""
+    transformers.set_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    config = transformers.WhisperConfig(
+        vocab_size=40, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_mel_bins=8, **sizes
+    )
+    config.decoder_start_token_id, config.pad_token_id, config.bos_token_id, config.eos_token_id = 1, 0, 1, 2
+    model = transformers.WhisperForConditionalGeneration(config)
+    model.generation_config = transformers.GenerationConfig()
+    model.save_pretrained(tmp_path / "base")
+    adapted = adapted_by(
+        model, peft.LoraConfig(task_type=task, r=2, target_modules=["q_proj"], init_lora_weights=False)
+    )
+    adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    adapted.save_pretrained(tmp_path / "a")
+    close(hf_soup.merge([tmp_path / "a"]).model, mean([adapted.merge_and_unload().state_dict()], [1]))
+
+
+def test_a_whole_soup_of_adapters_is_cooked_as_one(adapters, tmp_path):
+    """And a saved adapter that names another base model is noticed."""
+    made = hf_soup.merge(adapters[0][:2])
+    whole = made.save_pretrained(tmp_path / "whole", merged=True)
+    again = hf_soup.cook(whole, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    large = made.save_pretrained(tmp_path / "large", rank=100)
+    assert hf_soup.load_recipe(large).adapter.rank is None  # nothing was cut off
+    assert not (made.save_pretrained(tmp_path / "small", rank=1) / "mergekit_config.yml").exists()
+    card = (large / "README.md").read_text()
+    assert "num_labels=3" in card
+    assert "is not known" not in card
+    named = json.loads((large / "adapter_config.json").read_text())["base_model_name_or_path"]
+    other = shutil.copytree(named, tmp_path / "other")
+    changed_in_place(large, base_model_name_or_path=str(other))
+    assert f"names the base model {str(other)[:60]}, and the recipe" in hf_soup.verify(large).table()
+    recipe = (large / "soup_recipe.yaml").read_text().replace("rank: null", "rank: -1")
+    (large / "soup_recipe.yaml").write_text(recipe)
+    with pytest.raises(RecipeError, match="the rank of the adapter is -1"):
+        hf_soup.load_recipe(large)
 
 
 def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):

@@ -14,7 +14,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.cli.commands import main
-from hf_soup.errors import SoupError
+from hf_soup.errors import RecipeError, SoupError
 from hf_soup.training.resume import newest_whole_checkpoint
 
 
@@ -73,6 +73,22 @@ def test_all_runs_start_from_the_same_factors(base, tmp_path):
     name = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
     assert torch.equal(factors[0][name], factors[1][name])
     assert not torch.equal(factors[0][name], factors[2][name])
+
+
+def test_other_ranks_and_targets_share_what_they_have_in_common(base, tmp_path):
+    """A module starts from the same rows, whatever the rank and the other modules; the check compares them."""
+    options = {**OPTIONS, "training_args": {"max_steps": 1, "learning_rate": 0.0}}
+    space = [{"peft": {"r": 2, "target_modules": ["query"]}}, {"peft": {"r": 4, "target_modules": ["query", "value"]}}]
+    options.pop("peft")
+    runs = hf_soup.sweep(base, TRAIN, space=space, output_dir=tmp_path / "runs", **options)
+    small, large = (load_file(run.folder / "adapter_model.safetensors") for run in runs)
+    names = [name for name in small if "query.lora_A" in name]
+    assert len(names) == 2
+    for name in names:
+        assert torch.equal(small[name], large[name][:2])
+        assert large[name].abs().max() <= 1 / 32**0.5  # as PEFT starts them
+    assert not torch.equal(small[names[0]], small[names[1]])
+    assert not any("did not start" in note for note in hf_soup.check(runs).notes)
 
 
 def test_a_soup_of_a_sweep_is_an_adapter_of_its_start(sweep, tmp_path):
@@ -164,6 +180,17 @@ def test_an_adapter_is_one_setting_of_the_shell(base, tmp_path):
         assert config["r"] == 2
         assert config["target_modules"] == sorted(config["target_modules"])
     plan = {"ingredients": [str(tmp_path / "runs" / f"run-{number}") for number in range(2)], "merge": {}}
+    wrong = {
+        "rank is a whole number from 1, not 0": {"save": {"rank": 0}},
+        "rank=1 is of an adapter, and merged=True": {"save": {"rank": 1, "merged": True}},
+        "a soup by the method ties is no adapter": {"save": {"rank": 1}, "merge": {"method": "ties"}},
+        "`save` is about the soup of a `merge` section": {"save": {"rank": 1}, "merge": None},
+    }
+    for message, own in wrong.items():
+        file = tmp_path / "wrong.yaml"
+        file.write_text(json.dumps({**plan, **own, "output_dir": str(tmp_path / "wrong")}))
+        with pytest.raises(RecipeError, match=message):
+            hf_soup.cook(file)
     for name, save in (("small", {"rank": 1}), ("whole", {"merged": True})):
         file = tmp_path / f"{name}.yaml"
         file.write_text(json.dumps({**plan, "save": save, "output_dir": str(tmp_path / name)}))
