@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
 from ..errors import DataError, warn
-from ..tasks._heads import class_names
+from ..tasks._heads import class_names, names_classes
 from ..tasks._padding import TEXTS
 from ..tasks._sentences import AUTO_CLASS
 from ..tasks._vocabulary import check_vocabulary
@@ -82,7 +82,7 @@ def encode(
 
     label = task.label_column(dataset, label_column)
     labels = task.labels(dataset, label, config)
-    if task.KIND == "classes" and label is not None:
+    if names_classes(task) and label is not None:
         warn_of_missing_classes(dataset, label, class_names(config), split)
     if is_encoded(dataset):
         rows = _with_labels(dataset, labels, label, inputs)

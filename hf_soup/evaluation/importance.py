@@ -154,7 +154,7 @@ def _logits(task: Task, model: PreTrainedModel, batch: dict[str, torch.Tensor]) 
     # the task gives the probability of the correct tokens alone
     is_scored = batch["labels"] != UNSCORED
     logits = model(**batch).logits
-    if not model.config.is_encoder_decoder:  # the logits at a position are those of the next token
+    if task.PIPELINE == "text-generation":  # the logits at a position are those of the next token
         logits, is_scored = logits[:, :-1], is_scored[:, 1:]
     return logits[is_scored]
 

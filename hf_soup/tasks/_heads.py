@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from . import Task
+
 
 # `problem_type` of transformers -> kind of predictions, as in `hf_soup.metrics.predictions`
 KIND_OF_PROBLEM = {
@@ -23,6 +25,11 @@ KIND_OF_PROBLEM = {
     "multi_label_classification": "labels",
     "single_label_classification": "classes",
 }
+
+
+def names_classes(task: Task) -> bool:
+    """Whether the labels of a task are classes that a model's configuration names; numbers of choices are not."""
+    return task.KIND == "classes" and task.PIPELINE != "multiple-choice"
 
 
 def ends_in(config: PretrainedConfig, *ends: str) -> bool:

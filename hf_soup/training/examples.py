@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.classes import warn_of_missing_classes
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
+from ..tasks._heads import names_classes
 from ..tasks._text import unchanged_state
 from ..tasks._vocabulary import check_vocabulary
 from .head import class_labels
@@ -116,7 +117,7 @@ def check_examples(
     label = task.label_column(data, label)
     columns = task.columns(data, text_columns, label)
     right = task.labels(data, label, config)
-    if task.KIND == "classes" and label is not None:
+    if names_classes(task) and label is not None:
         warn_of_missing_classes(data, label, class_labels(config), what)
     return columns, right
 

@@ -230,8 +230,10 @@ def test_the_code_of_every_card_runs(tmp_path, monkeypatch, capsys, task):
 
 def test_a_model_without_a_task_has_code_too():
     """A model that fits no task is loaded by its class in the usage example, or else by AutoModel."""
-    body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["BertForMaskedLM"]}))[2]
-    assert 'BertForMaskedLM.from_pretrained("FOLDER_OR_HUB_ID")' in body
+    body = parts(
+        render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["BertForNextSentencePrediction"]})
+    )[2]
+    assert 'BertForNextSentencePrediction.from_pretrained("FOLDER_OR_HUB_ID")' in body
     data, _, body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["Unheard"]}))
     assert "AutoModel.from_pretrained" in body
     assert "pipeline_tag" not in data
