@@ -10,8 +10,11 @@ from ..types import Ingredient
 from .adapter import AdapterCheckpoint
 from .adapter_changes import LowRank
 from .checkpoint import MEMORY, Checkpoint
+from .modules import head_names
 
 
+# Classes whose head is that of the base model, and not a new one for a task.
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 ONE_START = 0.5  # cosine of factors above which they have one start
 
 
@@ -50,12 +53,24 @@ def base_of_adapters(items: Sequence[Checkpoint], given: Checkpoint | None = Non
 
 
 def base_problems(items: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The problems of adapters that do not share a base model, as a check reports them."""
+    """The problems of adapters that do not share a base model, or have no head where others have one."""
     try:
         base_of_adapters(items)
     except IncompatibleError as error:
         return tuple(error.problems)
-    return ()
+    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    if not adapters or adapters[0].architecture.endswith(LANGUAGE_MODELS):
+        return ()
+    heads = set(head_names(adapters[0].specs))
+    own = [item for item in adapters if not heads.isdisjoint(item.saved)]
+    others = [item.name for item in adapters if heads.isdisjoint({*item.saved, *item.changes})]
+    if not own or not others:
+        return ()
+    names = listed(sorted(heads & set(own[0].saved)), 2)
+    return (
+        f"{listed(others)} holds no head, and {own[0].name} one of its own ({names}): a mean with the head of the "
+        "base model is none of fine-tunes. Train them with the same modules_to_save",
+    )
 
 
 def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:

@@ -935,6 +935,20 @@ def test_a_whole_soup_of_adapters_is_cooked_as_one(adapters, tmp_path):
         hf_soup.load_recipe(large)
 
 
+def test_a_head_here_and_none_there(tmp_path):
+    """The base model has a head of its own, which is no fine-tune; for language models it is."""
+    testing.save_text_model(testing.tiny_text_model(0, labels="abc"), tmp_path / "base")
+    train(tmp_path / "base", tmp_path / "with", 0, **KINDS["plain"])
+    train(tmp_path / "base", tmp_path / "without", 1, task=None, **KINDS["plain"])
+    with pytest.raises(IncompatibleError, match=r"without holds no head, and with one of its own \(classifier\.bias"):
+        hf_soup.merge([tmp_path / "with", tmp_path / "without"])
+    assert hf_soup.merge([tmp_path / "without"]).model is not None
+    folder = language_model(tmp_path / "llama", tied=False)
+    for seed, own in enumerate((None, ["lm_head"])):
+        train(folder, tmp_path / f"a{seed}", seed, **LANGUAGE, target_modules=["q_proj"], modules_to_save=own)
+    assert hf_soup.check([tmp_path / "a0", tmp_path / "a1"]).ok
+
+
 def test_the_check_says_what_differs_between_adapters(adapters, base, tmp_path):
     """Other target modules and other starts are notes, other base models problems."""
     saved, _ = adapters
