@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
 from ..errors import DataError, warn
+from ..tasks._audio import SAMPLES
 from ..tasks._heads import class_names, names_classes
 from ..tasks._padding import TEXTS
 from ..tasks._sentences import AUTO_CLASS
@@ -98,7 +99,8 @@ def encode(
         order = np.arange(len(rows))
     else:
         lengths = np.asarray(token_counts)
-        _refuse_long_rows(rows, lengths, inputs)
+        if SAMPLES not in rows.column_names:  # samples of sounds have no positions
+            _refuse_long_rows(rows, lengths, inputs)
         order = _longest_first(lengths, task.KIND)
     size = batch_size or task.BATCH_SIZE
     batches = tuple(_in_batches(order, size))
@@ -137,7 +139,7 @@ def classes_missing(
         config (`transformers.PretrainedConfig`):
             Configuration of the model.
     """
-    if task.KIND != "classes":
+    if not names_classes(task):
         return None
     label = task.label_column(dataset, label_column)
     if label is None:

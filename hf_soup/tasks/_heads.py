@@ -38,6 +38,18 @@ def ends_in(config: PretrainedConfig, *ends: str) -> bool:
     return architectures[0].endswith(ends)
 
 
+def classifies_sounds(config: PretrainedConfig) -> bool:
+    """Whether a model has a head for classes of whole sounds; Wav2Vec2 and its relatives call them sequences."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+
+    return ends_in(config, *MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values())
+
+
+def classifies_texts(config: PretrainedConfig) -> bool:
+    """Whether a model has a head for whole texts."""
+    return ends_in(config, "ForSequenceClassification") and not classifies_sounds(config)
+
+
 def output_kind(config: PretrainedConfig) -> str:
     """The kind of predictions of a classification head, by `problem_type` or number of labels, as in transformers.
 

@@ -9,7 +9,7 @@ from ..errors import DataError
 from . import _heads as heads
 from . import _text as tokens
 from . import text_classification
-from ._heads import class_names, classes_head, ends_in, head_of_classes, output_kind
+from ._heads import class_names, classes_head, classifies_texts, head_of_classes, output_kind
 from ._padding import pad_collator
 
 
@@ -48,7 +48,7 @@ forward = heads.whole_rows
 
 def fits(config: PretrainedConfig) -> bool:
     """Whether the model has a head for whole texts with the `problem_type` of multi-label classification."""
-    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
+    return classifies_texts(config) and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:

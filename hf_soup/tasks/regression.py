@@ -8,7 +8,7 @@ from ..data.columns import find_column, numbers
 from ..errors import DataError
 from . import _text as tokens
 from . import text_classification
-from ._heads import ends_in, output_kind
+from ._heads import classifies_texts, output_kind
 from ._padding import pad_collator
 
 
@@ -48,7 +48,7 @@ lengths = tokens.lengths
 
 def fits(config: PretrainedConfig) -> bool:
     """Whether the model has a head that predicts a number for whole texts: `problem_type` regression, or one label."""
-    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
+    return classifies_texts(config) and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:

@@ -11,7 +11,7 @@ from ..errors import DataError
 from . import _heads as heads
 from . import _text as tokens
 from ._boxes import box_column, find_boxes
-from ._heads import class_names, ends_in, output_kind
+from ._heads import class_names, classifies_texts, output_kind
 from ._padding import pad_collator
 from ._text import most_tokens, tokenize
 
@@ -52,7 +52,7 @@ forward = heads.whole_rows
 
 def fits(config: PretrainedConfig) -> bool:
     """Whether the model has a head for classes of whole texts."""
-    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
+    return classifies_texts(config) and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:

@@ -31,6 +31,18 @@ TINY: dict[str, dict[str, Any]] = {  # by `model_type`
     "bert": {"vocab_size": len(WORDS), "max_position_embeddings": 32, **SMALL},
     "vit": {"image_size": 8, "patch_size": 4, **SMALL},
     "gpt2": {"vocab_size": len(WORDS), "n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2, **SPECIAL},
+    "wav2vec2": {
+        "conv_dim": (16, 16),
+        "conv_kernel": (8, 4),
+        "conv_stride": (4, 2),
+        "num_feat_extract_layers": 2,
+        "feat_extract_norm": "layer",  # which masks hide padding from
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+        "classifier_proj_size": 16,
+        "mask_time_prob": 0.0,
+        **SMALL,
+    },
     "bart": {
         "vocab_size": len(WORDS),
         "max_position_embeddings": 32,
@@ -170,6 +182,8 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
     if model.main_input_name == "pixel_values":
         return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
+    if model.main_input_name == "input_values":
+        return model, transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
     inputs = ["input_ids", "attention_mask"]
     if task.EXAMPLE_MODEL == "bert":
         inputs.append("token_type_ids")  # only this model takes them

@@ -1,0 +1,134 @@
+"""Sounds: files, arrays and other rates are decoded alike, and soups of models of sounds are chosen by them."""
+
+import io
+import math
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import transformers
+
+import hf_soup
+from hf_soup import plugins, testing
+from hf_soup.data.audio import decode_audio
+from hf_soup.errors import DataError, RecipeError
+
+
+RATE = 16_000
+TONE = np.sin(np.arange(1600) * 0.05).astype(np.float32)
+
+
+def tones(rows, seed=0):
+    """Noisy tones of two heights and of different lengths."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=rows).tolist()
+    sounds = []
+    for label in labels:
+        steps = np.arange(rng.integers(300, 500))
+        sounds.append((np.sin(steps * (0.1 + label)) + 0.1 * rng.normal(size=len(steps))).tolist())
+    return datasets.Dataset.from_dict({"audio": sounds, "label": labels})
+
+
+def wav(samples, rate=RATE):
+    """The bytes of a file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def test_all_forms_of_a_sound_decode_alike(tmp_path):
+    """Samples, an array, bytes, a file, and two channels."""
+    (tmp_path / "tone.wav").write_bytes(wav(TONE))
+    forms = [
+        TONE.tolist(),
+        {"array": TONE, "sampling_rate": RATE},
+        {"bytes": wav(TONE), "path": None},
+        {"bytes": None, "path": str(tmp_path / "tone.wav")},
+        {"bytes": wav(np.stack([2 * TONE, 0 * TONE], axis=1)), "path": None},
+        {"array": np.stack([2 * TONE, 0 * TONE]), "sampling_rate": RATE},
+    ]
+    for form in forms:
+        np.testing.assert_allclose(decode_audio(form, RATE), TONE, atol=1e-6)
+
+
+def test_another_rate_is_resampled():
+    """A tone of 8 kHz is the same tone at 16 kHz."""
+    slow = np.sin(np.arange(800) * 0.1)
+    found = decode_audio({"bytes": wav(slow, RATE // 2), "path": None}, RATE)
+    assert len(found) == 1600
+    np.testing.assert_allclose(found[100:-100], TONE[100:-100], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        (None, "there is no sound"),
+        ([], "the sound is empty"),
+        ([0.0, math.nan], "the sound is empty, or holds NaN or infinity"),
+        ({"bytes": b"RIFF....", "path": None}, "the sound does not decode"),
+    ],
+)
+def test_what_does_not_decode(encoded, message):
+    """A DataError says why, and an evaluator which row."""
+    with pytest.raises(DataError, match=message):
+        decode_audio(encoded, RATE)
+    if isinstance(encoded, dict):
+        return
+    model, extractor = testing.model_for(plugins.load_module("task", "audio-classification"))
+    features = datasets.Features({"audio": datasets.List(datasets.Value("float32")), "label": datasets.Value("int64")})
+    data = datasets.Dataset.from_dict({"audio": [TONE.tolist(), encoded], "label": [0, 1]}, features=features)
+    with pytest.raises(DataError, match=f"row 1: {message}" if encoded is not None else "row 1"):
+        hf_soup.Evaluator(data, processing_class=extractor)(model)
+
+
+def test_files_of_a_data_set(tmp_path):
+    """A column of the type Audio is read without decoding by datasets, and gives the logits of the samples."""
+    model, extractor = testing.model_for(plugins.load_module("task", "audio-classification"))
+    samples = testing.example_of(plugins.load_module("task", "audio-classification"))
+    files = [{"bytes": wav(np.asarray(sound)), "path": None} for sound in samples["audio"]]
+    data = datasets.Dataset.from_dict({"audio": files, "label": samples["label"]})
+    data = data.cast_column("audio", datasets.Audio())
+    found, expected = (hf_soup.Evaluator(each, processing_class=extractor).predict(model) for each in (data, samples))
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-6)
+
+
+def test_models_that_padding_disturbs(tmp_path):
+    """Wav2Vec2 with normalisation over time sees padding: each sound is scored as by itself."""
+    module = plugins.load_module("task", "audio-classification")
+    _, extractor = testing.model_for(module)
+    config = transformers.AutoConfig.for_model(
+        "wav2vec2", **{**testing.tiny.TINY["wav2vec2"], "feat_extract_norm": "group"}
+    )
+    transformers.set_seed(0)
+    model = transformers.Wav2Vec2ForSequenceClassification(config).eval()
+    data = tones(12)
+    together, alone = (
+        hf_soup.Evaluator(data, processing_class=extractor, batch_size=size).predict(model) for size in (6, 1)
+    )
+    np.testing.assert_allclose(together.logits, alone.logits, atol=1e-5)
+
+
+def test_a_sweep_and_a_soup_of_sounds(tmp_path):
+    """Runs learn two tones, and their greedy soup is saved with the feature extractor."""
+    module = plugins.load_module("task", "audio-classification")
+    base = testing.save_model_for(module, tmp_path / "base")
+    options = {"task": "audio-classification", "space": {"seed": [0, 1]}, "head": "new", "on_error": "raise"}
+    args = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3}
+    runs = hf_soup.sweep(
+        base, tones(48), validation=tones(16, seed=1), output_dir=tmp_path / "runs", training_args=args, **options
+    )
+    assert max(run.score.value for run in runs) > 0.8
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=tones(16, seed=1))
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert hf_soup.verify(folder).ok
+    assert (folder / "preprocessor_config.json").exists()
+    with pytest.raises(RecipeError, match="sounds have no augmentation"):
+        hf_soup.sweep(
+            base,
+            tones(8),
+            validation=tones(8),
+            output_dir=tmp_path / "more",
+            training_args={"augment": {"mask": 0.1}},
+            **options,
+        )
