@@ -102,6 +102,19 @@ def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Seque
     return f1_score(references, predictions, zero_division=0)
 
 
+def _error_rate(name: str) -> Callable[..., float]:
+    """An error rate of jiwer, of words or letters; at least 0, and above 1 if more is inserted than was said."""
+
+    def function(references: Sequence[str], predictions: Sequence[str]) -> float:
+        try:
+            import jiwer
+        except ImportError:
+            raise MissingExtraError(f"{name} needs jiwer: pip install 'hf-soup[audio]'") from None
+        return float(getattr(jiwer, name)(list(references), list(predictions)))
+
+    return function
+
+
 def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
     """The share of texts that equal the reference, ignoring surrounding blanks."""
     pairs = zip(predictions, references, strict=True)
@@ -138,6 +151,8 @@ BUILT_IN: dict[str, BuiltIn] = {
     "ece": BuiltIn("probabilities", _ONE_CLASS, _ece, higher_is_better=False),
     "seqeval_f1": BuiltIn("tags", _ONE_CLASS, _seqeval_f1),
     "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
+    "wer": BuiltIn("texts", ("tokens",), _error_rate("wer"), higher_is_better=False),
+    "cer": BuiltIn("texts", ("tokens",), _error_rate("cer"), higher_is_better=False),
     **{name: BuiltIn("rankings", ("ranking",), _ranking(name)) for name in RANKINGS},
 }
 

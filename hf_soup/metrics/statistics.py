@@ -22,7 +22,17 @@ from .rankings import RANKINGS, by_query, values_of_queries
 if TYPE_CHECKING:
     import numpy as np
 
-SHARES = ("accuracy", "f1", "f1_macro", "f1_micro", "seqeval_f1", "exact_match", "ece")  # shown in percent
+SHARES = (
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "seqeval_f1",
+    "exact_match",
+    "ece",
+    "wer",
+    "cer",
+)  # shown in percent
 RESAMPLES = 10_000
 SLOW_RESAMPLES = 200  # for metrics that are not sums: enough for a standard deviation, but not for percentiles
 MOST_CLASSES = 100  # with more, sums per class would take too much memory
@@ -225,6 +235,8 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
         return _moment_sums(predictions)
     if name == "seqeval_f1":
         return _entity_sums(predictions)
+    if name in ("wer", "cer"):
+        return _error_sums(name, predictions)
     return None
 
 
@@ -283,6 +295,20 @@ def _sums_of_queries(name: str, predictions: Predictions) -> Sums:
 
     values = values_of_queries(name, *by_query(predictions))
     return Sums(np.stack([values, np.ones(len(values))], axis=1), lambda sums: sums[..., 0] / sums[..., 1])
+
+
+def _error_sums(name: str, predictions: Predictions) -> Sums:
+    """For each text its errors, and the words or letters that were said."""
+    import jiwer
+    import numpy as np
+
+    process = jiwer.process_words if name == "wer" else jiwer.process_characters
+    columns = []
+    for said, heard in zip(predictions.references, predictions.texts, strict=True):
+        found = process(said, heard)
+        errors = found.substitutions + found.deletions + found.insertions
+        columns.append((errors, found.hits + found.substitutions + found.deletions))
+    return Sums(np.array(columns, dtype=np.float64), lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def _count_sums(name: str, predictions: Predictions) -> Sums:

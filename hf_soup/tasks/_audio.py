@@ -82,7 +82,7 @@ def with_sounds(dataset: Dataset, column: str, labels: Any, processing_class: An
     """
     import datasets
 
-    rate = getattr(processing_class, "sampling_rate", None)
+    rate = _rate_of(processing_class)
     if rate is None:
         raise DataError(
             f"the data holds sounds, and {type(processing_class).__name__} is no feature extractor: pass that of the "
@@ -112,13 +112,27 @@ def collator(processing_class: Any, inputs: ModelInputs) -> Callable[[list[dict[
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         import torch
 
-        if processing_class is None:
-            raise DataError("sounds are prepared by a feature extractor: pass Evaluator(..., processing_class=...).")
-        rate = processing_class.sampling_rate
-        sounds = [decode_audio(row[SOUND], rate) for row in rows]
-        batch = dict(processing_class(sounds, sampling_rate=rate, padding=True, return_tensors="pt"))
-        batch = {name: tensor for name, tensor in batch.items() if name in inputs.names}
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        return batch
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {**sounds_of(rows, processing_class, inputs), "labels": labels}
 
     return collate
+
+
+def sounds_of(rows: list[dict[str, Any]], processing_class: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
+    """The sounds of some rows as one batch, without labels.
+
+    Raises:
+        [`DataError`]: if there is no feature extractor.
+    """
+    rate = _rate_of(processing_class)
+    if rate is None:
+        raise DataError("sounds are prepared by a feature extractor: pass Evaluator(..., processing_class=...).")
+    sounds = [decode_audio(row[SOUND], rate) for row in rows]
+    batch = processing_class(sounds, sampling_rate=rate, padding=True, return_tensors="pt")
+    return {name: tensor for name, tensor in batch.items() if name in inputs.names}
+
+
+def _rate_of(processing_class: Any) -> int | None:
+    """The rate of a feature extractor, or of that in a processor; `None` if it is none."""
+    extractor = getattr(processing_class, "feature_extractor", processing_class)
+    return getattr(extractor, "sampling_rate", None)

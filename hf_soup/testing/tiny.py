@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ TINY: dict[str, dict[str, Any]] = {  # by `model_type`
         "num_conv_pos_embedding_groups": 2,
         "classifier_proj_size": 16,
         "mask_time_prob": 0.0,
+        "ctc_loss_reduction": "mean",
         **SMALL,
     },
     "bart": {
@@ -183,7 +185,10 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     if model.main_input_name == "pixel_values":
         return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
     if model.main_input_name == "input_values":
-        return model, transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+        extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+        if task.AUTO_CLASS != "AutoModelForCTC":
+            return model, extractor
+        return model, transformers.Wav2Vec2Processor(extractor, _speller())
     inputs = ["input_ids", "attention_mask"]
     if task.EXAMPLE_MODEL == "bert":
         inputs.append("token_type_ids")  # only this model takes them
@@ -196,6 +201,17 @@ def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
         for part in model_for(task, seed):
             part.save_pretrained(folder)
     return Path(folder)
+
+
+def _speller() -> Any:
+    """A tokenizer of capital letters, as models with CTC have it."""
+    import transformers
+
+    letters = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'")
+    with temporary_folder() as folder:
+        path = folder / "vocab.json"
+        path.write_text(json.dumps({letter: number for number, letter in enumerate(letters)}), encoding="utf-8")
+        return transformers.Wav2Vec2CTCTokenizer(str(path))
 
 
 def _vocabulary() -> dict[str, int]:

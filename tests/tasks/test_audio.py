@@ -2,17 +2,23 @@
 
 import io
 import math
+from dataclasses import replace
 
 import datasets
+import jiwer
 import numpy as np
 import pytest
 import soundfile
+import torch
 import transformers
 
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.data.audio import decode_audio
-from hf_soup.errors import DataError, RecipeError
+from hf_soup.errors import DataError, EvaluationError, RecipeError
+from hf_soup.metrics.load import load_metrics
+from hf_soup.metrics.predictions import Predictions
+from hf_soup.metrics.statistics import metric_sums
 
 
 RATE = 16_000
@@ -132,3 +138,86 @@ def test_a_sweep_and_a_soup_of_sounds(tmp_path):
             training_args={"augment": {"mask": 0.1}},
             **options,
         )
+
+
+SPEECH = plugins.load_module("task", "automatic-speech-recognition")
+LETTERS = {"A": 0.15, "B": 0.5, " ": 0.0}
+
+
+def spoken(texts, seed=0):
+    """Each letter is a tone of its own height; a blank is silence."""
+    rng = np.random.default_rng(seed)
+    sounds = []
+    for text in texts:
+        parts = [np.sin(np.arange(80) * LETTERS[letter]) for letter in text]
+        sounds.append((np.concatenate(parts) + 0.02 * rng.normal(size=80 * len(text))).tolist())
+    return datasets.Dataset.from_dict({"audio": sounds, "text": texts})
+
+
+def words(rows, seed):
+    """Texts of a few letters."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for _ in range(rows):
+        letters = rng.choice(["A", "B", " "], size=rng.integers(3, 7), p=[0.4, 0.4, 0.2])
+        texts.append("".join(letters).strip() or "A")
+    return texts
+
+
+def test_what_is_heard_is_what_the_pipeline_hears():
+    """Each text alone and in a batch, and the probability is the model's own loss."""
+    model, processor = testing.model_for(SPEECH)
+    data = testing.example_of(SPEECH)
+    predicted = hf_soup.Evaluator(data, processing_class=processor, generate=True, metric=["wer", "cer"]).predict(
+        model
+    )
+    pipeline = transformers.pipeline(
+        "automatic-speech-recognition",
+        model=model,
+        tokenizer=processor.tokenizer,
+        feature_extractor=processor.feature_extractor,
+    )
+    heard = [pipeline(np.asarray(sound, dtype=np.float32))["text"] for sound in data["audio"]]
+    assert list(predicted.texts) == heard
+    assert predicted.references == tuple(data["text"])
+    for row, (sound, text) in enumerate(zip(data["audio"], data["text"], strict=True)):
+        inputs = processor(np.asarray(sound), sampling_rate=RATE, return_tensors="pt")
+        labels = torch.tensor([processor.tokenizer(text)["input_ids"]])
+        assert float(model(**inputs, labels=labels).loss.detach()) == pytest.approx(-predicted.logits[row], abs=1e-4)
+
+
+def test_error_rates_and_their_intervals():
+    """Those of jiwer; the sums over texts give the rate of all, and of any resample."""
+    said, heard = ("A B", "B", "A A A"), ("A", "B B", "A B A")
+    predicted = Predictions(np.zeros(3), np.zeros(3), np.arange(3), "tokens", texts=heard, references=said)
+    for name in ("wer", "cer"):
+        (metric,) = load_metrics(name)
+        value = metric.compute(predicted)[name]
+        assert value == pytest.approx(getattr(jiwer, name)(list(said), list(heard)))
+        sums = metric_sums(name, predicted)
+        assert sums.value(sums.columns.sum(axis=0)) == pytest.approx(value)
+        drawn = np.array([2, 2, 0])
+        again = metric.compute(predicted.take(drawn))[name]
+        assert sums.value(sums.columns[drawn].sum(axis=0)) == pytest.approx(again)
+    assert metric.higher_is_better is False
+
+
+def test_a_soup_of_models_that_hear(tmp_path):
+    """Runs learn to hear tones as letters; a greedy soup by word error rate is saved with its processor."""
+    base = testing.save_model_for(SPEECH, tmp_path / "base")
+    train, validation = spoken(words(128, 1), 1), spoken(words(24, 2), 2)
+    options = {"task": "automatic-speech-recognition", "validation": validation, "on_error": "raise"}
+    args = {"epochs": 16, "batch_size": 8, "learning_rate": 5e-3}
+    runs = hf_soup.sweep(
+        base, train, space={"seed": [0, 1]}, output_dir=tmp_path / "runs", training_args=args, **options
+    )
+    processor = transformers.AutoProcessor.from_pretrained(base)
+    evaluator = hf_soup.Evaluator(validation, processing_class=processor, cache=False)
+    before = evaluator(hf_soup.merge([runs.base_model]).model).value
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=evaluator)
+    assert soup.selection.score < min(before, 0.9)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert hf_soup.verify(folder).ok
+    assert transformers.AutoProcessor.from_pretrained(folder).tokenizer is not None
+    with pytest.raises(EvaluationError, match="generate nothing step by step: leave max_new_tokens out"):
+        replace(evaluator, generate={"max_new_tokens": 3})(soup.model)
