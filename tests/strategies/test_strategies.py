@@ -4,6 +4,7 @@ import itertools
 import math
 import sys
 import zlib
+from dataclasses import replace
 
 import hypothesis
 import numpy as np
@@ -14,6 +15,7 @@ from hf_soup import plugins
 from hf_soup.errors import MissingExtraError, RecipeError
 from hf_soup.metrics.predictions import Predictions
 from hf_soup.strategies.learned import AdamW
+from hf_soup.strategies.soce import _experts
 from hf_soup.testing import FakeTrials
 from hf_soup.types import Choice, Gradient, Ingredient, Mixture, Rejected, Score, Threshold
 
@@ -1039,3 +1041,82 @@ def test_auto_passes_over_what_is_below_the_best_single_one():
     assert len(choice.mixture.names) == 1
     near = choose("auto", OnHalves(lambda mixture: worth[len(mixture.names)], logits, half_width=0.5))
     assert len(near.mixture.names) == 3
+
+
+# --- soce
+
+
+class Categories(FakeTrials):
+    """Trials with values of categories: those of a mixture are the weighted means of those of its ingredients."""
+
+    def __init__(self, table, **settings):
+        self.table = table
+        super().__init__(lambda mixture: float(np.mean(list(self.values(mixture).values()))), **settings)
+
+    def values(self, mixture):
+        """The value of each category, where weak ones count more than in proportion."""
+        shares = np.array(mixture.weights) / sum(mixture.weights)
+        rows = np.array([self.table[name] for name in mixture.names])
+        return dict(zip("abcd", np.sqrt(shares @ rows**2), strict=False))
+
+    def score(self, mixture, beat=None):
+        """The mean, with the categories beside it."""
+        found = super().score(mixture, beat) if beat is not None else super().score(mixture)
+        return replace(found, others=self.values(mixture)) if isinstance(found, Score) else found
+
+    def map(self, mixtures, beat=None):
+        """One after the other."""
+        return [self.score(mixture, beat) for mixture in mixtures]
+
+
+EXPERTS = {  # a and b go together, and so do c and d
+    "run-0": [0.9, 0.9, 0.1, 0.2],
+    "run-1": [0.8, 0.85, 0.2, 0.1],
+    "run-2": [0.1, 0.2, 0.9, 0.8],
+    "run-3": [0.5, 0.5, 0.45, 0.5],
+}
+
+
+def test_soce_averages_the_expert_of_each_group():
+    """One expert of the categories that go together, the other of the rest, with the best weights of the grid."""
+    choice = choose("soce", Categories(EXPERTS), 4)
+    assert choice.mixture.names == ("run-0", "run-2")
+    trials, table = Categories(EXPERTS), {}
+    for share in np.arange(1, 10) / 10:
+        table[share] = trials.score(Mixture(RUNS[0:3:2], (share, 1 - share))).value
+    best = max(table, key=table.get)
+    assert choice.mixture.weights == pytest.approx((best, 1 - best))
+    assert len(tried(choice)) == 9
+    assert "0.5 run-0 + 0.5 run-2" in dict(tried(choice))
+    coarse = choose("soce", Categories(EXPERTS), 4, step=0.5)
+    assert coarse.mixture.weights == (0.5, 0.5)
+
+
+def test_soce_without_categories_that_differ():
+    """One group of categories, equal values, or none at all: the best single ingredient."""
+    assert run("soce", Categories({name: row[:2] for name, row in EXPERTS.items()}), 4).names == ("run-0",)
+    assert run("soce", Categories({name: [0.5, 0.5] for name in EXPERTS}), 4).names == ("run-0",)
+    assert run("soce", FakeTrials(lambda mixture: 0.1 * len(mixture.names)), 4).names == ("run-0",)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_soce_goes_by_the_direction_of_the_metric(higher):
+    """Where lower is better, the expert of a category has the lowest value."""
+    table = EXPERTS if higher else {name: [1 - value for value in row] for name, row in EXPERTS.items()}
+    assert set(run("soce", Categories(table, higher_is_better=higher), 3).names) <= {"run-0", "run-1", "run-2"}
+    experts = _experts(RUNS[:3], {name: dict(zip("abcd", table[name], strict=True)) for name in table}, 0.5, higher)
+    assert [item.name for item in experts] == ["run-0", "run-2"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"together": 2}, "together is a correlation from -1 to 1, not 2"),
+        ({"step": 0}, "step is a part of the whole weight"),
+        ({"step": 0.001}, "2 experts have more than 500 mixtures in steps of 0.001"),
+    ],
+)
+def test_soce_refuses(params, message):
+    """Parameters out of range, and grids that take too long."""
+    with pytest.raises(RecipeError, match=message):
+        run("soce", Categories(EXPERTS), 4, **params)
