@@ -244,6 +244,22 @@ def test_early_rejection_changes_nothing(strategy, seed, runs, runs_of_models):
     assert rows_run[True] <= rows_run[False]
 
 
+def test_soce_takes_categories_of_a_function(runs):
+    """The values beside the one that selects; all single models and a grid over the two experts are tried."""
+
+    def score(model):
+        first, second = (float(parameter.sum()) for parameter in list(model.parameters())[:2])
+        return {"mean": -abs(first - second), "first": first, "second": -first}
+
+    evaluator = hf_soup.Evaluator(score, metric="mean")
+    soup = hf_soup.merge(runs, strategy="soce", evaluator=evaluator)
+    assert len(soup.selection.trials) == len(runs) + 9
+    best = max(evaluator(hf_soup.merge([run]).model).value for run in runs)
+    assert soup.selection.score >= best
+    together = hf_soup.merge(runs, strategy="soce", evaluator=evaluator, together=-1)
+    assert len(together.selection.trials) == len(runs)
+
+
 def test_a_trial_stops_when_it_cannot_reach_its_threshold(runs, runs_of_models):
     """A trial whose threshold requires all rows stops at the first wrong row and reports a bound and a count."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
