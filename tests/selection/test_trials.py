@@ -248,7 +248,7 @@ def test_soce_takes_categories_of_a_function(runs):
     """The values beside the one that selects; all single models and a grid over the two experts are tried."""
 
     def score(model):
-        first, second = (float(parameter.sum()) for parameter in list(model.parameters())[:2])
+        first, second = (float(parameter.detach().sum()) for parameter in list(model.parameters())[:2])
         return {"mean": -abs(first - second), "first": first, "second": -first}
 
     evaluator = hf_soup.Evaluator(score, metric="mean")
