@@ -87,7 +87,9 @@ class Table:
         difference = 100 * (values - self._before)
         self.differences[title] = interval(float(difference[0]), difference[1:])
         cells = [f"{100 * validation:.1f}", f"{100 * values[0]:.1f}", with_interval(difference)]
-        self.lines.append([title, *cells, f"{size:.1f}" if size else "", f"{seconds:.0f}" if seconds else ""])
+        for number, form in ((size, ".1f"), (seconds, ".0f")):
+            cells.append(format(number, form) if number else "")
+        self.lines.append([title, *cells])
 
 
 def saved_size(soup: hf_soup.Soup, folder: Path, **options: Any) -> float:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from ..checkpoints.base_model import as_ingredient
 from ..checkpoints.base_names import fit_base
@@ -65,11 +64,9 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
     ingredients: list[Checkpoint] = []
     base: Checkpoint | None = None
     errors: list[SoupError] = []
-    pinned = functools.cache(partial(open_checkpoint, recipe.base_model))
-    options: dict[str, Any] = {} if recipe.base_model is None else {"open_base": lambda named: pinned()}
-    for reference, opened in zip(
-        references, try_to_open(references, allow_pickle=allow_pickle, **options), strict=True
-    ):
+    open_base = None if recipe.base_model is None else _always(recipe.base_model)
+    all_opened = try_to_open(references, allow_pickle=allow_pickle, open_base=open_base)
+    for reference, opened in zip(references, all_opened, strict=True):
         if isinstance(opened, SoupError):
             errors.append(opened)
         elif reference is base_reference:
@@ -77,6 +74,12 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
         else:
             ingredients.append(opened)
     return OpenedRecipe(recipe, tuple(ingredients), base, tuple(errors))
+
+
+def _always(base_model: Ingredient) -> Callable[[str], Checkpoint]:
+    """A function that opens one base model, once, whatever adapters name now."""
+    pinned = functools.cache(partial(open_checkpoint, base_model))
+    return lambda named: pinned()
 
 
 def _base_reference(recipe: Recipe) -> Ingredient | None:

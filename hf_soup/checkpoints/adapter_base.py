@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import IngredientError
 from ..untrusted import one_line
 from .adapter_changes import Change, Stored
+from .adapter_file import is_among
 from .adapter_model import Form
 from .checkpoint import Checkpoint, read_card
 from .folder import QuantisedError
@@ -86,7 +87,7 @@ def one_of_tied(
         held = [name for name in saved if name in group]
         if not held:
             continue
-        copies = [name for name in held if _is_among(name.rpartition(".")[0], modules_to_save)]
+        copies = [name for name in held if is_among(name.rpartition(".")[0], modules_to_save)]
         has_all = not copies or set(form.embeddings) & group <= set(held)
         first = saved[held[0]].read()
         if not has_all or not all(torch.equal(saved[name].read(), first) for name in held[1:]):
@@ -98,11 +99,6 @@ def one_of_tied(
         kept = {name: tensor for name, tensor in kept.items() if name not in group}
         kept[on_file] = saved[held[0]]
     return kept, problems
-
-
-def _is_among(module: str, names: Collection[str]) -> bool:
-    """Whether a module is one of those that are named by the ends of their names."""
-    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def misfits(

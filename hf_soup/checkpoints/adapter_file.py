@@ -101,6 +101,11 @@ def trained_whole(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(sorted(given))
 
 
+def is_among(module: str, names: Collection[str]) -> bool:
+    """Whether a module is one of those that are named by the ends of their names, as PEFT names them."""
+    return any(f".{module}".endswith(f".{name}") for name in names)
+
+
 def split_adapter(state: Mapping[str, Stored], name: str) -> AdapterTensors:
     """Take the tensors of an adapter apart into parts of changes and whole tensors.
 

@@ -30,7 +30,7 @@ def base_of_adapters(items: Sequence[Checkpoint], given: Checkpoint | None = Non
     Raises:
         [`IncompatibleError`]: if they have several, or another one than the given one.
     """
-    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    adapters = _adapters(items)
     if not adapters:
         return None
     first = adapters[0].base
@@ -58,7 +58,7 @@ def base_problems(items: Sequence[Checkpoint]) -> tuple[str, ...]:
         base_of_adapters(items)
     except IncompatibleError as error:
         return tuple(error.problems)
-    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    adapters = _adapters(items)
     if not adapters or adapters[0].architecture.endswith(LANGUAGE_MODELS):
         return ()
     heads = set(head_names(adapters[0].specs))
@@ -80,7 +80,7 @@ def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
         items (`Sequence[Checkpoint]`):
             Opened ingredients, of which some may be adapters.
     """
-    adapters = [item for item in items if isinstance(item, AdapterCheckpoint)]
+    adapters = _adapters(items)
     if len(adapters) < 2:
         return []
     first, notes, apart = adapters[0], [], []
@@ -100,6 +100,10 @@ def adapter_notes(items: Sequence[Checkpoint]) -> list[str]:
             "directions, and averages of such adapters may be worse than each of them"
         )
     return notes
+
+
+def _adapters(items: Sequence[Checkpoint]) -> list[AdapterCheckpoint]:
+    return [item for item in items if isinstance(item, AdapterCheckpoint)]
 
 
 def _cosine_of_starts(first: AdapterCheckpoint, second: AdapterCheckpoint) -> float | None:

@@ -181,13 +181,10 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
 
 def _tags(predictions: Predictions, classes: np.ndarray) -> list[list[str]]:
     """The names of classes, or their numbers if they have none, row by row."""
-    import numpy as np
-
     if predictions.names:
         tags = [predictions.names[index] for index in classes]
     else:
         tags = [str(index) for index in classes]
-    # The words of a row are adjacent: a row begins where the row number changes.
-    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
+    starts = predictions.starts
     ends = [*starts[1:], len(tags)]
     return [tags[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -66,6 +66,13 @@ class Predictions(NamedTuple):
         """How many rows of the data set these items belong to."""
         return len(set(self.rows.tolist()))
 
+    @property
+    def starts(self) -> np.ndarray:
+        """Index of the first item of each row, whose items are adjacent."""
+        import numpy as np
+
+        return np.flatnonzero(np.diff(self.rows, prepend=-1))
+
     def take(self, rows: np.ndarray) -> Predictions:
         """The items of some rows, which may repeat: row `rows[i]` of these is row `i` of the result."""
         import numpy as np

@@ -67,7 +67,7 @@ def by_query(predictions: Predictions) -> tuple[list[np.ndarray], list[np.ndarra
     """Whether each document is relevant, and its score, in one array for each query in the order of their rows."""
     import numpy as np
 
-    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))[1:]
+    starts = predictions.starts[1:]
     return np.split(predictions.labels, starts), np.split(predictions.logits, starts)
 
 

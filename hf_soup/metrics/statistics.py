@@ -244,9 +244,7 @@ def _per_row(predictions: Predictions, items: np.ndarray) -> np.ndarray:
     """Sums over the items of each row, which are adjacent."""
     import numpy as np
 
-    # where the row number changes, including the first item
-    starts = np.flatnonzero(np.diff(predictions.rows, prepend=predictions.rows[0] - 1))
-    return np.add.reduceat(items.astype(np.float64), starts, axis=0)
+    return np.add.reduceat(items.astype(np.float64), predictions.starts, axis=0)
 
 
 def _brier_scores(predictions: Predictions) -> np.ndarray:

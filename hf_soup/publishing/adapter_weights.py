@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.adapter_changes import Joined, LowRank, Scale
-from ..checkpoints.adapter_file import PREFIX, trained_whole
+from ..checkpoints.adapter_file import PREFIX, is_among, trained_whole
 from ..checkpoints.adapter_relations import base_identity
 from ..checkpoints.checkpoint import MEMORY, Checkpoint, refuse_changed
 from ..checkpoints.digest import combined_digest
@@ -206,7 +206,7 @@ def write_adapter(
 def _refuse_changed(checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse adapters that have been written since they were opened, with the digests of before."""
     for item in checkpoints:
-        if isinstance(item, AdapterCheckpoint) and not item.on_hub and not item.in_memory:
+        if isinstance(item, AdapterCheckpoint):
             refuse_changed(item)
 
 
@@ -303,7 +303,7 @@ def _trained_whole(whole: Collection[str], checkpoints: Sequence[Checkpoint]) ->
     for name in whole:
         parts = name.split(".")[:-1]
         paths = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]  # the outermost first
-        modules.update([path for path in paths if any(f".{path}".endswith(f".{module}") for module in given)][:1])
+        modules.update([path for path in paths if is_among(path, given)][:1])
     return sorted(modules)
 
 

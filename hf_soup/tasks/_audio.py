@@ -68,11 +68,6 @@ def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
         raise RecipeError("sounds have no augmentation; models such as Wav2Vec2 mask them by their configuration.")
 
 
-def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Any) -> Dataset:
-    """The sounds as they are."""
-    return encoded
-
-
 @library_bars("datasets")
 def with_sounds(dataset: Dataset, column: str, labels: Any, processing_class: Any) -> Dataset:
     """Rows with undecoded sounds, so that memory does not grow with the data, their lengths and labels.

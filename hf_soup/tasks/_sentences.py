@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "SentenceTransformer"  # or a sparse encoder, which has the same methods
+USE = """
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{model}")
+embeddings = model.encode(["A sentence.", "Another sentence."])
+print(model.similarity(embeddings, embeddings))
+"""
 LABELS = "labels"
 SMALL_FILE = 2**20  # bytes; larger files are not settings
 
@@ -42,6 +49,11 @@ class SentenceSettings:
         """Write the files, each into one folder under its whole name."""
         for name, content in self.files.items():
             (Path(folder) / name.replace("/", "__")).write_bytes(content)
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """Never: the columns of the data tell, since several tasks have models without a head."""
+    return False
 
 
 def is_bare(config: PretrainedConfig) -> bool:
@@ -149,11 +161,6 @@ def check_augment(augment: Any, processing_class: Any) -> None:
     """Refuse augmentation, which there is none of for whole sentences."""
     if augment:
         raise DataError("sentence models have no augmentation.")
-
-
-def augmented(encoded: Dataset, augment: Any, processing_class: Any) -> Dataset:
-    """The rows as they are."""
-    return encoded
 
 
 def embed(model: Any, texts: Sequence[str], *, role: str | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ from . import _audio as audio
 from . import _heads as heads
 from ._audio import sound_column, with_sounds
 from ._heads import class_names, classifies_sounds
+from ._no_augmentation import unchanged
 
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ print(classify(np.zeros(16_000, dtype=np.float32)))  # or the path of a file
 # Functions shared with other tasks.
 load_processing_class = audio.load_feature_extractor
 check_augment = audio.check_augment
-augmented = audio.augmented
+augmented = unchanged
 collator = audio.collator
 lengths = audio.lengths
 head = heads.head_of_classes

@@ -18,6 +18,7 @@ from . import _audio as audio
 from . import text_generation
 from ._audio import sound_column, sounds_of, with_sounds
 from ._heads import ends_in
+from ._no_augmentation import unchanged
 
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ print(hear(np.zeros(16_000, dtype=np.float32)))  # or the path of a file
 
 # Functions shared with other tasks.
 check_augment = audio.check_augment
-augmented = audio.augmented
+augmented = unchanged
 lengths = audio.lengths
 head = text_generation.head
 

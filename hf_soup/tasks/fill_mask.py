@@ -15,6 +15,7 @@ from ..errors import DataError, RecipeError
 from . import _text as tokens
 from . import text_generation
 from ._heads import ends_in
+from ._no_augmentation import unchanged
 from ._padding import pad_collator
 from ._text import most_tokens, right_tokens, tokenize
 
@@ -49,6 +50,7 @@ head = text_generation.head
 labels = text_generation.labels
 collator = pad_collator
 lengths = tokens.lengths
+augmented = unchanged
 
 
 def fits(config: PretrainedConfig) -> bool:
@@ -64,11 +66,6 @@ def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
     """
     if augment:
         raise RecipeError("texts for fill-mask have no augmentation: 15 % of their tokens are masked already.")
-
-
-def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Any) -> Dataset:
-    """The texts with their masks as they are."""
-    return encoded
 
 
 def encode(

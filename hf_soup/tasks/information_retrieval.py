@@ -20,6 +20,7 @@ from ..data.columns import find_column, is_text
 from ..errors import DataError, EvaluationError, listed
 from ..metrics.predictions import Predictions
 from . import _sentences as sentences
+from ._no_augmentation import unchanged
 from ._sentences import AUTO_CLASS as AUTO_CLASS
 from ._sentences import embed, is_bare, rows_of_texts, sentence_columns
 
@@ -55,10 +56,11 @@ ROLES = ("query", "document")
 MOST_SCORES = 20_000_000  # scores of documents, 20 bytes each
 
 # Functions shared with other tasks.
+fits = sentences.fits
 load_processing_class = sentences.load_settings
 head = sentences.no_head
 check_augment = sentences.check_augment
-augmented = sentences.augmented
+augmented = unchanged
 collator = sentences.collator
 lengths = sentences.lengths
 
@@ -82,11 +84,6 @@ class Corpus(NamedTuple):
     documents: list[str]
     relevant: list[set[int]]
     own: list[int | None]
-
-
-def fits(config: PretrainedConfig) -> bool:
-    """Never: the columns of the data tell, since several tasks have models without a head."""
-    return False
 
 
 def fits_columns(config: PretrainedConfig, names: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from ..data.columns import find_column, is_text
 from ..errors import DataError, listed
 from . import _text as tokens
 from ._heads import ends_in
-from ._sentences import augmented as augmented
+from ._no_augmentation import unchanged
 from ._sentences import check_augment as check_augment
 from ._text import check_tokenizer, most_tokens
 
@@ -55,6 +55,7 @@ CHOICES = ("choices", "options", "endings", "answers")
 SECOND = "sent2"  # of SWAG: the beginning of each ending
 
 load_processing_class = tokens.load_tokenizer
+augmented = unchanged
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -14,7 +14,7 @@ from ..data.columns import is_list, is_text
 from ..errors import DataError, listed
 from . import _text as tokens
 from ._heads import ends_in
-from ._sentences import augmented as augmented
+from ._no_augmentation import unchanged
 from ._sentences import check_augment as check_augment
 from ._sentences import lengths as lengths
 from ._text import check_tokenizer, most_tokens
@@ -48,6 +48,7 @@ print(model.rank("A question?", ["An answer.", "Another text."]))
 FORMS = (("query", "positive", "negative"), ("query", "documents", "labels"))
 
 load_processing_class = tokens.load_tokenizer
+augmented = unchanged
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _sentences as sentences
+from ._no_augmentation import unchanged
 from ._sentences import AUTO_CLASS as AUTO_CLASS
 from ._sentences import embed, is_bare, rows_of_texts, sentence_columns, texts_as_they_are
 
@@ -29,27 +30,17 @@ EXAMPLE: dict[str, list[Any]] = {
     "negative": ["bad film", "the fine plot", "dull"],
 }
 EXAMPLE_MODEL = "bert"
-USE = """
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{model}")
-embeddings = model.encode(["A sentence.", "Another sentence."])
-print(model.similarity(embeddings, embeddings))
-"""
+USE = sentences.USE
 TRIPLETS = (("anchor", "positive", "negative"), ("query", "positive", "negative"))
 
 # Functions shared with other tasks.
+fits = sentences.fits
 load_processing_class = sentences.load_settings
 head = sentences.no_head
 check_augment = sentences.check_augment
-augmented = sentences.augmented
+augmented = unchanged
 collator = sentences.collator
 lengths = sentences.lengths
-
-
-def fits(config: PretrainedConfig) -> bool:
-    """Never: the columns of the data tell, since several tasks have models without a head."""
-    return False
 
 
 def fits_columns(config: PretrainedConfig, names: Sequence[str]) -> bool:

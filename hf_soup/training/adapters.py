@@ -183,12 +183,13 @@ def _same_start(model: PeftModel, seed: int) -> None:
         layers: Any = module.lora_A.values()
         for layer in layers:
             weight = layer.weight.data
+            if weight.is_meta:  # of a model without weights
+                continue
             bound = 1 / math.sqrt(weight[0].numel())  # of Kaiming's uniform distribution, as PEFT calls it
             for row in range(len(weight)):
                 generator = torch.Generator().manual_seed((number + row) % 2**63)
                 drawn = torch.rand(weight[row].shape, generator=generator, dtype=torch.float64)
-                if weight.device.type != "meta":
-                    weight[row] = (bound * (2 * drawn - 1)).to(weight)
+                weight[row] = (bound * (2 * drawn - 1)).to(weight)
 
 
 def _in_order(model: PeftModel) -> PeftModel:

@@ -31,11 +31,6 @@ LOSS = "loss"  # the setting of a run
 NOT_TAKEN = ("augment", "class_weights", "label_smoothing_factor", "peft")
 
 
-def is_trained_by_sentences(task: Task) -> bool:
-    """Whether models of a task are trained by sentence-transformers."""
-    return isinstance(task, SentenceTask)
-
-
 def arguments_class(task: Task) -> type[TrainingArguments]:
     """The class of the training arguments for a task.
 

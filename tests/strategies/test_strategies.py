@@ -1057,7 +1057,8 @@ class Categories(FakeTrials):
         """The value of each category, where weak ones count more than in proportion."""
         shares = np.array(mixture.weights) / sum(mixture.weights)
         rows = np.array([self.table[name] for name in mixture.names])
-        return dict(zip("abcd", np.sqrt(shares @ rows**2), strict=False))
+        values = np.sqrt(shares @ rows**2)
+        return dict(zip("abcd"[: len(values)], values, strict=True))
 
     def score(self, mixture, beat=None):
         """The mean, with the categories beside it."""
