@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import types
 import typing
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from hf_soup import plugins, testing
 from hf_soup.errors import RecipeError
 from hf_soup.merging.sentence_models import body_of
-from hf_soup.tasks import ColumnsTask, Task, WritingTask, task_of
+from hf_soup.tasks import ColumnsTask, Task, TokensTask, WritingTask, task_of
 from hf_soup.types import Ingredient, Mixture
 
 
@@ -373,11 +374,15 @@ def test_a_task_has_what_the_protocol_says(name):
     """Every task has the constants of `Task` with their types, and its functions have the declared parameters."""
     task = plugins.load_module("task", name)
     for constant, kind in typing.get_type_hints(Task).items():
-        assert isinstance(getattr(task, constant), typing.get_origin(kind) or kind), constant
+        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        assert isinstance(getattr(task, constant), tuple(typing.get_origin(each) or each for each in kinds)), constant
     functions = functions_of(Task)
-    if hasattr(task, "generate") or hasattr(task, "references"):
+    if hasattr(task, "write") or hasattr(task, "references"):
         assert isinstance(task, WritingTask)
         functions |= functions_of(WritingTask)
+    assert isinstance(task, TokensTask) == (task.KIND == "tokens")
+    if isinstance(task, TokensTask):
+        functions |= functions_of(TokensTask)
     assert {"forward", "encode"} <= set(functions)
     for function, declared in functions.items():
         own = inspect.signature(getattr(task, function)).parameters.values()

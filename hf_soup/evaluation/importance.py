@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..checkpoints.reader import TensorSpec
-from ..data.columns import UNSCORED
 from ..errors import EvaluationError
 from ..merging.refill import own_tensors
 from ..progress import progress_bar
+from ..tasks import TokensTask
 from .encoding import of_one_length
 from .evaluator import Evaluator
 from .models import config_of, is_of_sentences
@@ -87,11 +87,6 @@ def write_fisher(evaluator: Evaluator, model: PreTrainedModel, seed: int, write:
             f"{evaluator.task_module.PIPELINE} compares embeddings, which have no likelihood, so there is no Fisher "
             'information; kind="gram" (for regmean) works.'
         )
-    if evaluator.task_module.PIPELINE == "automatic-speech-recognition":
-        raise EvaluationError(
-            "Fisher information of CTC, whose letters have no places, is not estimated; "
-            'kind="gram" (for regmean) works.'
-        )
     device = put_on_device(model, evaluator.device)
     rng = torch.Generator(device).manual_seed(seed)
     parameters = _parameters(model)
@@ -154,14 +149,9 @@ def _score_directions(kind: str, logits: torch.Tensor, rng: torch.Generator) -> 
 
 def _logits(task: Task, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The logits of the items of one example, `(items, classes)`, or `(items,)` for values and rankings."""
-    if task.KIND != "tokens":
-        return task.forward(model, batch)[0]
-    # the task gives the probability of the correct tokens alone
-    is_scored = batch["labels"] != UNSCORED
-    logits = model(**batch).logits
-    if task.PIPELINE == "text-generation":  # the logits at a position are those of the next token
-        logits, is_scored = logits[:, :-1], is_scored[:, 1:]
-    return logits[is_scored]
+    if isinstance(task, TokensTask):  # whose `forward` gives the probability of the correct tokens alone
+        return task.all_logits(model, batch)
+    return task.forward(model, batch)[0]
 
 
 def write_gram(evaluator: Evaluator, model: PreTrainedModel, specs: Iterable[TensorSpec], write: Write) -> None:

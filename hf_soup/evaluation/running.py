@@ -47,7 +47,7 @@ class BatchOutput(NamedTuple):
         texts (`list[str]`):
             Generated text of each row; empty if no texts are generated.
         seconds (`float`):
-            Time of the forward pass.
+            Time of the forward pass, and of writing texts.
     """
 
     logits: np.ndarray
@@ -228,12 +228,14 @@ def run_batch(
     batch = encoded.batch_of(rows)
     try:
         batch = batch_on_device(batch, device, model.dtype)
-        texts: list[str] = []
-        if options is not None and isinstance(task, WritingTask):
-            texts = task.generate(model, batch, processing_class, **options)
         started = time.perf_counter()
+        texts: list[str] = []
         with own_attention(model):
-            logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
+            if options is not None and isinstance(task, WritingTask):
+                logits, labels, counts, texts = task.write(model, batch, processing_class, **options)
+            else:
+                logits, labels, counts = task.forward(model, batch)
+            logits, labels, counts = logits.cpu(), labels.cpu(), counts.cpu()
     except MODEL_ERRORS as error:
         # Some backends raise a plain RuntimeError when memory runs out, which accelerate recognises.
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):

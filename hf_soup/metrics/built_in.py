@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import EvaluationError, MissingExtraError
+from .answers import ANSWERS, values_of_answers
 from .calibration import brier_score, expected_calibration_error
 from .predictions import Predictions, decisions, losses, probabilities
 from .rankings import RANKINGS, by_query, values_of_queries
@@ -23,8 +24,9 @@ class BuiltIn(NamedTuple):
 
     Args:
         takes (`str`):
-            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"` or
-            `"rankings"` (scores of the documents of each query).
+            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"`,
+            `"answers"` (texts, of which each row may have several right ones) or `"rankings"` (scores of the documents
+            of each query).
         kinds (`tuple[str, ...]`):
             Outputs that it is defined for.
         function (`Callable`):
@@ -122,6 +124,16 @@ def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float
     return matches / len(references)
 
 
+def _of_answers(name: str) -> Callable[..., float]:
+    """The mean of a metric of answers."""
+
+    def function(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> float:
+        values = values_of_answers(name, references, predictions)
+        return sum(values) / len(values)
+
+    return function
+
+
 def _ranking(name: str) -> Callable[..., float]:
     """The mean of a ranking's metric over queries."""
 
@@ -153,6 +165,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
     "wer": BuiltIn("texts", ("tokens",), _error_rate("wer"), higher_is_better=False),
     "cer": BuiltIn("texts", ("tokens",), _error_rate("cer"), higher_is_better=False),
+    **{name: BuiltIn("answers", ("tokens",), _of_answers(name)) for name in ANSWERS},
     **{name: BuiltIn("rankings", ("ranking",), _ranking(name)) for name in RANKINGS},
 }
 
@@ -171,7 +184,9 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
     """
     if takes == "rankings":
         return by_query(predictions)
-    if takes == "texts":
+    if takes in ("texts", "answers"):
+        if takes == "texts" and not all(isinstance(reference, str) for reference in predictions.references):
+            raise EvaluationError(f"questions with several right answers are scored by {' or '.join(ANSWERS)}.")
         return predictions.references, predictions.texts
     if takes == "tags":
         return _tags(predictions, predictions.labels), _tags(predictions, decisions(predictions))

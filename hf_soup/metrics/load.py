@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Given: TypeAlias = str | Callable[..., Any] | evaluate.EvaluationModule
 
 
+WRITTEN = ("texts", "answers")  # inputs of metrics for which a model writes
 PADDING = -100  # Trainer's value for logits and labels of padding
 WAYS = (
     "or give a function of transformers.EvalPrediction, an evaluate.Metric, or the path of a metric's script (others "
@@ -93,7 +94,7 @@ def load_metric(name: str) -> evaluate.Metric:
             )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-            if built_in.takes in ("tags", "texts", "rankings"):
+            if built_in.takes in ("tags", "rankings", *WRITTEN):
                 return {name: float(built_in.function(references, predictions))}
             return {name: float(built_in.function(np.asarray(references), np.asarray(predictions)))}
 
@@ -112,6 +113,7 @@ def _features(built_in: BuiltIn) -> list[datasets.Features]:
         "losses": [(number, number)],
         "tags": [(datasets.Sequence(text), datasets.Sequence(text))],
         "texts": [(text, text)],
+        "answers": [(text, datasets.Sequence(text)), (text, text)],
         "rankings": [(datasets.Sequence(number), datasets.Sequence(datasets.Value("int64")))],
     }[built_in.takes]
     if built_in.takes == "decisions" and "labels" in built_in.kinds:
@@ -170,7 +172,7 @@ def _built_in(name: str) -> Metric:
         references, outputs = metric_inputs(predictions, built_in.takes)
         return {name: float(built_in.function(references, outputs))}
 
-    return Metric(name, compute, built_in.higher_is_better, needs_texts=built_in.takes == "texts", identity=name)
+    return Metric(name, compute, built_in.higher_is_better, needs_texts=built_in.takes in WRITTEN, identity=name)
 
 
 def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
@@ -180,7 +182,7 @@ def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> 
 
     def compute(predictions: Predictions) -> dict[str, float]:
         if predictions.texts:
-            takes = "texts"
+            takes = "answers"
         elif predictions.kind == "classes" and len(predictions.rows) != predictions.examples:  # classes of words
             takes = "tags"
         else:

@@ -48,8 +48,8 @@ class Predictions(NamedTuple):
             Time that the forward passes took.
         texts (`tuple[str, ...]`, *optional*):
             Text generated for each row, where the model was asked to generate.
-        references (`tuple[str, ...]`, *optional*):
-            Reference text of each row.
+        references (`tuple[str | tuple[str, ...], ...]`, *optional*):
+            Reference text of each row, or several, each of which is right.
     """
 
     logits: np.ndarray
@@ -59,7 +59,7 @@ class Predictions(NamedTuple):
     names: tuple[str, ...] = ()
     seconds: float = 0.0
     texts: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
+    references: tuple[str | tuple[str, ...], ...] = ()
 
     @property
     def examples(self) -> int:

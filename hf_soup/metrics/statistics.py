@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..progress import progress_bar
 from ..seeds import check_seed
+from .answers import ANSWERS, values_of_answers
 from .built_in import metric_inputs
 from .calibration import BINS
 from .load import Metric
@@ -237,6 +238,8 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
         return _entity_sums(predictions)
     if name in ("wer", "cer"):
         return _error_sums(name, predictions)
+    if name in ANSWERS:
+        return _means_of_rows(values_of_answers(name, predictions.references, predictions.texts))
     return None
 
 
@@ -289,10 +292,16 @@ def _mean_sums(name: str, predictions: Predictions) -> Sums:
 
 def _sums_of_queries(name: str, predictions: Predictions) -> Sums:
     """For each query its value, and a one."""
+
+    return _means_of_rows(values_of_queries(name, *by_query(predictions)))
+
+
+def _means_of_rows(values: Sequence[float] | np.ndarray) -> Sums:
+    """For each row its value, and a one."""
     import numpy as np
 
-    values = values_of_queries(name, *by_query(predictions))
-    return Sums(np.stack([values, np.ones(len(values))], axis=1), lambda sums: sums[..., 0] / sums[..., 1])
+    columns = np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+    return Sums(columns, lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def _error_sums(name: str, predictions: Predictions) -> Sums:
@@ -302,7 +311,7 @@ def _error_sums(name: str, predictions: Predictions) -> Sums:
 
     process = jiwer.process_words if name == "wer" else jiwer.process_characters
     columns = []
-    for said, heard in zip(predictions.references, predictions.texts, strict=True):
+    for said, heard in zip(*metric_inputs(predictions, "texts"), strict=True):
         found = process(said, heard)
         errors = found.substitutions + found.deletions + found.insertions
         columns.append((errors, found.hits + found.substitutions + found.deletions))

@@ -1,9 +1,10 @@
 """Tasks, one file each: they turn columns into model inputs, and model outputs into predictions.
 
-A new task is one new file whose module has the constants and functions of [`Task`], and those of [`WritingTask`] too
-if its models generate texts, of [`ColumnsTask`] if the data tells it, of [`WholeTask`] if rows are scored together,
-and of [`SentenceTask`] if sentence-transformers trains its models. No class is written and nothing is registered: the
-folder is listed, and files whose names begin with an underscore have functions that tasks share.
+A new task is one new file whose module has the constants and functions of [`Task`], those of [`TokensTask`] or
+[`WritingTask`] too if its models predict tokens or write texts, of [`ColumnsTask`] if the data tells it, of
+[`WholeTask`] if rows are scored together, and of [`SentenceTask`] if sentence-transformers trains its models. No class
+is written and nothing is registered: the folder is listed, and files whose names begin with an underscore have
+functions that tasks share.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class Task(Protocol):
     """The interface of a task: what a module in this folder defines.
 
     Args:
-        AUTO_CLASS (`str`):
-            Auto class of the models in transformers, such as `"AutoModelForCausalLM"`, or `"SentenceTransformer"`.
+        AUTO_CLASS (`str` or `tuple[str, ...]`):
+            Auto class of the models in transformers, such as `"AutoModelForCausalLM"`, or several of which each model
+            has one; or `"SentenceTransformer"`.
         PIPELINE (`str`):
             Name of the task on the Hub.
         METRIC (`str`):
@@ -52,7 +54,7 @@ class Task(Protocol):
     """
 
     __name__: str  # the name of the module
-    AUTO_CLASS: str
+    AUTO_CLASS: str | tuple[str, ...]
     PIPELINE: str
     METRIC: str
     KIND: str
@@ -158,22 +160,34 @@ class Task(Protocol):
 
 @runtime_checkable
 class WritingTask(Task, Protocol):
-    """A task whose models can generate texts, which metrics compare with references."""
+    """A task whose models give texts, which metrics compare with references."""
 
-    def generate(
+    def write(
         self,
         model: PreTrainedModel,
         batch: dict[str, torch.Tensor],
         processing_class: ProcessingClass,
         **options: Any,
-    ) -> list[str]:
-        """The generated text for each row; `options` are those of `model.generate`."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+        """The outputs of `forward`, and a text for each row; `options` are those of `model.generate`."""
 
-    def references(self, dataset: Dataset, label: Label) -> tuple[str, ...]:
-        """The reference text of each row.
+    def references(self, dataset: Dataset, label: Label) -> tuple[str | tuple[str, ...], ...]:
+        """The reference text of each row, or several of them.
 
         Raises:
             [`DataError`]: if the data has tokens instead of texts.
+        """
+
+
+@runtime_checkable
+class TokensTask(Task, Protocol):
+    """A task with predictions of the kind `"tokens"`."""
+
+    def all_logits(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The logits of all tokens that each item could be, of shape (items, tokens).
+
+        Raises:
+            [`EvaluationError`]: if items have no such logits.
         """
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.hub_errors import read_errors
 from ..data.audio import decode_audio
 from ..data.columns import is_list
-from ..errors import DataError, RecipeError, listed
+from ..errors import DataError, RecipeError, listed, warn
 from ..progress import library_bars
 
 
@@ -92,6 +92,7 @@ def with_sounds(dataset: Dataset, column: str, labels: Any, processing_class: An
             counts.append(len(decode_audio(encoded, rate)))
         except DataError as error:
             raise DataError(f"row {row}: {error}") from None
+    _tell_cut_sounds(counts, processing_class, rate)
     rows = rows.rename_column(column, SOUND) if column != SOUND else rows
     return rows.add_column(SAMPLES, counts).add_column("labels", labels)
 
@@ -123,8 +124,26 @@ def sounds_of(rows: list[dict[str, Any]], processing_class: Any, inputs: ModelIn
     if rate is None:
         raise DataError("sounds are prepared by a feature extractor: pass Evaluator(..., processing_class=...).")
     sounds = [decode_audio(row[SOUND], rate) for row in rows]
-    batch = processing_class(sounds, sampling_rate=rate, padding=True, return_tensors="pt")
+    padding = True if _samples_heard(processing_class) is None else "max_length"
+    batch = processing_class(sounds, sampling_rate=rate, padding=padding, return_tensors="pt")
     return {name: tensor for name, tensor in batch.items() if name in inputs.names}
+
+
+def _samples_heard(processing_class: Any) -> int | None:
+    """The number of samples that each sound is filled up or cut to, as in Whisper; `None` if there is none."""
+    extractor = getattr(processing_class, "feature_extractor", processing_class)
+    return getattr(extractor, "n_samples", None)
+
+
+def _tell_cut_sounds(counts: Sequence[int], processing_class: Any, rate: int) -> None:
+    """Warn of sounds that are longer than the model hears."""
+    heard = _samples_heard(processing_class)
+    longer = sum(heard is not None and count > heard for count in counts)
+    if heard is not None and longer:
+        warn(
+            f"{longer} of {len(counts)} sounds are longer than {heard / rate:g} seconds, which is all that the model "
+            "hears: split them."
+        )
 
 
 def _rate_of(processing_class: Any) -> int | None:

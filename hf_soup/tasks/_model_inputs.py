@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 
@@ -41,6 +41,8 @@ class ModelInputs(NamedTuple):
             Id of the padding token in the configuration.
         vocabulary (`int`, *optional*):
             Number of token embeddings; `None` if the model embeds something else, such as patches of images.
+        decoder_start (`int`, *optional*):
+            Id of the token that a decoder starts with, before those of the text.
     """
 
     model: str
@@ -50,6 +52,7 @@ class ModelInputs(NamedTuple):
     first_position: int
     pad_token_id: int | None
     vocabulary: int | None = None
+    decoder_start: int | None = None
 
 
 class _Table(NamedTuple):
@@ -84,23 +87,57 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
         first_position=first_position,
         pad_token_id=_field(model.config, "pad_token_id"),
         vocabulary=_embeddings(model),
+        decoder_start=_field(model.config, "decoder_start_token_id"),
     )
 
 
-def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
+def auto_class(names: str | Sequence[str], config: PretrainedConfig) -> Any:
+    """The auto class of transformers for a model.
+
+    Args:
+        names (`str` or `Sequence[str]`):
+            Name of the class, such as `"AutoModelForSequenceClassification"`; of several, the first that knows the
+            configuration is taken, or else the last.
+        config (`transformers.PretrainedConfig`):
+            Configuration of the model.
+    """
+    import transformers
+
+    classes = [getattr(transformers, name) for name in ([names] if isinstance(names, str) else names)]
+    return next((each for each in classes if type(config) in each._model_mapping), classes[-1])
+
+
+def empty_model(names: str | Sequence[str], config: PretrainedConfig) -> PreTrainedModel:
     """The model of a configuration on the `meta` device, which has names and shapes but no memory.
 
     Args:
-        auto_class (`str`):
-            Name of a class of transformers, such as `"AutoModelForSequenceClassification"`.
+        names (`str` or `Sequence[str]`):
+            Name of a class of transformers, or several, as for [`auto_class`].
         config (`transformers.PretrainedConfig`):
             Configuration of the model.
     """
     import torch
-    import transformers
 
     with torch.device("meta"):
-        return getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
+        return auto_class(names, config).from_config(config, trust_remote_code=False)
+
+
+def with_model_inputs_alone(
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]], inputs: ModelInputs
+) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """A function that makes batches for training: without what only scores are computed from.
+
+    Args:
+        collate (`Callable`):
+            Function of a task that makes a batch from rows.
+        inputs ([`ModelInputs`]):
+            Inputs that the model takes.
+    """
+
+    def collate_for_training(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in collate(rows).items() if name in inputs.names or name == "labels"}
+
+    return collate_for_training
 
 
 def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozenset[str]:

@@ -1,14 +1,15 @@
-"""Speech recognition by connectionist temporal classification (CTC): a sound to its text.
+"""Speech recognition: a sound to its text, by connectionist temporal classification (CTC) or by a decoder.
 
-Scores use the probability of the right text, over all ways to spread its letters over time, or the text that the model
-hears: the likeliest letter at each time, which is how such models are decoded without a language model.
+Scores use the text that the model hears, or the probability of the right one. With CTC (Wav2Vec2, HuBERT ...) these
+are the likeliest letter at each time, as such models are decoded without a language model, and the probability over
+all ways to spread the letters over time. A decoder (Whisper, Speech2Text ...) writes its text token by token.
 
 Source: Graves et al. 2006, [Connectionist Temporal Classification](https://doi.org/10.1145/1143844.1143891).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.hub_errors import read_errors
@@ -19,6 +20,7 @@ from . import text_generation
 from ._audio import sound_column, sounds_of, with_sounds
 from ._heads import ends_in
 from ._no_augmentation import unchanged
+from ._text import call_tokenizer, right_tokens
 
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from ._model_inputs import ModelInputs
 
-AUTO_CLASS = "AutoModelForCTC"
+AUTO_CLASS = ("AutoModelForCTC", "AutoModelForSpeechSeq2Seq")
 PIPELINE = "automatic-speech-recognition"
 METRIC = "wer"
 KIND = "tokens"
@@ -56,7 +58,11 @@ head = text_generation.head
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """Whether the model has a head for CTC."""
+    """Whether the model has a head for CTC, or is in transformers' list of encoder-decoders of speech."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        return ends_in(config, *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values())
     return ends_in(config, "ForCTC")
 
 
@@ -106,7 +112,7 @@ def references(dataset: Dataset, label: str) -> tuple[str, ...]:
 def encode(
     dataset: Dataset, processing_class: Any, columns: Sequence[str], labels: list[str], inputs: ModelInputs
 ) -> Dataset:
-    """Sounds with their lengths and the letters of their texts.
+    """Sounds with their lengths and the letters or tokens of their texts.
 
     Raises:
         [`DataError`]: if there is no tokenizer.
@@ -117,8 +123,11 @@ def encode(
             f"{type(processing_class).__name__} has no tokenizer for the texts: pass the processor of the model as "
             "processing_class."
         )
-    letters = [tokenizer(text)["input_ids"] for text in labels]
-    return with_sounds(dataset, columns[0], letters, processing_class)
+    encoded = []
+    for ids in call_tokenizer(tokenizer, labels, limit=inputs.target_positions)["input_ids"]:
+        # the model puts it there itself
+        encoded.append(ids[1:] if ids and ids[0] == inputs.decoder_start else ids)
+    return with_sounds(dataset, columns[0], encoded, processing_class)
 
 
 def collator(processing_class: Any, inputs: ModelInputs) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
@@ -136,16 +145,80 @@ def collator(processing_class: Any, inputs: ModelInputs) -> Callable[[list[dict[
 
 
 def forward(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The log-probability of each text, divided by its number of letters."""
+    """The log-probability of each text, divided by its number of letters; of each token, if a decoder writes."""
+    if _writes(model):
+        return right_tokens(model(**batch).logits, batch["labels"])
+    return _by_ctc(model, batch, _letters(model, batch))
+
+
+def all_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of the tokens that a decoder writes.
+
+    Raises:
+        [`EvaluationError`]: for CTC, whose letters have no places.
+    """
+    if not _writes(model):
+        raise EvaluationError(
+            "Fisher information of CTC, whose letters have no places, is not estimated; "
+            'kind="gram" (for regmean) works.'
+        )
+    logits: torch.Tensor = model(**batch).logits[batch["labels"] != UNSCORED]
+    return logits
+
+
+def write(
+    model: Any, batch: dict[str, torch.Tensor], processing_class: Any, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+    """The outputs of `forward`, and the texts: of the likeliest letters, or as the decoder writes them.
+
+    Args:
+        model (`transformers.PreTrainedModel`), batch (`dict[str, torch.Tensor]`):
+            The arguments of `forward`.
+        processing_class (`transformers.ProcessorMixin`):
+            Processor of the model.
+        options:
+            Options of `model.generate`, such as `max_new_tokens`, or for Whisper `language`.
+
+    Raises:
+        [`EvaluationError`]: if there are options for a model with CTC, which generates nothing step by step.
+    """
     import torch
 
-    letters = batch.pop("labels")
+    if _writes(model):
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        texts = processing_class.batch_decode(model.generate(**inputs, **options), skip_special_tokens=True)
+        return *forward(model, batch), list(texts)
+    if options:
+        raise EvaluationError(f"models with CTC generate nothing step by step: leave {', '.join(options)} out.")
+    logits = _letters(model, batch)
+    is_padding = torch.arange(logits.shape[1], device=logits.device) >= _times(model, batch, logits)[:, None]
+    letters = logits.argmax(dim=-1).masked_fill(is_padding, model.config.pad_token_id)
+    return *_by_ctc(model, batch, logits), list(processing_class.batch_decode(letters))
+
+
+def _writes(model: Any) -> bool:
+    """Whether a model has a decoder, which writes its texts token by token."""
+    return bool(getattr(model.config, "is_encoder_decoder", False))
+
+
+def _letters(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Logits of the letters at each time."""
+    logits: torch.Tensor = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    return logits
+
+
+def _by_ctc(
+    model: Any, batch: Mapping[str, torch.Tensor], logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The log-probability of each text, over all ways to spread its letters over time."""
+    import torch
+
+    letters = batch["labels"]
     counts = (letters != UNSCORED).sum(dim=1)
-    logs = model(**batch).logits.float().log_softmax(dim=-1)
     losses = torch.nn.functional.ctc_loss(
-        logs.transpose(0, 1),
+        logits.float().log_softmax(dim=-1).transpose(0, 1),
         letters[letters != UNSCORED],
-        _times(model, batch, logs),
+        _times(model, batch, logits),
         counts,
         blank=model.config.pad_token_id,
         reduction="none",
@@ -154,7 +227,7 @@ def forward(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, t
     return -losses / counts.clamp(min=1), counts, torch.ones_like(counts)
 
 
-def _times(model: Any, batch: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+def _times(model: Any, batch: Mapping[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
     """For how many times each sound has outputs; those of padding come after."""
     import torch
 
@@ -163,20 +236,3 @@ def _times(model: Any, batch: dict[str, torch.Tensor], logits: torch.Tensor) -> 
         return torch.full((len(logits),), logits.shape[1], device=logits.device)
     times: torch.Tensor = model._get_feat_extract_output_lengths(mask.sum(dim=-1))
     return times.long()
-
-
-def generate(model: Any, batch: dict[str, torch.Tensor], processing_class: Any, **options: Any) -> list[str]:
-    """The text of the likeliest letters.
-
-    Raises:
-        [`EvaluationError`]: if there are options, since nothing is generated step by step.
-    """
-    import torch
-
-    if options:
-        raise EvaluationError(f"models with CTC generate nothing step by step: leave {', '.join(options)} out.")
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits
-    is_padding = torch.arange(logits.shape[1], device=logits.device) >= _times(model, inputs, logits)[:, None]
-    letters = logits.argmax(dim=-1).masked_fill(is_padding, model.config.pad_token_id)
-    return list(processing_class.batch_decode(letters))

@@ -107,6 +107,11 @@ def _masked_places(ids: Sequence[int], special: set[int]) -> set[int]:
     return set(rng.choice(places, size=count, replace=False).tolist())
 
 
+def all_logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of the tokens that are scored."""
+    return model(**batch).logits[batch["labels"] != UNSCORED]
+
+
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability of each masked token."""
     masked = batch.pop("labels")

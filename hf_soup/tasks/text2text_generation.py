@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data.columns import find_column, is_list, is_text
+from ..data.columns import UNSCORED, find_column, is_list, is_text
 from ..data.text_columns import choose_columns
 from ..errors import DataError
 from . import _text as tokens
@@ -130,18 +130,24 @@ def collator(
     return pad_collator(processing_class, inputs, labels_follow=False)
 
 
+def all_logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of the tokens that are scored."""
+    return model(**batch).logits[batch["labels"] != UNSCORED]
+
+
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability of each token of the reference text, given those before it."""
     return right_tokens(model(**batch).logits, batch["labels"])
 
 
-def generate(
+def write(
     model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
-    processing_class: PreTrainedTokenizerBase,
+    processing_class: Any,
     **options: Any,
-) -> list[str]:
-    """The generated texts; `options` are those of `model.generate`."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+    """The outputs of `forward`, and the generated texts; `options` are those of `model.generate`."""
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     writer: Any = model  # `generate` is a method of these models, but not of all models
-    return processing_class.batch_decode(writer.generate(**inputs, **options), skip_special_tokens=True)
+    texts = processing_class.batch_decode(writer.generate(**inputs, **options), skip_special_tokens=True)
+    return *forward(model, batch), texts

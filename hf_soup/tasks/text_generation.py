@@ -95,6 +95,11 @@ def encode(
     return encoded.add_column("labels", token_labels)
 
 
+def all_logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of the tokens that are scored; those at a position are of the next token."""
+    return model(**batch).logits[:, :-1][batch["labels"][:, 1:] != UNSCORED]
+
+
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability of each token after the first one that is not padding."""
     # logits at a position are those of the next token: then both have the shape (rows, tokens - 1, ...)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.staging import temporary_folder
 from ..seeds import check_seed
+from ..tasks._model_inputs import auto_class
 from ..tasks._sentences import AUTO_CLASS as SENTENCES
 from ..tasks._sentences import SentenceSettings
 
@@ -181,12 +182,12 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     if task.AUTO_CLASS == SENTENCES:
         return tiny_sentence_model(seed), SentenceSettings({})
     config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
-    model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
+    model = auto_class(task.AUTO_CLASS, config).from_config(config).eval()
     if model.main_input_name == "pixel_values":
         return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
     if model.main_input_name == "input_values":
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
-        if task.AUTO_CLASS != "AutoModelForCTC":
+        if "AutoModelForCTC" not in task.AUTO_CLASS:
             return model, extractor
         return model, transformers.Wav2Vec2Processor(extractor, _speller())
     inputs = ["input_ids", "attention_mask"]

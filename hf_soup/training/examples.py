@@ -14,6 +14,7 @@ from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..tasks._heads import names_classes
 from ..tasks._text import unchanged_state
 from ..tasks._vocabulary import check_vocabulary
+from ..tasks.automatic_speech_recognition import TEXTS
 from .head import class_labels
 
 
@@ -80,8 +81,13 @@ def guess_task(train: Dataset) -> str:
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
         return "image-classification"
+    if any(isinstance(feature, datasets.Audio) for feature in train.features.values()):
+        has_texts = any(name in train.column_names for name in TEXTS)
+        return "automatic-speech-recognition" if has_texts else "audio-classification"
     if {"anchor", "positive"} <= set(train.column_names):  # names that only data for embeddings has
         return "triplet" if "negative" in train.column_names else "information-retrieval"
+    if {"question", "context", "answers"} <= set(train.column_names):
+        return "question-answering"
     has_words = _has_words(train)
     label_columns = [column for column in LABEL_COLUMNS if column in train.column_names]
     if not label_columns:

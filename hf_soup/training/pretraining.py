@@ -16,6 +16,7 @@ from ..data.splits import TrainingData
 from ..errors import RecipeError, SoupError
 from ..options import SweepOptions
 from ..plugins import load_module
+from ..tasks._model_inputs import auto_class
 from ..untrusted import as_error, one_line, read_json
 from .planning import plan_sweep
 from .running import run_plan
@@ -116,7 +117,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
         transformers.set_seed(0)  # the same weights every time that the file is cooked
         with as_error(RecipeError, "`pretrain.config` makes no model"):
             config = transformers.AutoConfig.for_model(model_type, **{**settings, **head})
-            model = getattr(transformers, module.AUTO_CLASS).from_config(config)
+            model = auto_class(module.AUTO_CLASS, config).from_config(config)
         model.save_pretrained(stage)
         write_json(stage / "preprocessor_config.json", blank.processor)
         write_json(stage / BLANK_FILE, asdict(blank))

@@ -17,6 +17,7 @@ from ..plugins import load_module
 from ..publishing.bases import RUN_FILE, START
 from ..publishing.run_card import render_run_card, write_card
 from ..tasks import SentenceTask
+from ..tasks._model_inputs import auto_class
 from ..types import is_better_higher
 from ..version import versions
 from .adapters import with_adapter
@@ -45,6 +46,8 @@ from .trainer import fit, without_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerState
+
+    from ..tasks import Task
 
 FULL = 1_000_000  # bytes; a disk with fewer free bytes is full, whatever the error says
 LONGEST_REASON = 300  # characters
@@ -115,7 +118,7 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
             if resume is not None:  # its weights alone: a tokenizer that was used is saved with how it was
                 model.load_state_dict(load_sentence_model(task, resume).state_dict())
         else:
-            model = getattr(transformers, task.AUTO_CLASS).from_pretrained(source)
+            model = _load(task, source)
         if context.own_heads and resume is None:
             model = with_new_head(model, seed)
         if extra.peft is not None:
@@ -155,6 +158,15 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
         write_json(folder / RUN_FILE, record)
         tidy(folder, keep=checkpoints)
     wait()
+
+
+def _load(task: Task, source: Path) -> PreTrainedModel:
+    """Load the model of a task from a folder."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    model: PreTrainedModel = auto_class(task.AUTO_CLASS, config).from_pretrained(source)
+    return model
 
 
 def _kept_step(context: SweepContext, trainer: Trainer) -> int:

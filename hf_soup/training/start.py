@@ -20,6 +20,7 @@ from ..plugins import load_module
 from ..publishing.bases import START
 from ..publishing.run_card import render_start_card, write_card
 from ..tasks import SentenceTask
+from ..tasks._model_inputs import auto_class
 from ..untrusted import as_error, one_line
 from .context import SweepContext
 from .head import class_labels, has_plain_head, is_head, with_new_head
@@ -188,8 +189,8 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
 
     transformers.set_seed(init_seed)  # for other missing weights, such as a pooler
     model: PreTrainedModel
-    with as_error(TrainingError, f"{origin.source} does not load as {task.AUTO_CLASS}"):
-        model, loading = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+    with as_error(TrainingError, f"{origin.source} does not load as a model for {task.PIPELINE}"):
+        model, loading = auto_class(task.AUTO_CLASS, origin.config).from_pretrained(
             origin.source,
             config=origin.config,
             revision=origin.revision or "main",

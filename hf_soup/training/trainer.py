@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
 from ..tasks import SentenceTask
-from ..tasks._model_inputs import inputs_of
+from ..tasks._model_inputs import inputs_of, with_model_inputs_alone
 from .adapters import plain
 from .averages import average_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
@@ -91,13 +91,14 @@ def fit(
                 context, model, args, train=train, loss=extra.loss, metric=metric, callbacks=callbacks
             )
         else:
+            inputs = inputs_of(plain(model))
             loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
             trainer = transformers.Trainer(
                 model=model,
                 args=args,
                 train_dataset=train,
                 eval_dataset=context.validation,
-                data_collator=task.collator(context.processing_class, inputs_of(plain(model))),
+                data_collator=with_model_inputs_alone(task.collator(context.processing_class, inputs), inputs),
                 processing_class=context.processing_class,  # saved in each checkpoint
                 compute_loss_func=loss,
                 compute_metrics=compute_metrics(metric, task.KIND, model.config),

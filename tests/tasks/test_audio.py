@@ -221,3 +221,80 @@ def test_a_soup_of_models_that_hear(tmp_path):
     assert transformers.AutoProcessor.from_pretrained(folder).tokenizer is not None
     with pytest.raises(EvaluationError, match="generate nothing step by step: leave max_new_tokens out"):
         replace(evaluator, generate={"max_new_tokens": 3})(soup.model)
+
+
+@pytest.fixture
+def whisper():
+    """A Whisper model of one second, and its processor."""
+    vocabulary = {letter: place for place, letter in enumerate([*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "Ġ"])}
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    vocabulary |= {token: len(vocabulary) + place for place, token in enumerate(special)}
+    tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[], unk_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": special[1:]})
+    extractor = transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    small = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.WhisperConfig(
+        vocab_size=len(vocabulary),
+        num_mel_bins=8,
+        d_model=32,
+        encoder_ffn_dim=37,
+        decoder_ffn_dim=37,
+        max_source_positions=50,
+        max_target_positions=24,
+        pad_token_id=vocabulary["<|endoftext|>"],
+        bos_token_id=vocabulary["<|endoftext|>"],
+        eos_token_id=vocabulary["<|endoftext|>"],
+        decoder_start_token_id=vocabulary["<|startoftranscript|>"],
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        **small,
+    )
+    transformers.set_seed(0)
+    model = transformers.WhisperForConditionalGeneration(config).eval()
+    return model, transformers.WhisperProcessor(extractor, tokenizer)
+
+
+def test_a_decoder_writes_what_generate_writes(whisper):
+    """Texts are those of `generate`, and each probability that of the model's own loss, without the first token."""
+    model, processor = whisper
+    data = spoken(words(5, 1), 1)
+    options = {"max_new_tokens": 6}
+    evaluator = hf_soup.Evaluator(data, processing_class=processor, generate=options, batch_size=2)
+    predicted = evaluator.predict(model)
+    assert evaluator.for_model(model).task == "automatic-speech-recognition"
+    for row, example in enumerate(data):
+        sound = np.asarray(example["audio"], dtype=np.float32)
+        features = processor(sound, sampling_rate=RATE, return_tensors="pt").input_features
+        written = processor.batch_decode(model.generate(input_features=features, **options), skip_special_tokens=True)
+        assert predicted.texts[row] == written[0]
+        ids = processor.tokenizer(example["text"])["input_ids"]
+        assert ids[0] == model.config.decoder_start_token_id
+        loss = float(model(input_features=features, labels=torch.tensor([ids[1:]])).loss.detach())
+        assert loss == pytest.approx(-predicted.logits[predicted.rows == row].mean(), abs=1e-4)
+    rate = jiwer.wer(list(data["text"]), list(predicted.texts))
+    assert evaluator(model).value == pytest.approx(rate)
+
+
+def test_sounds_that_are_longer_than_the_model_hears(whisper):
+    """A warning says how many are cut; the others are filled up."""
+    model, processor = whisper
+    data = datasets.Dataset.from_dict({"audio": [[0.1] * 17_000, [0.1] * 900], "text": ["A", "B"]})
+    with pytest.warns(hf_soup.SoupWarning, match="1 of 2 sounds are longer than 1 seconds"):
+        hf_soup.Evaluator(data, processing_class=processor, metric="loss")(model)
+
+
+def test_sweeps_and_soups_of_decoders(whisper, tmp_path):
+    """Runs train with Trainer; learned weights and a greedy soup work, and the soup verifies."""
+    for part in whisper:
+        part.save_pretrained(tmp_path / "base")
+    data = spoken(words(8, 1), 1)
+    options = {"task": "automatic-speech-recognition", "validation": data, "on_error": "raise"}
+    args = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2}
+    runs = hf_soup.sweep(
+        tmp_path / "base", data, space={"seed": [0, 1]}, output_dir=tmp_path / "runs", training_args=args, **options
+    )
+    soup = hf_soup.merge(runs, strategy="learned", evaluator=hf_soup.Evaluator(data, metric="loss"))
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert hf_soup.verify(folder).ok
+    evaluator = hf_soup.Evaluator(data, generate={"max_new_tokens": 6})
+    assert hf_soup.merge(runs, strategy="greedy", evaluator=evaluator).selection.metric == "wer"
