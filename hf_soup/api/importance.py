@@ -182,7 +182,8 @@ def _bound(data: Any, item: Checkpoint, max_examples: int | None, seed: int) -> 
 def _with_labels(dataset: Dataset, evaluator: Evaluator) -> Dataset:
     """The examples with a column of labels, which stand for any: expectations are over the model's own."""
     task = evaluator.task_module
-    if task.KIND == "tokens":  # texts are their own labels
+    # texts are their own labels; masks, boxes and names of classes have to be there
+    if task.KIND in ("tokens", "pixels", "boxes") or task.PIPELINE == "zero-shot-image-classification":
         return dataset
     try:
         task.label_column(dataset, evaluator.label_column)

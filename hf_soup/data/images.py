@@ -6,7 +6,7 @@ Nothing is random, and the size changes only by rotation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,57 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
     """
     from PIL import Image
 
-    Image.init()  # registers all formats, so that those that run programs can be excluded
-    formats = [name for name in Image.OPEN if name not in RUN_PROGRAMS]
     with as_error(DataError, "the image does not decode"):
         if isinstance(encoded, Image.Image):
             return _as_seen(_upright(encoded))
-        if encoded is None:
-            raise DataError("there is no image.")
-        content, path = encoded["bytes"], encoded["path"]
         # Inside the block, because PIL reads the pixels lazily.
-        with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:
-            return _as_seen(_upright(Image.open(file, formats=formats)))
+        with _opened(encoded) as image:
+            return _as_seen(_upright(image))
+
+
+def decode_mask(encoded: Mapping[str, Any] | Image | None) -> np.ndarray:
+    """Decode the mask of an image: the number of a class for each pixel, which a palette does not change.
+
+    Args:
+        encoded (`Mapping[str, Any]` or `PIL.Image.Image`):
+            The argument of [`decode_image`].
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, int64
+
+    Raises:
+        [`DataError`]: if it does not decode, or has colours in place of numbers.
+    """
+    import numpy as np
+    from PIL import Image
+
+    with as_error(DataError, "the mask does not decode"):
+        if isinstance(encoded, Image.Image):
+            mask = np.asarray(encoded)
+        else:
+            with _opened(encoded) as image:
+                mask = np.asarray(image)
+    if mask.ndim != 2:
+        raise DataError("a mask has colours, and the number of a class is needed for each pixel.")
+    return mask.astype(np.int64)
+
+
+@contextlib.contextmanager
+def _opened(encoded: Mapping[str, Any] | None) -> Iterator[Image]:
+    """An image whose pixels are not read yet.
+
+    Raises:
+        [`DataError`]: if there is none.
+    """
+    from PIL import Image
+
+    if encoded is None:
+        raise DataError("there is no image.")
+    Image.init()  # registers all formats, so that those that run programs can be excluded
+    formats = [name for name in Image.OPEN if name not in RUN_PROGRAMS]
+    content, path = encoded["bytes"], encoded["path"]
+    with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:
+        yield Image.open(file, formats=formats)
 
 
 def _upright(image: Image) -> Image:

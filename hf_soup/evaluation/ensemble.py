@@ -24,6 +24,8 @@ FITTING = {  # kinds of output -> ensembles that are defined for them
     "values": ("logits", "mixture"),
     "tokens": ("probabilities", "mixture"),
     "ranking": ("logits",),
+    "pixels": (),
+    "boxes": (),
 }
 FITTED_ON = "validation"  # the data set that the mixture's weights are fitted on
 STEPS, RATE = 300, 0.1  # steps and learning rate of Adam for the mixture's weights
@@ -52,6 +54,8 @@ def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None 
     import numpy as np
 
     same_examples(members)
+    if not FITTING[members[0].kind]:
+        raise EvaluationError(f"models of {members[0].kind} have no ensembles, because their outputs are not kept.")
     if members[0].kind == "tokens":
         raise EvaluationError("the logits of language models are not kept: use mean_probabilities.")
     mean = np.average(_stacked_logits(members), axis=0, weights=weights)
@@ -168,6 +172,8 @@ def check_ensembles(names: Sequence[str], kind: str, *, fitted: bool) -> None:
     for name in names:
         if name not in ENSEMBLES:
             raise RecipeError(f'there is no ensemble "{name}"{did_you_mean(name, ENSEMBLES)}')
+        if not FITTING[kind]:
+            raise RecipeError(f"models of {kind} have no ensembles, because their outputs are not kept.")
         if name not in FITTING[kind]:
             raise RecipeError(f"models of {kind} have no ensemble of {name}: take {', '.join(FITTING[kind])}.")
         if name == "mixture" and not fitted:

@@ -86,15 +86,17 @@ class EncodedExamples:
         import numpy as np
 
         encoded = self.encoded(model)
+        names = inputs_for(self._evaluator.for_model(model).task_module, model).names
         order = np.random.default_rng(0).permutation(len(self._evaluator.dataset))
         batch_size = self._evaluator.batch_size or self._evaluator.for_model(model).task_module.BATCH_SIZE
         batch_count = -(-len(order) // batch_size)  # rounded up
         for rows in np.array_split(order, batch_count):
             batch = encoded.batch_of(rows)
-            labels = batch.pop("labels")
+            inputs = {name: value for name, value in batch.items() if name in names}
             if encoded.decodes_images:  # leave out unreadable images
-                batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
-            yield batch
+                is_readable = batch["readable"] if "readable" in batch else batch["labels"] != UNSCORED
+                inputs = {name: value[is_readable] for name, value in inputs.items()}
+            yield inputs
 
     def batches_of(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
         """Some examples as model inputs with labels: one batch, or several if padding would matter.

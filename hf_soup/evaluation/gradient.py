@@ -19,7 +19,7 @@ from ..merging.buffer import Buffer
 from ..merging.plan import Plan
 from ..merging.refill import own_tensors
 from ..merging.steps import CombineStep
-from ..metrics.predictions import NO_LOSS
+from ..metrics.predictions import check_has_loss
 from ..types import Gradient
 from .models import is_of_sentences, model_for
 from .running import batch_on_device, own_attention, put_on_device
@@ -76,8 +76,7 @@ def recipe_gradient(
     import torch
 
     task = evaluator.for_model(model).task_module
-    if task.KIND == "ranking":
-        raise EvaluationError(NO_LOSS)
+    check_has_loss(task.KIND)
     if is_of_sentences(task):
         raise EvaluationError(
             f"weights cannot be learned for {task.PIPELINE}, whose embeddings are computed without gradients; greedy "

@@ -87,6 +87,11 @@ def write_fisher(evaluator: Evaluator, model: PreTrainedModel, seed: int, write:
             f"{evaluator.task_module.PIPELINE} compares embeddings, which have no likelihood, so there is no Fisher "
             'information; kind="gram" (for regmean) works.'
         )
+    if evaluator.task_module.KIND in ("pixels", "boxes"):
+        raise EvaluationError(
+            f"models of {evaluator.task_module.KIND} have no Fisher information here, because their outputs are not "
+            'kept; kind="gram" (for regmean) works.'
+        )
     device = put_on_device(model, evaluator.device)
     rng = torch.Generator(device).manual_seed(seed)
     parameters = _parameters(model)

@@ -6,11 +6,14 @@ The computations are those of scikit-learn, scipy and seqeval.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import EvaluationError, MissingExtraError
 from .answers import ANSWERS, values_of_answers
+from .boxes import BOXES, average_precision, by_image
 from .calibration import brier_score, expected_calibration_error
+from .pixels import PIXELS, value_of_counts
 from .predictions import Predictions, decisions, losses, probabilities
 from .rankings import RANKINGS, by_query, values_of_queries
 
@@ -25,8 +28,8 @@ class BuiltIn(NamedTuple):
     Args:
         takes (`str`):
             `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"`,
-            `"answers"` (texts, of which each row may have several right ones) or `"rankings"` (scores of the documents
-            of each query).
+            `"answers"` (texts, of which each row may have several right ones) `"rankings"` (scores of the documents of
+            each query), `"pixels"` (counts of the pixels of each class) or `"boxes"` (the boxes of each image).
         kinds (`tuple[str, ...]`):
             Outputs that it is defined for.
         function (`Callable`):
@@ -143,6 +146,18 @@ def _ranking(name: str) -> Callable[..., float]:
     return function
 
 
+def _of_pixels(name: str) -> Callable[..., float]:
+    """A metric of segmentation, of all pixels together."""
+
+    def function(references: np.ndarray, predictions: np.ndarray) -> float:
+        import numpy as np
+
+        counts = np.concatenate([np.asarray(predictions), np.asarray(references)], axis=1, dtype=np.float64)
+        return float(value_of_counts(name, counts.sum(axis=0)))
+
+    return function
+
+
 # Functions take references first, as in scikit-learn.
 _CHOICE = ("classes", "labels")
 _ONE_CLASS = ("classes",)
@@ -167,6 +182,8 @@ BUILT_IN: dict[str, BuiltIn] = {
     "cer": BuiltIn("texts", ("tokens",), _error_rate("cer"), higher_is_better=False),
     **{name: BuiltIn("answers", ("tokens",), _of_answers(name)) for name in ANSWERS},
     **{name: BuiltIn("rankings", ("ranking",), _ranking(name)) for name in RANKINGS},
+    **{name: BuiltIn("pixels", ("pixels",), _of_pixels(name)) for name in PIXELS},
+    **{name: BuiltIn("boxes", ("boxes",), partial(average_precision, name)) for name in BOXES},
 }
 
 
@@ -182,6 +199,10 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
     Returns:
         `tuple[Any, Any]`: references and predictions.
     """
+    if takes == "pixels":
+        return predictions.labels, predictions.logits
+    if takes == "boxes":
+        return by_image(predictions)
     if takes == "rankings":
         return by_query(predictions)
     if takes in ("texts", "answers"):

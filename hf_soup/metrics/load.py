@@ -72,7 +72,8 @@ def load_metric(name: str) -> evaluate.Metric:
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0
         or 1 for each label, or values), probabilities of shape `(items, classes)`, losses (references are not used),
-        lists of tags, texts, or lists of the scores of documents, with lists of their relevance.
+        lists of tags, texts, lists of the scores of documents (with lists of their relevance), counts of pixels, or
+        dicts of the boxes of an image.
 
     Raises:
         [`RecipeError`]: if there is no metric of that name.
@@ -94,7 +95,7 @@ def load_metric(name: str) -> evaluate.Metric:
             )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-            if built_in.takes in ("tags", "rankings", *WRITTEN):
+            if built_in.takes in ("tags", "rankings", "boxes", *WRITTEN):
                 return {name: float(built_in.function(references, predictions))}
             return {name: float(built_in.function(np.asarray(references), np.asarray(predictions)))}
 
@@ -114,11 +115,22 @@ def _features(built_in: BuiltIn) -> list[datasets.Features]:
         "tags": [(datasets.Sequence(text), datasets.Sequence(text))],
         "texts": [(text, text)],
         "answers": [(text, datasets.Sequence(text)), (text, text)],
+        "pixels": [(datasets.Sequence(number), datasets.Sequence(datasets.Value("int64")))],
+        "boxes": [(_of_image("scores"), _of_image("area", "iscrowd"))],
         "rankings": [(datasets.Sequence(number), datasets.Sequence(datasets.Value("int64")))],
     }[built_in.takes]
     if built_in.takes == "decisions" and "labels" in built_in.kinds:
         forms.append((datasets.Sequence(answer), datasets.Sequence(answer)))
     return [datasets.Features(predictions=predictions, references=references) for predictions, references in forms]
+
+
+def _of_image(*names: str) -> dict[str, Any]:
+    """The form of the boxes of an image, with further numbers of each."""
+    import datasets
+
+    number = datasets.Value("float64")
+    more = {name: datasets.Sequence(number) for name in ("labels", *names)}
+    return {"boxes": datasets.Sequence(datasets.Sequence(number)), **more}
 
 
 def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:

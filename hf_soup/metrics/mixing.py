@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import EvaluationError
-from .predictions import NO_LOSS, Predictions, losses, same_examples
+from .predictions import Predictions, check_has_loss, losses, same_examples
 
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def fit_weights(members: Sequence[Predictions], counts: np.ndarray | None = None
     if members[0].texts:
         raise EvaluationError("generated texts cannot be mixed: weights of an ensemble need logits.")
     kind, labels = members[0].kind, members[0].labels
-    if kind == "ranking":
-        raise EvaluationError(NO_LOSS)
+    check_has_loss(kind)
     outputs = np.stack([member.logits.astype(np.float64) for member in members])
     shares = np.full(len(labels), 1 / len(labels)) if counts is None else counts / counts.sum()
 

@@ -1,11 +1,13 @@
-"""Predictions of models, in five kinds, and values derived from them: probabilities, decisions, losses. Arrays only.
+"""Predictions of models, in seven kinds, and values derived from them: probabilities, decisions, losses. Arrays only.
 
 A task determines the kind of its models; metrics, ensembles and calibration depend on the kind only:
 - `"classes"`: one of several classes, from logits;
 - `"labels"`: each of several labels or not, from logits;
 - `"values"`: a number;
 - `"tokens"`: the next token, for which only the log-probability of the correct one is kept (vocabularies are large);
-- `"ranking"`: the documents of a query, from a score of each.
+- `"ranking"`: the documents of a query, from a score of each;
+- `"pixels"`: the class of each pixel of an image, of which counts are kept;
+- `"boxes"`: the objects in an image.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 ARRAYS = ("logits", "labels", "rows")
-KINDS = ("classes", "labels", "values", "tokens", "ranking")
-DISTANT = ("values", "tokens", "ranking")  # kinds whose outputs differ by a distance, and not in decisions
-NO_LOSS = (
-    "scores of documents have no loss: strategies that need one (learned, ensemble_weights) do not work for rankings, "
-    "and greedy, search and uniform soups do."
-)
+KINDS = ("classes", "labels", "values", "tokens", "ranking", "pixels", "boxes")
+DISTANT = ("values", "tokens", "ranking", "pixels")  # kinds whose outputs differ by a distance, and not in decisions
+WITHOUT_LOSS = ("ranking", "pixels", "boxes")
+SCORED_BY = {  # kinds without decisions that are right or wrong -> what scores them
+    "tokens": "a language model is scored by loss or perplexity, or by the texts that it generates.",
+    "ranking": "a ranking is scored by ndcg@10, mrr@10, map and the like.",
+    "pixels": "a segmentation is scored by mean_iou, mean_accuracy and overall_accuracy.",
+    "boxes": "boxes are scored by coco_map, coco_map_50 and coco_map_75.",
+}
 
 
 class Predictions(NamedTuple):
@@ -34,10 +39,13 @@ class Predictions(NamedTuple):
     Args:
         logits (`np.ndarray`, float32):
             `(items, classes)` before softmax; `(items, labels)` before sigmoid; `(items,)` values; `(items,)` natural
-            logarithms of the probability of the right token; `(items,)` scores of documents.
+            logarithms of the probability of the right token; `(items,)` scores of documents; `(items, 2 * classes)`
+            pixels that are right and that the model says have each class; `(items, 6)` boxes, those found and those
+            there, as described in `hf_soup.tasks.object_detection`.
         labels (`np.ndarray`):
             `(items,)` right classes as the model counts them, int64; `(items, labels)` of 0 and 1; `(items,)` right
-            values, float64; `(items,)` right tokens; `(items,)` 1 for relevant documents and 0 for others.
+            values, float64; `(items,)` right tokens; `(items,)` 1 for relevant documents and 0 for others; `(items,
+            classes)` pixels that have each class; `(items,)` classes of boxes that are there, and -1 for others.
         rows (`np.ndarray` of shape `(items,)`, int64):
             Row of the data set that each item belongs to, in the order of the data set: of a document, its query.
         kind (`str`, *optional*, defaults to `"classes"`):
@@ -112,12 +120,10 @@ def decisions(predictions: Predictions) -> np.ndarray:
     """The likeliest class, the labels with a probability above one half, or the value, in the shape of `labels`.
 
     Raises:
-        [`EvaluationError`]: for tokens and rankings.
+        [`EvaluationError`]: for kinds without decisions, such as tokens.
     """
-    if predictions.kind == "tokens":
-        raise EvaluationError("a language model is scored by loss or perplexity, or by the texts that it generates.")
-    if predictions.kind == "ranking":
-        raise EvaluationError("a ranking is scored by ndcg@10, mrr@10, map and the like.")
+    if predictions.kind in SCORED_BY:
+        raise EvaluationError(SCORED_BY[predictions.kind])
     if predictions.kind == "classes":
         return predictions.logits.argmax(axis=-1)
     if predictions.kind == "labels":  # a probability above one half is a logit above 0
@@ -133,19 +139,31 @@ def right(predictions: Predictions) -> np.ndarray:
     return agree
 
 
+def check_has_loss(kind: str) -> None:
+    """Raise an error for kinds of predictions that have no loss.
+
+    Raises:
+        [`EvaluationError`]: saying what works for them.
+    """
+    if kind in WITHOUT_LOSS:
+        raise EvaluationError(
+            f"models of {kind} are scored without a loss: strategies that need one (learned, ensemble_weights, "
+            "bagged_greedy) do not work for them, and greedy, search and uniform soups do."
+        )
+
+
 def losses(predictions: Predictions) -> np.ndarray:
     """The loss of each item, float64 of shape `(items,)`, as defined by transformers' models.
 
     Cross-entropy, mean binary cross-entropy over the labels, squared error, or negative log-likelihood of the token.
 
     Raises:
-        [`EvaluationError`]: for rankings, which have none.
+        [`EvaluationError`]: for kinds without a loss, such as rankings.
     """
     import numpy as np
     from scipy import special
 
-    if predictions.kind == "ranking":
-        raise EvaluationError(NO_LOSS)
+    check_has_loss(predictions.kind)
     logits, labels = predictions.logits.astype(np.float64), predictions.labels
     if predictions.kind == "classes":
         log_probabilities = special.log_softmax(logits, axis=-1)
@@ -159,14 +177,20 @@ def losses(predictions: Predictions) -> np.ndarray:
 
 def disagreement(first: Predictions, second: Predictions) -> float:
     """How much the decisions of two models differ: the share of items with different decisions; for values and scores
-    of documents the root mean square difference, and for tokens that of the log-probabilities.
+    of documents the root mean square difference, for tokens that of the log-probabilities, and for pixels that of the
+    counts.
 
     Raises:
-        [`EvaluationError`]: if they did not see the same examples.
+        [`EvaluationError`]: if they did not see the same examples, or find boxes.
     """
     import numpy as np
 
     same_examples([first, second])
+    if first.kind == "boxes":
+        raise EvaluationError(
+            "boxes of two models are not compared one by one: diverse, advise and measures of diversity do not work "
+            "for object detection."
+        )
     if first.kind in DISTANT:
         return float(np.sqrt(np.square(first.logits.astype(np.float64) - second.logits).mean()))
     differ = decisions(first) != decisions(second)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..progress import progress_bar
 from ..seeds import check_seed
 from .answers import ANSWERS, values_of_answers
+from .boxes import BOXES, precision_of_rows
 from .built_in import metric_inputs
 from .calibration import BINS
 from .load import Metric
+from .pixels import PIXELS, pixel_counts, value_of_counts
 from .predictions import Predictions, decisions, losses, probabilities, right
 from .rankings import RANKINGS, by_query, values_of_queries
 
@@ -157,9 +160,17 @@ def _resampled_slowly(
     # drawn before anything is computed: the same for all models
     draws = [rng.choice(ids, len(ids)) for _ in range(min(resamples, SLOW_RESAMPLES))]
     values = []
+    value_of_rows = [_of_rows(metric, name, predictions) for predictions in members]
     for rows in progress_bar(draws, desc=f"Resampling {name}", unit="resample", delay=2):
-        values.append([_value_or_nan(metric, name, predictions.take(rows)) for predictions in members])
+        values.append([value(rows) for value in value_of_rows])
     return np.array(values).T
+
+
+def _of_rows(metric: Metric, name: str, predictions: Predictions) -> Callable[[np.ndarray], float]:
+    """A function that computes a metric of some rows, which may repeat."""
+    if metric.identity in BOXES:
+        return precision_of_rows(name, predictions)
+    return lambda rows: _value_or_nan(metric, name, predictions.take(rows))
 
 
 def _value_or_nan(metric: Metric, name: str, predictions: Predictions) -> float:
@@ -238,6 +249,8 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
         return _entity_sums(predictions)
     if name in ("wer", "cer"):
         return _error_sums(name, predictions)
+    if name in PIXELS:
+        return Sums(pixel_counts(predictions), partial(value_of_counts, name))
     if name in ANSWERS:
         return _means_of_rows(values_of_answers(name, predictions.references, predictions.texts))
     return None

@@ -2,9 +2,9 @@
 
 A new task is one new file whose module has the constants and functions of [`Task`], those of [`TokensTask`] or
 [`WritingTask`] too if its models predict tokens or write texts, of [`ColumnsTask`] if the data tells it, of
-[`WholeTask`] if rows are scored together, and of [`SentenceTask`] if sentence-transformers trains its models. No class
-is written and nothing is registered: the folder is listed, and files whose names begin with an underscore have
-functions that tasks share.
+[`LossTask`] if its models compute no loss, of [`WholeTask`] if rows are scored together, and of [`SentenceTask`] if
+sentence-transformers trains its models. No class is written and nothing is registered: the folder is listed, and files
+whose names begin with an underscore have functions that tasks share.
 """
 
 from __future__ import annotations
@@ -223,6 +223,14 @@ class SentenceTask(Task, Protocol):
 
     def default_loss(self, rows: Dataset) -> str:
         """The name of the loss for such rows."""
+
+
+@runtime_checkable
+class LossTask(Task, Protocol):
+    """A task whose models compute no loss, so that training needs one."""
+
+    def training_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The loss of the outputs of a batch, as `Trainer` takes it as `compute_loss_func`."""
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ KIND_OF_PROBLEM = {
 
 def names_classes(task: Task) -> bool:
     """Whether the labels of a task are classes that a model's configuration names; numbers of choices are not."""
-    return task.KIND == "classes" and task.PIPELINE != "multiple-choice"
+    return task.KIND == "classes" and task.PIPELINE not in ("multiple-choice", "zero-shot-image-classification")
 
 
 def ends_in(config: PretrainedConfig, *ends: str) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids
-from ..data.images import decode_image
-from ..errors import DataError
 from ..transforms import apply_transform, check_transform
 from . import _heads as heads
+from . import _images as images
 from ._heads import class_names, ends_in
+from ._images import check_image_processor, image_column, open_images, undecoded
 
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ print(classify("picture.png"))
 """
 
 # Functions shared with other tasks.
+load_processing_class = images.load_image_processor
 head = heads.head_of_classes
 forward = heads.whole_rows
 
@@ -50,47 +50,14 @@ def fits(config: PretrainedConfig) -> bool:
     return ends_in(config, "ForImageClassification")
 
 
-@read_errors(DataError, "the image processor cannot be read")
-def load_processing_class(source: str, revision: str | None = None) -> BaseImageProcessor:
-    """Load the image processor of a checkpoint.
-
-    Raises:
-        [`DataError`]: if the checkpoint has no image processor.
-    """
-    from transformers import AutoImageProcessor
-
-    try:
-        return AutoImageProcessor.from_pretrained(
-            source, revision=revision or "main", backend="pil", trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{source} has no image processor that loads ({str(error).splitlines()[0]}). Save one beside it."
-        ) from None
-
-
 def label_column(dataset: Dataset, given: str | None) -> str:
     """The column of classes."""
     return find_column(dataset, given)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """The column of images.
-
-    Raises:
-        [`DataError`]: if there is no such column or more than one.
-    """
-    import datasets
-
-    images = []
-    for column, feature in dataset.features.items():
-        if isinstance(feature, datasets.Image):
-            images.append(column)
-    if len(images) != 1:
-        raise DataError(
-            f"the data has {len(images)} columns of images among {', '.join(dataset.column_names)}; one is needed."
-        )
-    return images
+    """The column of images."""
+    return image_column(dataset)
 
 
 def check_augment(augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> None:
@@ -122,18 +89,10 @@ def encode(
     Raises:
         [`DataError`]: if a tokenizer was passed instead of an image processor.
     """
-    import datasets
-
-    if hasattr(processing_class, "model_max_length") or not callable(processing_class):
-        raise DataError(
-            f"the data holds images, and {type(processing_class).__name__} is no image processor: pass the image "
-            "processor of the model as processing_class."
-        )
+    check_image_processor(processing_class)
     (column,) = columns
-    labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
-    # undecoded bytes, because `datasets` would fail on an image that cannot be decoded
-    undecoded = labelled.cast_column(column, datasets.Image(decode=False))
-    return augmented(undecoded, {}, processing_class)
+    labelled = undecoded(dataset, column).add_column("labels", labels.tolist())
+    return augmented(labelled, {}, processing_class)
 
 
 def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> Dataset:
@@ -143,30 +102,25 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
     """
     (column,) = set(encoded.column_names) - {"labels"}
     return encoded.with_transform(
-        partial(_process, column=column, augment=dict(augment), processing_class=processing_class)
+        partial(process, column=column, augment=dict(augment), processing_class=processing_class)
     )
 
 
-def _process(
+def process(
     batch: dict[str, list[Any]], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
 ) -> dict[str, Any]:
     """A batch of images as model inputs, with their classes."""
     import numpy as np
-    from PIL import Image
 
-    images = []
-    classes = list(batch["labels"])
-    for index, encoded in enumerate(batch[column]):
-        try:
-            images.append(decode_image(encoded).convert("RGB"))
-        except DataError:  # a black image keeps the batch complete
-            images.append(Image.new("RGB", (32, 32)))
-            classes[index] = UNSCORED
+    pictures, readable = open_images(batch[column])
+    classes = [
+        label if is_readable else UNSCORED for label, is_readable in zip(batch["labels"], readable, strict=True)
+    ]
     if augment:
         # the module has the functions of a generator, and uses the global one
         generator = cast("np.random.Generator", np.random)
-        images = [apply_transform(image, augment, generator) for image in images]
-    return {**processing_class(images, return_tensors="pt"), "labels": classes}
+        pictures = [apply_transform(image, augment, generator) for image in pictures]
+    return {**processing_class(pictures, return_tensors="pt"), "labels": classes}
 
 
 def collator(

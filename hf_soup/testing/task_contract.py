@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.evaluator import Evaluator
 from ..metrics.built_in import BUILT_IN
-from ..metrics.predictions import KINDS, Predictions, losses
-from ..tasks import ColumnsTask, WholeTask
+from ..metrics.predictions import KINDS, WITHOUT_LOSS, Predictions, losses
+from ..tasks import ColumnsTask, LossTask, WholeTask
 from ..tasks._model_inputs import inputs_of, with_model_inputs_alone
 from ..tasks._sentences import AUTO_CLASS as SENTENCES
 from .tiny import example_of, model_for
@@ -40,7 +40,7 @@ def check_task(task: Task) -> None:
         fits = task.fits_columns(config, data.column_names)
     assert fits, f"{name} does not fit its own example"
     predictions = _check_predictions(task, name, model, processing_class, data)
-    if predictions.kind == "ranking" or task.AUTO_CLASS == SENTENCES:  # without a loss of the model
+    if predictions.kind in WITHOUT_LOSS or task.AUTO_CLASS == SENTENCES:  # without a loss of the model
         return
     own_losses = losses(predictions)
     for row, model_loss in enumerate(_model_losses(task, model, processing_class, data)):
@@ -102,5 +102,10 @@ def _model_losses(task: Task, model: PreTrainedModel, processing_class: Any, dat
     encoded = task.encode(data, processing_class, task.columns(data, None, label), labels, inputs)
     collate = with_model_inputs_alone(task.collator(processing_class, inputs), inputs)
     for row in range(len(data)):
+        batch = collate(encoded.__getitems__([row]))
         with torch.no_grad():
-            yield float(model(**collate(encoded.__getitems__([row]))).loss)
+            if isinstance(task, LossTask):
+                right = batch.pop("labels")
+                yield float(task.training_loss(model(**batch), right))
+            else:
+                yield float(model(**batch).loss)

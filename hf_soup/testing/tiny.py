@@ -32,6 +32,18 @@ BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attent
 TINY: dict[str, dict[str, Any]] = {  # by `model_type`
     "bert": {"vocab_size": len(WORDS), "max_position_embeddings": 32, **SMALL},
     "vit": {"image_size": 8, "patch_size": 4, **SMALL},
+    "yolos": {"image_size": (8, 8), "patch_size": 4, "num_detection_tokens": 5, **SMALL},
+    "segformer": {
+        "num_encoder_blocks": 2,
+        "depths": (1, 1),
+        "sr_ratios": (2, 1),
+        "hidden_sizes": (8, 16),
+        "patch_sizes": (3, 3),
+        "strides": (2, 2),
+        "num_attention_heads": (1, 2),
+        "mlp_ratios": (2, 2),
+        "decoder_hidden_size": 16,
+    },
     "gpt2": {"vocab_size": len(WORDS), "n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2, **SPECIAL},
     "wav2vec2": {
         "conv_dim": (16, 16),
@@ -166,25 +178,27 @@ def example_of(task: Task) -> Dataset:
     from PIL import Image
 
     columns = dict(task.EXAMPLE)
-    if "image" in columns:
-        columns["image"] = [Image.new("RGB", (8, 8), colour) for colour in columns["image"]]
+    for name, mode in (("image", "RGB"), ("mask", "L")):
+        if name in columns:
+            columns[name] = [Image.new(mode, (8, 8), colour) for colour in columns[name]]
     return datasets.Dataset.from_dict(columns)
 
 
 def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     """A tiny model with the head that a task's example needs, and its tokenizer or image processor."""
     import transformers
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     data = example_of(task)
     head = task.head(data, task.label_column(data, None))
     transformers.set_seed(check_seed(seed))
     if task.AUTO_CLASS == SENTENCES:
         return tiny_sentence_model(seed), SentenceSettings({})
-    config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
+    config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **_fields_of(task.EXAMPLE_MODEL), **head)
     model = auto_class(task.AUTO_CLASS, config).from_config(config).eval()
+    if task.EXAMPLE_MODEL == "clip":
+        return model, transformers.CLIPProcessor(_image_processor("clip"), _words())
     if model.main_input_name == "pixel_values":
-        return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
+        return model, _image_processor(task.EXAMPLE_MODEL)
     if model.main_input_name == "input_values":
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
         if "AutoModelForCTC" not in task.AUTO_CLASS:
@@ -193,7 +207,7 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     inputs = ["input_ids", "attention_mask"]
     if task.EXAMPLE_MODEL == "bert":
         inputs.append("token_type_ids")  # only this model takes them
-    return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
+    return model, _words(inputs)
 
 
 def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
@@ -202,6 +216,35 @@ def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
         for part in model_for(task, seed):
             part.save_pretrained(folder)
     return Path(folder)
+
+
+def _fields_of(model_type: str) -> dict[str, Any]:
+    """Fields of the configuration of a tiny model."""
+    if model_type == "clip":
+        text = {**TINY["bert"], **SPECIAL, "projection_dim": 16}
+        return {"text_config": text, "vision_config": {**TINY["vit"], "projection_dim": 16}, "projection_dim": 16}
+    return TINY[model_type]
+
+
+def _words(inputs: Sequence[str] = ("input_ids", "attention_mask")) -> Any:
+    """A tokenizer of words, for models with these inputs."""
+    import transformers
+
+    return transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=list(inputs))
+
+
+def _image_processor(model_type: str) -> Any:
+    """An image processor of 8 x 8 images for a type of model."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+    from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
+
+    if model_type == "clip":
+        crop = {"height": 8, "width": 8}
+        return CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size=crop)
+    classes = {"segformer": SegformerImageProcessorPil, "yolos": YolosImageProcessorPil}
+    return classes.get(model_type, ViTImageProcessorPil)(size={"height": 8, "width": 8})
 
 
 def _speller() -> Any:

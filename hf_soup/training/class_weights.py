@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
 from ..errors import RecipeError, did_you_mean
+from ..tasks._heads import names_classes
 from .head import class_labels
 from .settings import is_number
 
@@ -51,7 +52,7 @@ def check_class_weights(
     Raises:
         [`RecipeError`]: if the weights do not fit.
     """
-    if task.KIND != "classes":
+    if not names_classes(task):
         name = task.__name__.rpartition(".")[2].replace("_", "-")
         raise RecipeError(f'"class_weights" is for text, image and token classification, and this is {name}.')
     classes = class_names(config)

@@ -15,6 +15,7 @@ from ..tasks._heads import names_classes
 from ..tasks._text import unchanged_state
 from ..tasks._vocabulary import check_vocabulary
 from ..tasks.automatic_speech_recognition import TEXTS
+from ..tasks.semantic_segmentation import MASKS
 from .head import class_labels
 
 
@@ -80,7 +81,7 @@ def guess_task(train: Dataset) -> str:
     import datasets
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
-        return "image-classification"
+        return _task_of_images(train)
     if any(isinstance(feature, datasets.Audio) for feature in train.features.values()):
         has_texts = any(name in train.column_names for name in TEXTS)
         return "automatic-speech-recognition" if has_texts else "audio-classification"
@@ -99,6 +100,15 @@ def guess_task(train: Dataset) -> str:
     # lists of words with one label for each row are keywords, or the words of a page
     is_number = str(getattr(train.features[label], "dtype", "")).startswith("float")
     return "regression" if is_number else "text-classification"
+
+
+def _task_of_images(train: Dataset) -> str:
+    """The task of images: with masks, with objects, or with classes."""
+    import datasets
+
+    if any(name in train.column_names and isinstance(train.features[name], datasets.Image) for name in MASKS):
+        return "semantic-segmentation"
+    return "object-detection" if "objects" in train.column_names else "image-classification"
 
 
 def _has_words(train: Dataset) -> bool:

@@ -167,7 +167,9 @@ def divide(encoded: Dataset, folds: int) -> np.ndarray:
 
     if len(encoded) < folds:
         raise RecipeError(f"folds={folds}: there are only {len(encoded)} examples.")
-    labels = encoded.with_format(None).select_columns(["labels"])["labels"][:]
+    labels: list[Any] = [None] * len(encoded)
+    if "labels" in encoded.column_names:
+        labels = encoded.with_format(None).select_columns(["labels"])["labels"][:]
     is_class = all(isinstance(label, int) for label in labels)
     splitter: Any = KFold(folds, shuffle=True, random_state=SEED)
     if is_class and min(Counter(labels).values()) >= folds:  # scikit-learn needs one example for each fold

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..metrics.load import Given
 
 
+BY_LOSS = ("tokens", "pixels", "boxes")  # kinds of predictions for which Trainer only computes the loss
+
+
 def selecting_metric(given: Given, higher_is_better: bool | None, kind: str) -> Metric:
     """Load the metric of a sweep.
 
@@ -30,7 +33,7 @@ def selecting_metric(given: Given, higher_is_better: bool | None, kind: str) -> 
         higher_is_better (`bool`, *optional*):
             Direction that replaces that of the metric.
         kind (`str`):
-            Kind of predictions of the task; for `"tokens"` Trainer only computes the loss, which then selects.
+            Kind of predictions of the task; for those of `BY_LOSS` Trainer only computes the loss, which then selects.
 
     Raises:
         [`RecipeError`]: if there is no such metric, or there are several.
@@ -40,7 +43,7 @@ def selecting_metric(given: Given, higher_is_better: bool | None, kind: str) -> 
         names = ", ".join(metric.name for metric in metrics)
         raise RecipeError(f"a sweep selects by one metric, and metric= has {len(metrics)}: {names}.")
     metric = metrics[0]
-    if kind == "tokens":
+    if kind in BY_LOSS:
         return Metric("loss", metric.compute, False)
     if higher_is_better is not None:
         return replace(metric, higher_is_better=higher_is_better)
@@ -48,12 +51,10 @@ def selecting_metric(given: Given, higher_is_better: bool | None, kind: str) -> 
 
 
 def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
-    """The function that Trainer calls after each evaluation; `None` for language models, for which only the loss is
-    logged.
-    """
+    """The function that Trainer calls after each evaluation; `None` if only the loss is logged."""
     import numpy as np
 
-    if kind == "tokens":
+    if kind in BY_LOSS:
         return None
     names = tuple(class_names(config)) if kind == "classes" else ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
-from ..tasks import SentenceTask
+from ..tasks import LossTask, SentenceTask
 from ..tasks._model_inputs import inputs_of, with_model_inputs_alone
 from .adapters import plain
 from .averages import average_of
@@ -93,6 +93,9 @@ def fit(
         else:
             inputs = inputs_of(plain(model))
             loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
+            own_loss = task.training_loss if isinstance(task, LossTask) else None
+            if own_loss is not None:
+                args.label_names = ["labels"]  # Trainer would read them off the model, which takes none
             trainer = transformers.Trainer(
                 model=model,
                 args=args,
@@ -100,7 +103,7 @@ def fit(
                 eval_dataset=context.validation,
                 data_collator=with_model_inputs_alone(task.collator(context.processing_class, inputs), inputs),
                 processing_class=context.processing_class,  # saved in each checkpoint
-                compute_loss_func=loss,
+                compute_loss_func=loss or own_loss,
                 compute_metrics=compute_metrics(metric, task.KIND, model.config),
                 callbacks=callbacks,
                 preprocess_logits_for_metrics=_logits_alone,

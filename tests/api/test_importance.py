@@ -188,7 +188,11 @@ def test_every_task_needs_no_labels(task, kind, tmp_path):
         ):
             hf_soup.importance(folder, data, kind=kind)
         return
-    if kind == "fisher" and (module.AUTO_CLASS == "SentenceTransformer" or "AutoModelForCTC" in module.AUTO_CLASS):
+    if kind == "fisher" and (
+        module.KIND in ("pixels", "boxes")
+        or module.AUTO_CLASS == "SentenceTransformer"
+        or "AutoModelForCTC" in module.AUTO_CLASS
+    ):
         with pytest.raises(hf_soup.errors.EvaluationError, match=r'kind="gram" \(for regmean\) works'):
             hf_soup.importance(folder, hf_soup.Evaluator(data, task=task), kind=kind)
         return
@@ -196,7 +200,8 @@ def test_every_task_needs_no_labels(task, kind, tmp_path):
     assert all(tensor.isfinite().all() for tensor in found.values())
     assert max(tensor.abs().max() for tensor in found.values()) > 0
     label = module.label_column(data, None)
-    if label is None or module.KIND == "tokens":
+    needs_labels = module.KIND in ("tokens", "pixels", "boxes") or task == "zero-shot-image-classification"
+    if label is None or needs_labels:
         return
     unlabelled = hf_soup.Evaluator(data.remove_columns(label), task=task)
     without = statistics(hf_soup.importance(folder, unlabelled, kind=kind))

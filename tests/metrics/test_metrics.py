@@ -15,7 +15,7 @@ from hf_soup.errors import EvaluationError, RecipeError
 from hf_soup.metrics.built_in import BUILT_IN, metric_inputs
 from hf_soup.metrics.calibration import calibrate, fit_temperature, reliability, with_temperature
 from hf_soup.metrics.load import load_metric, load_metrics
-from hf_soup.metrics.predictions import KINDS, Predictions, decisions, losses, probabilities
+from hf_soup.metrics.predictions import KINDS, WITHOUT_LOSS, Predictions, decisions, losses, probabilities
 
 
 def by_torchmetrics(name):
@@ -100,7 +100,7 @@ def test_every_task_has_a_metric_of_its_kind():
     for name in plugins.names("task"):
         task = plugins.load_module("task", name)
         assert task.KIND in BUILT_IN[task.METRIC].kinds
-        assert task.KIND in BUILT_IN["loss"].kinds or task.KIND == "ranking"  # which has no loss
+        assert (task.KIND in BUILT_IN["loss"].kinds) != (task.KIND in WITHOUT_LOSS)
 
 
 def test_an_unknown_metric_is_told_with_the_ways():

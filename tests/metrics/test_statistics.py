@@ -8,6 +8,7 @@ from made_up import predictions
 
 from hf_soup.metrics import statistics
 from hf_soup.metrics.answers import ANSWERS
+from hf_soup.metrics.boxes import BOXES
 from hf_soup.metrics.built_in import BUILT_IN
 from hf_soup.metrics.load import load_metrics
 from hf_soup.metrics.statistics import interval, mcnemar, metric_sums, resampled
@@ -17,7 +18,7 @@ SUMS = [
     (name, kind)
     for name, built_in in BUILT_IN.items()
     for kind in (("tags",) if built_in.takes == "tags" else built_in.kinds)
-    if name not in ("spearmanr", "exact_match", "wer", "cer", *ANSWERS)
+    if name not in ("spearmanr", "exact_match", "wer", "cer", *ANSWERS, *BOXES)
 ]
 
 

@@ -230,5 +230,5 @@ def test_what_sentence_tasks_refuse(folders, model):
         hf_soup.Evaluator(PAIRS, cache=False)(model.transformers_model)
     with pytest.raises(EvaluationError, match="embeddings are computed without gradients"):
         hf_soup.merge(folders, strategy="learned", evaluator=PAIRS)
-    with pytest.raises(EvaluationError, match="scores of documents have no loss"):
+    with pytest.raises(EvaluationError, match="models of ranking are scored without a loss"):
         hf_soup.merge(folders, strategy="ensemble_weights", evaluator=QUERIES)
