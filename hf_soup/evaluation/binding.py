@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..checkpoints.check import is_statistic
@@ -13,6 +14,7 @@ from ..errors import RecipeError
 from ..tasks import task_of
 from ..types import Score, StatisticsRecord
 from .evaluator import Evaluator
+from .lm_harness import lacks_tokenizer, with_tokenizer
 
 
 if TYPE_CHECKING:
@@ -51,13 +53,22 @@ def bind_evaluator(
             )
         evaluator = Evaluator(evaluator, split=split)
     if evaluator.function is not None:
+        if lacks_tokenizer(evaluator.function):
+            function = with_tokenizer(evaluator.function, _processing_source(candidates))
+            evaluator = replace(evaluator, dataset=function)
         return evaluator.__call__
-    giver = giver_of_files(candidates)
-    source = None
-    if giver is not None and giver.processing_folder is not None:
-        source = str(giver.processing_folder)
     columns = evaluator.dataset.column_names
-    return evaluator.bound(source, task_of(candidates[0].config, evaluator.task, columns=columns))
+    return evaluator.bound(
+        _processing_source(candidates), task_of(candidates[0].config, evaluator.task, columns=columns)
+    )
+
+
+def _processing_source(candidates: Sequence[Checkpoint]) -> str | None:
+    """The folder with the tokenizer or image processor of the ingredients, if one has it."""
+    giver = giver_of_files(candidates)
+    if giver is None or giver.processing_folder is None:
+        return None
+    return str(giver.processing_folder)
 
 
 def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:

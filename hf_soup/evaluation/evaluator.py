@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ..data.content import ContentHashes, hash_content
@@ -26,6 +26,7 @@ from .encoding import MAIN_INPUTS, Encoded, first_in_small_batches, is_encoded, 
 from .examples import EncodedExamples
 from .function_score import as_score, check_function_evaluator
 from .generation import generation_options, with_texts
+from .lm_harness import MEAN, lm_eval_score
 from .models import config_of, model_for
 from .outputs import Outputs, refuse_not_finite
 from .running import BatchOutput, is_launched, predictions_of, refuse_unreadable, run_batches
@@ -141,6 +142,54 @@ class Evaluator:
             check_name("task", self.task)
         if self.metric is not None:
             _ = self.metrics  # loaded now, so that an unknown metric raises an error before anything is run
+
+    @classmethod
+    def lm_eval(
+        cls,
+        tasks: Sequence[str],
+        *,
+        metric: str = MEAN,
+        limit: int | float | None = None,
+        num_fewshot: int | None = None,
+        batch_size: int = 8,
+        processing_class: Any = None,
+    ) -> Evaluator:
+        """An evaluator of language models by tasks of lm-evaluation-harness (`pip install 'hf-soup[lm-eval]'`).
+
+        Args:
+            tasks (`Sequence[str]`):
+                Names of tasks or groups, such as `["hellaswag", "arc_easy"]`, or YAML files of your own.
+            metric (`str`, *optional*, defaults to `"mean"`):
+                Value that selects: the `"mean"` of the tasks, the `"worst"` of all tasks and subtasks, or the name of
+                one. The others are categories, which the strategy `soce` uses. Of each task `acc_norm`, `acc`,
+                `exact_match` or else its first metric counts.
+            limit (`int` or `float`, *optional*):
+                Number of examples of each task, or their share if it is below 1.
+            num_fewshot (`int`, *optional*):
+                Number of examples in a prompt; by default that of each task.
+            batch_size (`int`, *optional*, defaults to 8):
+                Number of requests in a batch.
+            processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
+                Tokenizer; by default the one saved with the model.
+
+        Returns:
+            [`Evaluator`]
+
+        Raises:
+            [`RecipeError`]: if there are no tasks.
+        """
+        if isinstance(tasks, str) or not tasks:
+            raise RecipeError(f'tasks are a list of names, such as ["hellaswag"], not {tasks!r}.')
+        score = partial(
+            lm_eval_score,
+            tasks=tuple(tasks),
+            metric=metric,
+            limit=limit,
+            num_fewshot=num_fewshot,
+            batch_size=batch_size,
+            processing_class=processing_class,
+        )
+        return cls(score)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy; modules, loaded metrics and encoded examples are made again by it."""
