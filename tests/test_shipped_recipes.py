@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import yaml
 from command import run
+from PIL import Image
 
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.api.cook_plan import plan_cook
 from hf_soup.errors import RecipeError
+from hf_soup.evaluation.ensemble import FITTING
 from hf_soup.formats.cook_file import load_cook_file
 
 
@@ -28,10 +31,77 @@ def test_it_loads(recipe):
     assert recipe.read_text().startswith("# ")
 
 
+def sounds(rows, seed):
+    """Sounds of different lengths."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=rng.integers(300, 600)).tolist() for _ in range(rows)]
+
+
+def texts(rows, seed):
+    """Texts with one good or bad word."""
+    return testing.tiny_texts(rows, seed=seed)["text"][:]
+
+
+def images(rows, seed):
+    """Images of noise with a brighter band."""
+    return testing.tiny_images(rows, seed=seed)["image"][:]
+
+
+def mask(row):
+    """A mask with two classes."""
+    return Image.fromarray(np.repeat(np.arange(8) > row % 8, 8).reshape(8, 8).astype(np.uint8))
+
+
+MADE_UP = {  # task -> columns of a number of rows with a seed
+    "sentence-similarity": lambda rows, seed: {
+        "sentence1": texts(rows, seed),
+        "sentence2": texts(rows, seed + 9),
+        "score": (np.arange(rows) / rows).tolist(),
+    },
+    "reranking": lambda rows, seed: {
+        "query": texts(rows, seed),
+        "positive": [[text] for text in texts(rows, seed + 9)],
+        "negative": [[text] for text in texts(rows, seed + 8)],
+    },
+    "question-answering": lambda rows, seed: {
+        "question": ["the film"] * rows,
+        "context": texts(rows, seed),
+        "answers": [{"text": [text.split()[0]], "answer_start": [0]} for text in texts(rows, seed)],
+    },
+    "automatic-speech-recognition": lambda rows, seed: {
+        "audio": sounds(rows, seed),
+        "text": ["GOOD", "A BAD"] * (rows // 2),
+    },
+    "audio-classification": lambda rows, seed: {"audio": sounds(rows, seed), "intent_class": [0, 1] * (rows // 2)},
+    "fill-mask": lambda rows, seed: {"text": texts(rows, seed)},
+    "text-generation": lambda rows, seed: {"text": texts(rows, seed)},
+    "multiple-choice": lambda rows, seed: {
+        "question": texts(rows, seed),
+        "choices": [["good", "bad"]] * rows,
+        "label": [0, 1] * (rows // 2),
+    },
+    "zero-shot-image-classification": lambda rows, seed: {
+        "image": images(rows, seed),
+        "label": ["good", "bad"] * (rows // 2),
+    },
+    "object-detection": lambda rows, seed: {
+        "image": images(rows, seed),
+        "objects": [{"bbox": [[1.0, 1.0, 4.0, 4.0]], "category": [row % 2]} for row in range(rows)],
+    },
+    "semantic-segmentation": lambda rows, seed: {
+        "image": images(rows, seed),
+        "mask": [mask(row) for row in range(rows)],
+    },
+}
+
+
 def examples(task, columns, label, rows, seed):
     """Made-up rows of a task, with the columns that a recipe names."""
     if task == "image-classification":
         return testing.tiny_images(rows, seed=seed)
+    if task in MADE_UP:
+        made = datasets.Dataset.from_dict(MADE_UP[task](rows // 5, seed))
+        return made.rename_column("mask", label) if task == "semantic-segmentation" else made
     texts = testing.tiny_texts(rows, seed=seed)
     if task == "token-classification":
         words = [text.split() for text in texts["text"]]
@@ -49,6 +119,8 @@ def save_base(task, folder):
     """Save a tiny base model for a task, with a head for other classes."""
     if task == "image-classification":
         return testing.save_image_model(testing.tiny_image_model(0, classes=5), folder)
+    if task in MADE_UP:
+        return testing.save_model_for(plugins.load_module("task", task), folder)
     return testing.save_model_for(plugins.load_module("task", "text-classification"), folder)
 
 
@@ -63,11 +135,14 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
         overrides += ["data.validation=train[1000:1060]", "data.test=train[1300:1360]"]
     else:
         columns, label = plan.data.text_columns or ["text"], plan.data.label_column or "label"
-        splits = {getattr(plan.data, part).split("[")[0] for part in ("train", "validation", "test")}
+        parts = ("train", "validation", "test")
+        splits = set(parts) if plan.task in MADE_UP else {getattr(plan.data, part).split("[")[0] for part in parts}
         for seed, split in enumerate(sorted(splits)):
             rows = examples(plan.task, columns, label, 100, seed)
             (tmp_path / "data").mkdir(exist_ok=True)
             rows.to_parquet(tmp_path / "data" / f"{split}.parquet")
+        if plan.task in MADE_UP:
+            overrides += [f"data.{part}={part}" for part in parts]
         base = save_base(plan.task, tmp_path / "base")
         overrides += [f"data.path={tmp_path / 'data'}", "data.name=null", f"base_model={base}"]
         overrides += ["sweep.probe_args.max_steps=2"]
@@ -77,7 +152,9 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
     assert len(cooked.sweep) == (len(grid) if grid else 3 if plan.sweep.n_runs else len(cooked.sweep))
     assert not cooked.sweep.failed
     assert len(cooked.sweep) >= 3
-    assert {"uniform soup", "logit ensemble"} <= {row.name for row in cooked.comparison.models}
+    kind = plugins.load_module("task", plan.task).KIND
+    averages = {"uniform soup", *(["logit ensemble"] if "logits" in FITTING[kind] else [])}
+    assert averages <= {row.name for row in cooked.comparison.models}
     assert (cooked.folder / "README.md").is_file()
 
 
