@@ -20,7 +20,7 @@ from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import RecipeRunner
 from ..merging.agreement import Agreement
 from ..merging.setup import set_up
-from ..metrics.predictions import Predictions, losses
+from ..metrics.predictions import WITHOUT_LOSS, Predictions, losses
 from ..progress import progress_bar
 from ..types import Mixture, Recipe, Score, gain
 
@@ -130,7 +130,8 @@ class Scorer:
             Report of the check of the ingredients, where they were checked already.
 
     Raises:
-        [`EvaluationError`]: if the evaluator is a function of a model: points need examples.
+        [`EvaluationError`]: if the evaluator is a function of a model, since points need examples, or models have no
+            loss.
     """
 
     def __init__(
@@ -149,6 +150,12 @@ class Scorer:
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis needs predictions on examples: give a data set or an Evaluator.")
+        kind = bound.task_module.KIND
+        if kind in WITHOUT_LOSS:
+            raise EvaluationError(
+                f"analyses and advice need the loss of each example, which models of {kind} do not have; strategies "
+                "and compare use their scores."
+            )
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._training = bind_training(batchnorm_data, like_soup)
         self._config = like_soup[0].config

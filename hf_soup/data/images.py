@@ -75,7 +75,7 @@ def decode_mask(encoded: Mapping[str, Any] | Image | None) -> np.ndarray:
             mask = np.asarray(encoded)
         else:
             with _opened(encoded) as image:
-                mask = np.asarray(image)
+                mask = np.asarray(_upright(image))
     if mask.ndim != 2:
         raise DataError("a mask has colours, and the number of a class is needed for each pixel.")
     return mask.astype(np.int64)

@@ -81,6 +81,8 @@ def encode(
     import datasets
     import numpy as np
 
+    if is_encoded(dataset) and not getattr(task, "TAKES_ENCODED", True):
+        raise DataError(f"data for {task.PIPELINE} is encoded here: give the columns themselves, not model inputs.")
     label = task.label_column(dataset, label_column)
     labels = task.labels(dataset, label, config)
     if names_classes(task) and label is not None:

@@ -158,7 +158,7 @@ class Evaluator:
 
         Args:
             tasks (`Sequence[str]`):
-                Names of tasks or groups, such as `["hellaswag", "arc_easy"]`, or YAML files of your own.
+                Names of tasks, groups or tags, such as `["hellaswag", "arc_easy"]`, or YAML files of your own.
             metric (`str`, *optional*, defaults to `"mean"`):
                 Value that selects: the `"mean"` of the tasks, the `"worst"` of all tasks and subtasks, or the name of
                 one. The others are categories, which the strategy `soce` uses. Of each task `acc_norm`, `acc`,
@@ -166,7 +166,7 @@ class Evaluator:
             limit (`int` or `float`, *optional*):
                 Number of examples of each task, or their share if it is below 1.
             num_fewshot (`int`, *optional*):
-                Number of examples in a prompt; by default that of each task.
+                Number of examples in a prompt; by default that of each task. Tasks that are made for none keep none.
             batch_size (`int`, *optional*, defaults to 8):
                 Number of requests in a batch.
             processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):

@@ -95,7 +95,9 @@ class EncodedExamples:
             inputs = {name: value for name, value in batch.items() if name in names}
             if encoded.decodes_images:  # leave out unreadable images
                 is_readable = batch["readable"] if "readable" in batch else batch["labels"] != UNSCORED
-                inputs = {name: value[is_readable] for name, value in inputs.items()}
+                for name in inputs:
+                    if name.startswith("pixel"):  # others are the sentences of classes
+                        inputs[name] = inputs[name][is_readable]
             yield inputs
 
     def batches_of(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:

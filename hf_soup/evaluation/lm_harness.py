@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 MEAN, WORST = "mean", "worst"
 PREFERRED = ("acc_norm", "acc", "exact_match")  # metrics of a task that are taken before others
 FILES = (".yaml", ".yml")
+FEWSHOT_SEED = 1234  # the default of lm_eval
 
 
 def lm_eval_score(
@@ -41,23 +45,86 @@ def lm_eval_score(
         [`MissingExtraError`]: if lm_eval is not installed.
         [`RecipeError`]: if there is no such task or category.
     """
+    try:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        raise MissingExtraError("tasks of lm_eval need it: pip install 'hf-soup[lm-eval]'") from None
+    put_on_device(model, "auto")
+    if processing_class is None:
+        processing_class = _tokenizer_of(str(model.name_or_path))
     with _quiet():
-        results = _results(model, tasks, limit, num_fewshot, batch_size, processing_class)
+        loaded, asked = _load(tasks, num_fewshot)
+        # a copy of the tokenizer, to which the harness may add a padding token
+        harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(processing_class), batch_size=batch_size)
+        with as_error(EvaluationError, f"lm_eval fails on {', '.join(tasks)}"):
+            results = lm_eval.evaluate(harness, loaded, limit=limit, bootstrap_iters=0, log_samples=False)
     values, directions = _values(results)
-    leaves = {name: value for name, value in values.items() if not results["group_subtasks"].get(name)}
+    leaves = {name: value for name, value in values.items() if name in loaded["tasks"]}
+    lacking = [name for name in (*asked, *loaded["tasks"]) if name not in values]
+    if lacking:
+        raise EvaluationError(f"lm_eval gives no number for {lacking[0]}.")
     if len({directions[name] for name in leaves}) > 1:
         raise EvaluationError(
             f"some tasks are better with a higher value and some with a lower one ({', '.join(leaves)}): make one "
             "evaluator for each direction."
         )
     higher_is_better = next(iter(directions[name] for name in leaves))
-    asked = [values[name] for name in results["asked"]]
-    chosen = {MEAN: sum(asked) / len(asked), WORST: (min if higher_is_better else max)(leaves.values()), **values}
+    mean = sum(values[name] for name in asked) / len(asked)
+    chosen = {MEAN: mean, WORST: (min if higher_is_better else max)(leaves.values()), **values}
     if metric not in chosen:
         raise RecipeError(f'lm_eval gave no "{metric}"{did_you_mean(metric, chosen)}')
     samples = sum(results["n-samples"][name]["effective"] for name in leaves)
     others = {name: value for name, value in leaves.items() if name != metric}
     return Score(metric, chosen[metric], higher_is_better, split="lm_eval", n=samples, others=others)
+
+
+def _load(tasks: Sequence[str], num_fewshot: int | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Load tasks, groups and tags by name, or from files.
+
+    Args:
+        tasks (`Sequence[str]`), num_fewshot (`int`, *optional*):
+            The arguments of [`Evaluator.lm_eval`].
+
+    Returns:
+        `tuple[dict, list[str]]`: all tasks and groups in the form of lm_eval, and the names of those whose mean
+        counts: what was requested, and in place of a tag its tasks.
+    """
+    manager = _task_manager(with_defaults=not all(_is_task_file(name) for name in tasks))
+    loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
+    asked = []
+    for name in tasks:
+        with as_error(RecipeError, f"lm_eval does not load {name}"):
+            parts = manager.load([os.path.expanduser(name) if name.endswith(FILES) else name])
+        for kind, items in loaded.items():
+            items.update(parts[kind])
+        inner = {child for children in parts["group_map"].values() for child in children}
+        asked += [part for part in parts["groups"] or parts["tasks"] if part not in inner]
+    for task in loaded["tasks"].values():  # as lm_eval.simple_evaluate does
+        own = task.get_config("num_fewshot")
+        if own is None or (num_fewshot is not None and own != 0):
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    return loaded, asked
+
+
+@lru_cache(maxsize=2)  # its index of all tasks takes ten seconds
+def _task_manager(*, with_defaults: bool) -> Any:
+    """The index of tasks; without those of lm_eval if all requested ones are files with a task."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=with_defaults)
+
+
+def _is_task_file(name: str) -> bool:
+    """Whether a name is a file with a single task; one with a group may refer to tasks of lm_eval."""
+    if not name.endswith(FILES):
+        return False
+    try:
+        text = Path(name).expanduser().read_text(encoding="utf-8")
+    except OSError:  # reported when it is loaded
+        return True
+    return re.search(r"^(group|include):", text, flags=re.MULTILINE) is None
 
 
 def lacks_tokenizer(function: Any) -> bool:
@@ -82,62 +149,6 @@ def _tokenizer_of(source: str) -> Any:
     return load_module("task", "text-generation").load_processing_class(source)
 
 
-def _results(
-    model: PreTrainedModel,
-    tasks: Sequence[str],
-    limit: int | float | None,
-    num_fewshot: int | None,
-    batch_size: int,
-    processing_class: Any,
-) -> dict[str, Any]:
-    """The results of lm_eval, with the names of the requested tasks as `asked`."""
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-    except ImportError:
-        raise MissingExtraError("tasks of lm_eval need it: pip install 'hf-soup[lm-eval]'") from None
-    manager = _task_manager(with_defaults=not all(name.endswith(FILES) for name in tasks))
-    with as_error(RecipeError, f"lm_eval does not load {', '.join(tasks)}"):
-        loaded = manager.load(list(tasks))
-    put_on_device(model, "auto")
-    if processing_class is None:
-        processing_class = _tokenizer_of(str(model.name_or_path))
-    # the harness changes the padding side of a tokenizer
-    harness = HFLM(pretrained=model, tokenizer=processing_class, batch_size=batch_size)
-    with as_error(EvaluationError, f"lm_eval fails on {', '.join(tasks)}"):
-        results: dict[str, Any] = lm_eval.simple_evaluate(
-            model=harness,
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=limit,
-            num_fewshot=num_fewshot,
-            bootstrap_iters=0,
-            log_samples=False,
-            random_seed=None,  # the caller's generators stay as they are
-            numpy_random_seed=None,
-            torch_random_seed=None,
-        )
-    asked = [name for name in (*loaded["groups"], *loaded["tasks"]) if name in map(_name_of, tasks)]
-    return {**results, "asked": asked or list(loaded["tasks"])}
-
-
-@lru_cache(maxsize=2)  # its index of all tasks takes ten seconds
-def _task_manager(*, with_defaults: bool) -> Any:
-    """The index of tasks; without those of lm_eval if all tasks are files of the user."""
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_defaults=with_defaults)
-
-
-def _name_of(task: str) -> str:
-    """The name of a task, or of one in a file."""
-    if not task.endswith(FILES):
-        return task
-    import yaml
-
-    return str(yaml.safe_load(Path(task).read_text(encoding="utf-8")).get("task"))
-
-
 def _values(results: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, bool]]:
     """The main metric of each task and group, and whether higher is better; groups without one have their mean."""
     values: dict[str, float] = {}
@@ -146,14 +157,15 @@ def _values(results: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, boo
         numbers = {key: value for key, value in entries.items() if _is_metric(key, value)}
         if not numbers:
             continue
-        metrics = sorted(numbers, key=_rank)
-        values[name] = float(numbers[metrics[0]])
-        directions[name] = bool(results["higher_is_better"].get(name, {}).get(metrics[0].split(",")[0], True))
-    for group, members in results["group_subtasks"].items():
-        if group not in values and members:
-            own = [values[member] for member in members]
-            values[group] = sum(own) / len(own)
-            directions[group] = directions[members[0]]
+        main = min(numbers, key=_rank)  # of equal ones the first
+        values[name] = float(numbers[main])
+        higher = results["higher_is_better"].get(name, {}).get(main.split(",")[0])
+        directions[name] = higher is None or bool(higher)
+    for group, members in reversed(results["group_subtasks"].items()):  # parts come after their groups
+        own = [member for member in members if member in values]
+        if group not in values and own:
+            values[group] = sum(values[member] for member in own) / len(own)
+            directions[group] = directions[own[0]]
     return values, directions
 
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 OVERLAPS = {  # metric -> shares of the union that two boxes have to share, to be one
-    "coco_map": [0.5 + 0.05 * step for step in range(10)],
-    "coco_map_50": [0.5],
-    "coco_map_75": [0.75],
+    "coco_map": (0.5, 0.95, 10),  # the first, the last and their number
+    "coco_map_50": (0.5, 0.5, 1),
+    "coco_map_75": (0.75, 0.75, 1),
 }
 BOXES = tuple(OVERLAPS)
-ANY_AREA, MOST_BOXES = [0, 1e10], 100  # COCO's bounds for boxes that count
+ANY_AREA, MOST_BOXES = [0, 1e10], 100  # COCO's bounds for boxes of each image and class
 
 
 def by_image(predictions: Predictions) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
@@ -36,10 +36,10 @@ def by_image(predictions: Predictions) -> tuple[list[dict[str, np.ndarray]], lis
     starts = predictions.starts
     for start, end in zip(starts, [*starts[1:], len(predictions.rows)], strict=True):
         rows, labels = predictions.logits[start:end].astype(np.float64), predictions.labels[start:end]
-        true, said = rows[labels >= 0], rows[(labels < 0) & (rows[:, 4] >= 0)]
+        true, predicted = rows[labels >= 0], rows[(labels < 0) & (rows[:, 4] >= 0)]
         classes = labels[labels >= 0]
         there.append({"boxes": true[:, :4], "labels": classes, "area": true[:, 4], "iscrowd": true[:, 5].astype(int)})
-        found.append({"boxes": said[:, :4], "labels": said[:, 5].astype(int), "scores": said[:, 4]})
+        found.append({"boxes": predicted[:, :4], "labels": predicted[:, 5].astype(int), "scores": predicted[:, 4]})
     return there, found
 
 
@@ -98,7 +98,7 @@ def _precision_of(
         evaluation = COCOeval(true_boxes, true_boxes.loadRes(found), "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [ANY_AREA], ["all"]
         evaluation.params.maxDets = [MOST_BOXES]
-        evaluation.params.iouThrs = np.array(OVERLAPS[name])
+        evaluation.params.iouThrs = np.linspace(*OVERLAPS[name])
         evaluation.evaluate()
     matches = evaluation.evalImgs  # class by class, for all images
     classes = range(0, len(matches), count)
@@ -121,12 +121,12 @@ def _as_coco(
     """The boxes that are there and those that were found, in the form of COCO's files."""
     there: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for image, (true, said) in enumerate(zip(references, predictions, strict=True)):
+    for image, (true, predicted) in enumerate(zip(references, predictions, strict=True)):
         true_columns = [true[key] for key in ("boxes", "labels", "area", "iscrowd")]
         for box, label, area, crowd in zip(*true_columns, strict=True):
             of_image = {"image_id": image, "category_id": int(label), "bbox": _sized(box)}
             there.append({**of_image, "id": len(there) + 1, "area": float(area), "iscrowd": int(crowd)})
-        for box, label, score in zip(said["boxes"], said["labels"], said["scores"], strict=True):
+        for box, label, score in zip(predicted["boxes"], predicted["labels"], predicted["scores"], strict=True):
             of_image = {"image_id": image, "category_id": int(label), "bbox": _sized(box)}
             found.append({**of_image, "score": float(score)})
     return there, found

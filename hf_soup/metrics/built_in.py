@@ -28,8 +28,8 @@ class BuiltIn(NamedTuple):
     Args:
         takes (`str`):
             `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row), `"texts"`,
-            `"answers"` (texts, of which each row may have several right ones) `"rankings"` (scores of the documents of
-            each query), `"pixels"` (counts of the pixels of each class) or `"boxes"` (the boxes of each image).
+            `"answers"` (texts, of which each row may have several right ones), `"rankings"` (scores of the documents
+            of each query), `"pixels"` (counts of the pixels of each class) or `"boxes"` (the boxes of each image).
         kinds (`tuple[str, ...]`):
             Outputs that it is defined for.
         function (`Callable`):

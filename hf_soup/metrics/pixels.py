@@ -25,7 +25,7 @@ def value_of_counts(name: str, counts: np.ndarray) -> np.ndarray:
 
     Args:
         name (`str`):
-            `"mean_iou"`: the mean over classes of the intersection of what is there and what was said, divided by
+            `"mean_iou"`: the mean over classes of the intersection of what is there and what was predicted, divided by
             their union. `"mean_accuracy"`: the mean over classes of the share of their pixels that is right.
             `"overall_accuracy"`: the share of all pixels that is right. Classes that do not occur do not count.
         counts (`np.ndarray` of shape `(..., 3 * classes)`):
@@ -39,9 +39,9 @@ def value_of_counts(name: str, counts: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    right, said, true = np.split(counts, 3, axis=-1)
+    right, predicted, true = np.split(counts, 3, axis=-1)
     if name == "overall_accuracy":
         return right.sum(-1) / true.sum(-1)
-    total = said + true - right if name == "mean_iou" else true
+    total = predicted + true - right if name == "mean_iou" else true
     shares = np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0)
     return np.nanmean(shares, axis=-1)

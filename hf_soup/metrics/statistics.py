@@ -36,6 +36,9 @@ SHARES = (
     "ece",
     "wer",
     "cer",
+    *ANSWERS,
+    *PIXELS,
+    *BOXES,
 )  # shown in percent
 RESAMPLES = 10_000
 SLOW_RESAMPLES = 200  # for metrics that are not sums: enough for a standard deviation, but not for percentiles
@@ -324,8 +327,8 @@ def _error_sums(name: str, predictions: Predictions) -> Sums:
 
     process = jiwer.process_words if name == "wer" else jiwer.process_characters
     columns = []
-    for said, heard in zip(*metric_inputs(predictions, "texts"), strict=True):
-        found = process(said, heard)
+    for reference, text in zip(*metric_inputs(predictions, "texts"), strict=True):
+        found = process(reference, text)
         errors = found.substitutions + found.deletions + found.insertions
         columns.append((errors, found.hits + found.substitutions + found.deletions))
     return Sums(np.array(columns, dtype=np.float64), lambda sums: sums[..., 0] / sums[..., 1])

@@ -14,7 +14,7 @@ from ..evaluation.limits import Limit
 from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import Job, RecipeRunner, RunOrder
 from ..metrics.load import Metric
-from ..metrics.predictions import Predictions, losses, right
+from ..metrics.predictions import WITHOUT_LOSS, Predictions, losses, right
 from ..metrics.statistics import interval, metric_sums, resampled
 from ..types import Gradient, Ingredient, Mixture, Rejected, Score, Threshold
 from .setup_trials import SetupTrials
@@ -99,9 +99,11 @@ class ModelTrials(SetupTrials):
         return difference.low, difference.high
 
     def loss(self, mixture: Mixture) -> float | None:
-        """The mean loss over the items; `None` if the mixture was not run in full, or generated texts."""
+        """The mean loss over the items; `None` if it was not run in full, generated texts, or has no loss."""
         outputs = self._runner.recall(mixture, self._order_of(mixture))
         if outputs is None or not outputs.whole or outputs.predictions.texts:
+            return None
+        if outputs.predictions.kind in WITHOUT_LOSS:
             return None
         return float(losses(self._in_subset(outputs.predictions)).mean())
 

@@ -1,15 +1,17 @@
 """Tasks, one file each: they turn columns into model inputs, and model outputs into predictions.
 
-A new task is one new file whose module has the constants and functions of [`Task`], those of [`TokensTask`] or
-[`WritingTask`] too if its models predict tokens or write texts, of [`ColumnsTask`] if the data tells it, of
-[`LossTask`] if its models compute no loss, of [`WholeTask`] if rows are scored together, and of [`SentenceTask`] if
-sentence-transformers trains its models. No class is written and nothing is registered: the folder is listed, and files
-whose names begin with an underscore have functions that tasks share.
+A new task is one new file whose module has the constants and functions of [`Task`], and those of further protocols
+where they apply: [`TokensTask`] or [`WritingTask`] if its models predict tokens or write texts, [`ColumnsTask`] if the
+data tells it, [`LossTask`] if its models compute no loss, [`CollatorTask`] if they are trained on other batches,
+[`WholeTask`] if rows are scored together, and [`SentenceTask`] if sentence-transformers trains its models. No class is
+written and nothing is registered: the folder is listed, and files whose names begin with an underscore have functions
+that tasks share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import DataError
@@ -49,6 +51,8 @@ class Task(Protocol):
             Columns of a few example rows, on which the contract is tested.
         EXAMPLE_MODEL (`str`):
             The `model_type` of the tiny model for these tests.
+        TAKES_ENCODED (`bool`, *optional*, defaults to `True`):
+            Whether data may consist of model inputs already; it is left out where it may.
         USE (`str`):
             Code in the card of a soup that runs the model, with `{model}` for its folder or Hub id.
     """
@@ -234,6 +238,16 @@ class LossTask(Task, Protocol):
 
 
 @runtime_checkable
+class CollatorTask(Task, Protocol):
+    """A task whose batches for training differ from those for scores in more than what the model does not take."""
+
+    def training_collator(
+        self, processing_class: ProcessingClass, inputs: ModelInputs
+    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        """A function that makes a batch for training from encoded rows."""
+
+
+@runtime_checkable
 class WholeTask(Task, Protocol):
     """A task whose rows are scored together, from outputs for texts that they share."""
 
@@ -248,6 +262,31 @@ class WholeTask(Task, Protocol):
             dataset (`datasets.Dataset`), columns (`Sequence[str]`), labels (*any*):
                 The arguments of `encode`.
         """
+
+
+def training_collator(
+    task: Task, processing_class: ProcessingClass, inputs: ModelInputs
+) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """A function that makes batches for training, which hold what the model takes alone.
+
+    Args:
+        task ([`Task`]):
+            A file of this folder.
+        processing_class (`transformers.PreTrainedTokenizerBase` or `transformers.BaseImageProcessor`):
+            Tokenizer or image processor of the model.
+        inputs ([`ModelInputs`]):
+            Inputs that the model takes.
+    """
+    if isinstance(task, CollatorTask):
+        return task.training_collator(processing_class, inputs)
+    return partial(_model_inputs_alone, collate=task.collator(processing_class, inputs), names=inputs.names)
+
+
+def _model_inputs_alone(
+    rows: list[dict[str, Any]], collate: Callable[[list[dict[str, Any]]], dict[str, Any]], names: frozenset[str]
+) -> dict[str, Any]:
+    """A batch of rows without what only scores are computed from."""
+    return {name: value for name, value in collate(rows).items() if name in names or name == "labels"}
 
 
 def task_of(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.hub_errors import read_errors
 from ..data.audio import decode_audio
 from ..data.columns import is_list
-from ..errors import DataError, RecipeError, listed, warn
+from ..errors import DataError, listed, warn
 from ..progress import library_bars
+from ._no_augmentation import refuse_augment
 
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from ._model_inputs import ModelInputs
 
 SOUND, SAMPLES = "sound", "samples"  # columns of encoded rows: what is decoded for a batch, and its length
+check_augment = partial(
+    refuse_augment, why="sounds have no augmentation; models such as Wav2Vec2 mask them by their configuration."
+)
 SOUNDS = ("audio", "sound", "speech", "array", "input_values")  # usual names of columns of samples
 
 
@@ -56,16 +61,6 @@ def sound_column(dataset: Dataset, given: Sequence[str] | None) -> list[str]:
             "type datasets.Audio or with lists of samples."
         )
     return found
-
-
-def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
-    """Refuse augmentation, which there is none of for sounds.
-
-    Raises:
-        [`RecipeError`]: if there is any.
-    """
-    if augment:
-        raise RecipeError("sounds have no augmentation; models such as Wav2Vec2 mask them by their configuration.")
 
 
 @library_bars("datasets")
@@ -125,7 +120,8 @@ def sounds_of(rows: list[dict[str, Any]], processing_class: Any, inputs: ModelIn
         raise DataError("sounds are prepared by a feature extractor: pass Evaluator(..., processing_class=...).")
     sounds = [decode_audio(row[SOUND], rate) for row in rows]
     padding = True if _samples_heard(processing_class) is None else "max_length"
-    batch = processing_class(sounds, sampling_rate=rate, padding=padding, return_tensors="pt")
+    extractor = getattr(processing_class, "feature_extractor", processing_class)
+    batch = extractor(sounds, sampling_rate=rate, padding=padding, return_tensors="pt")
     return {name: tensor for name, tensor in batch.items() if name in inputs.names}
 
 

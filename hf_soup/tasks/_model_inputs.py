@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 
@@ -120,24 +120,6 @@ def empty_model(names: str | Sequence[str], config: PretrainedConfig) -> PreTrai
 
     with torch.device("meta"):
         return auto_class(names, config).from_config(config, trust_remote_code=False)
-
-
-def with_model_inputs_alone(
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]], inputs: ModelInputs
-) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """A function that makes batches for training: without what only scores are computed from.
-
-    Args:
-        collate (`Callable`):
-            Function of a task that makes a batch from rows.
-        inputs ([`ModelInputs`]):
-            Inputs that the model takes.
-    """
-
-    def collate_for_training(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {name: value for name, value in collate(rows).items() if name in inputs.names or name == "labels"}
-
-    return collate_for_training
 
 
 def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozenset[str]:

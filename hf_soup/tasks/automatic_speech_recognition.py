@@ -10,16 +10,16 @@ Source: Graves et al. 2006, [Connectionist Temporal Classification](https://doi.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, is_text
 from ..errors import DataError, EvaluationError
 from . import _audio as audio
-from . import text_generation
 from ._audio import sound_column, sounds_of, with_sounds
 from ._heads import ends_in
 from ._no_augmentation import unchanged
+from ._processors import load_processor
 from ._text import call_tokenizer, right_tokens
 
 
@@ -51,10 +51,10 @@ print(hear(np.zeros(16_000, dtype=np.float32)))  # or the path of a file
 """
 
 # Functions shared with other tasks.
+load_processing_class = partial(load_processor, what="sounds and texts")
 check_augment = audio.check_augment
 augmented = unchanged
 lengths = audio.lengths
-head = text_generation.head
 
 
 def fits(config: PretrainedConfig) -> bool:
@@ -66,20 +66,9 @@ def fits(config: PretrainedConfig) -> bool:
     return ends_in(config, "ForCTC")
 
 
-@read_errors(DataError, "the processor cannot be read")
-def load_processing_class(source: str, revision: str | None = None) -> Any:
-    """Load the feature extractor of a checkpoint together with its tokenizer.
-
-    Raises:
-        [`DataError`]: if the checkpoint lacks one of them.
-    """
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{source} has no processor of sounds and texts that loads ({reason}).") from None
+def head(dataset: Dataset, label: str) -> dict[str, Any]:
+    """The mean over letters as the loss of CTC; the default, a sum, grows with the length of texts."""
+    return {"ctc_loss_reduction": "mean"}
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
@@ -126,7 +115,7 @@ def encode(
     encoded = []
     for ids in call_tokenizer(tokenizer, labels, limit=inputs.target_positions)["input_ids"]:
         # the model puts it there itself
-        encoded.append(ids[1:] if ids and ids[0] == inputs.decoder_start else ids)
+        encoded.append(ids[1:] if len(ids) > 1 and ids[0] == inputs.decoder_start else ids)
     return with_sounds(dataset, columns[0], encoded, processing_class)
 
 

@@ -7,15 +7,16 @@ that all models see the same masks, in every call and in whatever order the text
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
-from ..errors import DataError, RecipeError
+from ..errors import DataError
 from . import _text as tokens
 from . import text_generation
 from ._heads import ends_in
-from ._no_augmentation import unchanged
+from ._no_augmentation import refuse_augment, unchanged
 from ._padding import pad_collator
 from ._text import most_tokens, right_tokens, tokenize
 
@@ -50,22 +51,15 @@ head = text_generation.head
 labels = text_generation.labels
 collator = pad_collator
 lengths = tokens.lengths
+check_augment = partial(
+    refuse_augment, why="texts for fill-mask have no augmentation: 15 % of their tokens are masked already."
+)
 augmented = unchanged
 
 
 def fits(config: PretrainedConfig) -> bool:
     """Whether the model has a head for masked words."""
     return ends_in(config, "ForMaskedLM")
-
-
-def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
-    """Refuse augmentation, since words are masked already.
-
-    Raises:
-        [`RecipeError`]: if there is any.
-    """
-    if augment:
-        raise RecipeError("texts for fill-mask have no augmentation: 15 % of their tokens are masked already.")
 
 
 def encode(

@@ -1,21 +1,22 @@
 """Object detection: the objects in an image, each with a box around it and a class.
 
 Images of one size are run together and are not filled up, because a detector places boxes relative to the image with
-what it is filled up with. Boxes are found as a pipeline finds them, and the best 100 of each image count, as in COCO.
+what it is filled up with. Boxes are found as a pipeline finds them, whatever their score, in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.columns import find_column
-from ..errors import DataError, RecipeError, did_you_mean
+from ..errors import DataError, did_you_mean
 from . import _images as images
 from . import image_classification
 from ._heads import class_names, classes_head, ends_in
 from ._images import check_image_processor, image_column, open_images, undecoded
-from ._no_augmentation import unchanged
+from ._no_augmentation import refuse_augment, unchanged
 
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ print(detect("picture.png"))
 COLUMNS = ("objects", "annotations", "annotation")
 CLASSES = ("category", "category_id", "categories", "label", "labels")
 IMAGE, OBJECTS = "image", "objects"  # columns of encoded rows
-FOUND = 100  # boxes of each image that count, the best ones
 NO_BOX = -1.0  # the score of a box that only fills up
+TAKES_ENCODED = False
 
 # Functions shared with other tasks.
 load_processing_class = images.load_image_processor
+check_augment = partial(refuse_augment, why="images with boxes have no augmentation, which boxes would not follow.")
 augmented = unchanged
 lengths = image_classification.lengths
 
@@ -83,23 +85,13 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return image_column(dataset)
 
 
-def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
-    """Refuse augmentation, since boxes would have to change with their images.
-
-    Raises:
-        [`RecipeError`]: if there is any.
-    """
-    if augment:
-        raise RecipeError("images with boxes have no augmentation, because the boxes would not change with them.")
-
-
 def head(dataset: Dataset, label: str) -> dict[str, Any]:
     """Fields of the head, with the names of the classes in the data or those of transformers."""
     names = _names_in(dataset, label)
     if names is None:
         highest = 0
-        for row in dataset[label]:
-            highest = max([highest, *_columns_of(row)[_class_field(row)]])
+        for row, value in enumerate(dataset[label]):
+            highest = max([highest, *_objects_of(value, row).classes])
         names = [f"LABEL_{index}" for index in range(int(highest) + 1)]
     return classes_head(names)
 
@@ -170,7 +162,7 @@ def _objects_of(value: Any, row: int) -> Objects:
         fields = _columns_of(value)
         boxes = [[float(number) for number in box] for box in fields["bbox"]]
         classes = [int(number) for number in fields[_class_field(value)]]
-        areas = fields.get("area") or [width * height for _, _, width, height in boxes]
+        areas = [float(area) for area in fields.get("area") or (width * height for _, _, width, height in boxes)]
         crowds = [int(bool(crowd)) for crowd in fields.get("iscrowd") or [0] * len(boxes)]
         if not len(boxes) == len(classes) == len(areas) == len(crowds) or any(len(box) != 4 for box in boxes):
             raise ValueError
@@ -179,7 +171,7 @@ def _objects_of(value: Any, row: int) -> Objects:
             f"row {row} has the objects {value!r}: `bbox`, with left, top, width and height in pixels for each, and "
             "`category` are needed."
         ) from None
-    return Objects(boxes, classes, [float(area) for area in areas], crowds)
+    return Objects(boxes, classes, areas, crowds)
 
 
 def encode(
@@ -258,24 +250,25 @@ def forward(model: PreTrainedModel, batch: dict[str, Any]) -> tuple[torch.Tensor
         batch.pop(name) for name in ("own_pixels", "objects", "sizes", "readable", "post_process")
     )
     batch.pop("labels")
-    found: dict[int, Mapping[str, torch.Tensor]] = {}
-    for places, inputs in _of_one_size(batch, own_pixels):
-        outputs = model(**inputs)
-        found |= zip(
-            places, post_process(outputs, threshold=0.0, target_sizes=[sizes[place] for place in places]), strict=True
-        )
+    found: dict[int, torch.Tensor] = {}
+    with torch.autocast(model.device.type, enabled=False):  # bfloat16 would move boxes by pixels
+        for places, inputs in _of_one_size(batch, own_pixels):
+            outputs = model(**inputs)
+            sizes_of_places = [sizes[place] for place in places]
+            predicted = post_process(outputs, threshold=0.0, target_sizes=sizes_of_places)
+            found |= zip(places, (_rows(each, outputs.logits.shape[1]) for each in predicted), strict=True)
     boxes, labels, counts = [], [], []
     for place, own in enumerate(objects):
         if not readable[place]:
             counts.append(0)
             continue
-        there = [
+        true = [
             [left, top, left + width, top + height, area, crowd]
             for (left, top, width, height), area, crowd in zip(own.boxes, own.areas, own.crowds, strict=True)
         ]
-        boxes += [_best(found[place]), torch.tensor(there, dtype=torch.float32).reshape(-1, 6)]
-        labels += [-1] * FOUND + own.classes
-        counts.append(FOUND + len(there))
+        boxes += [found[place], torch.tensor(true, dtype=torch.float32).reshape(-1, 6)]
+        labels += [-1] * len(found[place]) + own.classes
+        counts.append(len(found[place]) + len(true))
     return torch.cat(boxes or [torch.zeros(0, 6)]), torch.tensor(labels, dtype=torch.long), torch.tensor(counts)
 
 
@@ -293,14 +286,17 @@ def _of_one_size(
         yield places, {name: tensor[places, ..., :height, :width] for name, tensor in batch.items()}
 
 
-def _best(found: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The best boxes of an image, of shape (100, 6), filled up with boxes without a score."""
+def _rows(predicted: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
+    """The boxes that a model finds in an image, of shape (count, 6), filled up with boxes without a score.
+
+    All models of a class then have the same number of boxes, whatever their scores.
+    """
     import torch
 
-    order = found["scores"].argsort(descending=True, stable=True)[:FOUND]
-    rows = torch.zeros(FOUND, 6)
+    order = predicted["scores"].argsort(descending=True, stable=True)[:count]
+    rows = torch.zeros(count, 6)
     rows[:, 4] = NO_BOX
-    rows[: len(order), :4] = found["boxes"][order].float().cpu()
-    rows[: len(order), 4] = found["scores"][order].float().cpu()
-    rows[: len(order), 5] = found["labels"][order].float().cpu()
+    rows[: len(order), :4] = predicted["boxes"][order].float().cpu()
+    rows[: len(order), 4] = predicted["scores"][order].float().cpu()
+    rows[: len(order), 5] = predicted["labels"][order].float().cpu()
     return rows

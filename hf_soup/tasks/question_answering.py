@@ -10,15 +10,16 @@ Source: Devlin et al. 2019, [BERT](https://arxiv.org/abs/1810.04805), section 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.columns import find_column, is_text
-from ..errors import DataError, EvaluationError, RecipeError, did_you_mean, listed
+from ..errors import DataError, EvaluationError, did_you_mean, listed
 from ..progress import library_bars
 from . import _text as tokens
-from . import text_generation
 from ._heads import ends_in
-from ._no_augmentation import unchanged
+from ._no_augmentation import refuse_augment, unchanged
+from ._padding import pad_collator
 from ._text import most_tokens
 
 
@@ -59,16 +60,17 @@ print(tokenizer.decode(inputs["input_ids"][0, start : end + 1]))
 """
 OPTIONS = {"max_answer_length": 30, "null_score_diff_threshold": 0.0}  # names and values of transformers' example
 OUTSIDE = -1  # place in the text of a token that is not part of it
-OF_WINDOWS = (
-    "start_positions",
-    "end_positions",
-    "begins",
-    "ends",
-)  # columns of encoded rows beside the model's inputs
+# encoded columns with an entry for each window, beside the model's inputs
+OF_WINDOWS = ("start_positions", "end_positions", "begins", "ends", "none")
+# what batches have beside the model's inputs
+OF_BATCHES = (*OF_WINDOWS, "moves", "windows", "context", "may_be_none")
+TAKES_ENCODED = False
 
 # Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
-head = text_generation.head
+check_augment = partial(
+    refuse_augment, why="texts for question-answering have no augmentation, which could remove answers."
+)
 augmented = unchanged
 
 
@@ -111,14 +113,9 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return names
 
 
-def check_augment(augment: Mapping[str, Any], processing_class: Any) -> None:
-    """Refuse augmentation, which could remove the answer.
-
-    Raises:
-        [`RecipeError`]: if there is any.
-    """
-    if augment:
-        raise RecipeError("texts for question-answering have no augmentation.")
+def head(dataset: Dataset, label: str) -> dict[str, Any]:
+    """Two numbers for each token: whether the answer begins there, and whether it ends there."""
+    return {"num_labels": 2}
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[list[Answer]]:
@@ -146,6 +143,8 @@ def _answers_of(value: Any, row: int) -> list[Answer]:
             "SQuAD; the lists are empty if there is no answer."
         )
     texts, begins = ([part] if not isinstance(part, list) else part for part in (value["text"], value["answer_start"]))
+    if len(texts) != len(begins) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"row {row} has {len(texts)} answers and {len(begins)} places of answers: {value!r}.")
     return [Answer(text, begin) for text, begin in zip(texts, begins, strict=True)]
 
 
@@ -207,7 +206,7 @@ def encode(
             none = _place_of_no_answer(ids, processing_class)
             start, end = _place_of(_first(labels[rows[place]], contexts[place], rows[place]), begins, ends, none)
             values = {name: encoding[name][window] for name in encoding}
-            values |= dict(zip(OF_WINDOWS, (start, end, begins, ends), strict=True))
+            values |= dict(zip(OF_WINDOWS, (start, end, begins, ends, none), strict=True))
             for name, value in values.items():
                 encoded[name][place].append(value)
         return {**encoded, "context": contexts, "may_be_none": [some_have_none] * len(rows)}
@@ -269,33 +268,34 @@ def collator(
 ) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
     """A function that makes a batch of the windows of some rows, with what is needed to find texts."""
 
+    pad = pad_collator(processing_class, inputs)
+
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
-        from torch.nn.utils.rnn import pad_sequence
 
-        if processing_class is None:
-            raise DataError("windows are padded by a tokenizer: pass Evaluator(..., processing_class=...).")
         names = [name for name in rows[0] if name in inputs.names and name not in OF_WINDOWS]
         flat = [{name: row[name][place] for name in names} for row in rows for place in range(len(row["input_ids"]))]
-        batch: dict[str, Any] = dict(processing_class.pad(flat, return_tensors="pt"))
+        batch: dict[str, Any] = dict(pad(flat))
         width = batch["input_ids"].shape[1]
-        # a tokenizer that pads on the left moves all tokens to the right
-        moves = [width - len(each["input_ids"]) if processing_class.padding_side == "left" else 0 for each in flat]
+        # how far the tokens of each window have moved to the right, if the tokenizer pads on the left
+        is_left = getattr(processing_class, "padding_side", "right") == "left"
+        moves = [width - len(each["input_ids"]) if is_left else 0 for each in flat]
         for name in ("start_positions", "end_positions"):
-            places = [place for row in rows for place in row[name]]
-            batch[name] = torch.tensor(places) + torch.tensor(moves)
+            batch[name] = torch.tensor([place for row in rows for place in row[name]]) + torch.tensor(moves)
         for name in ("begins", "ends"):
-            padded = [
-                torch.tensor([OUTSIDE] * move + list(window))
-                for move, window in zip(moves, (window for row in rows for window in row[name]), strict=True)
-            ]
-            short = pad_sequence(padded, batch_first=True, padding_value=OUTSIDE)
-            batch[name] = torch.nn.functional.pad(short, (0, width - short.shape[1]), value=OUTSIDE)
-        batch["windows"] = torch.tensor([len(row["input_ids"]) for row in rows])
-        batch["none"] = torch.tensor(
-            [_place_of_no_answer(ids, processing_class) for row in rows for ids in row["input_ids"]]
-        ) + torch.tensor(moves)
-        return {**batch, "context": [row["context"] for row in rows], "may_be_none": rows[0]["may_be_none"]}
+            batch[name] = torch.full((len(flat), width), OUTSIDE)
+            for window, (move, places) in enumerate(
+                zip(moves, (each for row in rows for each in row[name]), strict=True)
+            ):
+                batch[name][window, move : move + len(places)] = torch.tensor(places)
+        return {
+            **batch,
+            "moves": torch.tensor(moves),
+            "none": torch.tensor([place for row in rows for place in row["none"]]) + torch.tensor(moves),
+            "windows": torch.tensor([len(row["input_ids"]) for row in rows]),
+            "context": [row["context"] for row in rows],
+            "may_be_none": rows[0]["may_be_none"],
+        }
 
     return collate
 
@@ -350,8 +350,7 @@ def _logits(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
     """Logits of beginnings and ends, of shape (windows, tokens, 2); very low ones for padding."""
     import torch
 
-    own = ("begins", "ends", "windows", "none", "context", "may_be_none", "start_positions", "end_positions")
-    outputs = model(**{name: value for name, value in batch.items() if name not in own})
+    outputs = model(**{name: value for name, value in batch.items() if name not in OF_BATCHES})
     logits = torch.stack([outputs.start_logits, outputs.end_logits], dim=-1).float()
     if "attention_mask" in batch:
         logits = logits.masked_fill(batch["attention_mask"][..., None] == 0, torch.finfo(logits.dtype).min)
@@ -364,7 +363,8 @@ def _scored(logits: torch.Tensor, batch: Mapping[str, Any]) -> tuple[torch.Tenso
 
     right = torch.stack([batch["start_positions"], batch["end_positions"]], dim=-1)
     logs = logits.log_softmax(dim=1).gather(1, right[:, None]).squeeze(1)
-    return logs.flatten(), right.flatten(), 2 * batch["windows"]
+    own_places = right - batch["moves"][:, None]  # which do not depend on the batch
+    return logs.flatten(), own_places.flatten(), 2 * batch["windows"]
 
 
 def _best_spans(

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids, label_names
 from ..errors import DataError
 from . import image_classification, text_generation
 from ._heads import ends_in
 from ._images import image_column
+from ._processors import load_processor
 
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ classify = pipeline("zero-shot-image-classification", model="{model}")
 print(classify("picture.png", candidate_labels=["a cat", "a dog"]))
 """
 SENTENCE = "This is a photo of {}."
-OF_TEXTS = ("input_ids", "attention_mask", "token_type_ids")
+TAKES_ENCODED = False
+OF_SIGLIP = 64  # tokens of a sentence
 
 # Functions shared with other tasks.
+load_processing_class = partial(load_processor, what="images and texts", backend="pil")
 check_augment = image_classification.check_augment
 lengths = image_classification.lengths
 head = text_generation.head
@@ -57,24 +59,6 @@ def fits(config: PretrainedConfig) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     return ends_in(config, *MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.values())
-
-
-@read_errors(DataError, "the processor cannot be read")
-def load_processing_class(source: str, revision: str | None = None) -> Any:
-    """Load the image processor of a checkpoint together with its tokenizer.
-
-    Raises:
-        [`DataError`]: if the checkpoint lacks one of them.
-    """
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(
-            source, revision=revision or "main", backend="pil", trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{source} has no processor of images and texts that loads ({reason}).") from None
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
@@ -138,10 +122,11 @@ def _with_sentences(
             f"{type(processing_class).__name__} has no tokenizer for the names of classes: pass the processor of the "
             "model as processing_class."
         )
-    # as in the pipeline, and as SigLIP was trained
-    fill = "max_length" if "siglip" in type(processing_class).__name__.lower() else True
+    padding: dict[str, Any] = {"padding": True}
+    if "siglip" in type(processing_class).__name__.lower():  # as it was trained, and as in the pipeline
+        padding = {"padding": "max_length", "max_length": OF_SIGLIP}
     texts = [SENTENCE.format(name) for name in names]
-    sentences = tokenizer(texts, padding=fill, truncation=True, return_tensors="pt")
+    sentences = tokenizer(texts, truncation=True, return_tensors="pt", **padding)
     process = partial(
         _process,
         column=column,
@@ -192,7 +177,20 @@ def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[tor
 
 
 def training_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """The loss that Trainer minimises: the cross-entropy of the similarities with the sentences of all classes."""
+    """The loss that Trainer minimises: the cross-entropy of the similarities with the sentences of all classes.
+
+    Args:
+        outputs (`transformers.utils.ModelOutput`):
+            Outputs of the model for a batch.
+        labels (`torch.Tensor` of shape `(rows,)`):
+            Classes; -100 for images that do not decode.
+        num_items_in_batch (`int`, *optional*):
+            Number of images in all batches of a step, over which Trainer takes the mean; by default those of this one.
+    """
     import torch
 
-    return torch.nn.functional.cross_entropy(outputs["logits_per_image"], labels, ignore_index=UNSCORED)
+    total = torch.nn.functional.cross_entropy(
+        outputs["logits_per_image"], labels, ignore_index=UNSCORED, reduction="sum"
+    )
+    count = (labels != UNSCORED).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / max(int(count), 1)

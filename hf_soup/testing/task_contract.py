@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.evaluator import Evaluator
 from ..metrics.built_in import BUILT_IN
 from ..metrics.predictions import KINDS, WITHOUT_LOSS, Predictions, losses
-from ..tasks import ColumnsTask, LossTask, WholeTask
-from ..tasks._model_inputs import inputs_of, with_model_inputs_alone
+from ..tasks import ColumnsTask, LossTask, WholeTask, training_collator
+from ..tasks._model_inputs import inputs_of
 from ..tasks._sentences import AUTO_CLASS as SENTENCES
 from .tiny import example_of, model_for
 
@@ -100,7 +100,7 @@ def _model_losses(task: Task, model: PreTrainedModel, processing_class: Any, dat
     labels = task.labels(data, label, model.config)
     inputs = inputs_of(model)
     encoded = task.encode(data, processing_class, task.columns(data, None, label), labels, inputs)
-    collate = with_model_inputs_alone(task.collator(processing_class, inputs), inputs)
+    collate = training_collator(task, processing_class, inputs)
     for row in range(len(data)):
         batch = collate(encoded.__getitems__([row]))
         with torch.no_grad():

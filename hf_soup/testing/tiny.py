@@ -55,7 +55,6 @@ TINY: dict[str, dict[str, Any]] = {  # by `model_type`
         "num_conv_pos_embedding_groups": 2,
         "classifier_proj_size": 16,
         "mask_time_prob": 0.0,
-        "ctc_loss_reduction": "mean",
         **SMALL,
     },
     "bart": {

@@ -155,7 +155,8 @@ def with_adapter(model: PreTrainedModel, own: Mapping[str, Any], task: str, resu
     if resume is not None:
         return _in_order(PeftModel.from_pretrained(model, resume, is_trainable=True))
     heads = []
-    if task not in ("text-generation", "text2text-generation"):
+    has_no_head = task in ("text-generation", "zero-shot-image-classification")
+    if not has_no_head and not getattr(model.config, "is_encoder_decoder", False):
         for name, module in model.named_children():
             if any(True for _ in module.parameters()) and is_head(model, f"{name}."):
                 heads.append(name)

@@ -34,6 +34,13 @@ SHORT = {
     "warmup": "warmup_steps",
 }
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+WITHOUT_SMOOTHING = (
+    "automatic-speech-recognition",
+    "image-segmentation",
+    "object-detection",
+    "question-answering",
+    "zero-shot-image-classification",
+)
 DECIDED = {  # fields that a sweep sets itself -> what to use instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
     "push_to_hub": "write push_runs",
@@ -183,6 +190,8 @@ def check_settings(
         check_sentence_settings(settings, task)
     elif settings.get(LOSS) is not None:
         raise RecipeError(f'"{LOSS}" is for models of sentence-transformers; others compute their own.')
+    if settings.get("label_smoothing_factor") and task.PIPELINE in WITHOUT_SMOOTHING:
+        raise RecipeError(f'"label_smoothing" is not for {task.PIPELINE}, whose models compute their loss themselves.')
     _check_early_stopping(settings, stops_early)
     plain, extra = separate(settings)
     task.check_augment(extra.augment, processing_class)

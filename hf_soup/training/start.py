@@ -84,7 +84,7 @@ def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[s
     has_head = task.fits(config)
     if head == "checkpoint" and not has_head:
         raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
-    changes = _for_its_head(config, fields) if has_head else None
+    changes = _for_its_head(config, fields, task) if has_head else None
     if head == "auto":
         head = "new" if changes is None else "checkpoint"
     if head == "checkpoint":
@@ -201,7 +201,8 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
     new = list(loading["missing_keys"])
     for key in loading["mismatched_keys"]:  # names, or names with shapes
         new.append(key[0] if isinstance(key, tuple) else key)
-    if origin.head == "new" and new and not has_plain_head(model):  # missing weights are new already
+    # missing weights are new already; of a detector, whose boxes do not depend on the classes, no others are replaced
+    if origin.head == "new" and new and (task.KIND == "boxes" or not has_plain_head(model)):
         return model
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
@@ -211,14 +212,16 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
     return model
 
 
-def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any], task: Task) -> dict[str, Any] | None:
     """Changes to a configuration that make its head fit this data; `None` if the head has other labels.
 
     Class names are compared: a different order is that of the checkpoint, and a head without names takes those of the
     data.
     """
-    if "id2label" not in fields:  # a regression head
-        return dict(fields) if config.num_labels == fields["num_labels"] else None
+    if task.KIND == "pixels":  # masks may lack the last classes, and a background that does not count is no class
+        return {} if config.num_labels >= fields["num_labels"] - 1 else None
+    if "id2label" not in fields:  # numbers in place of classes, or letters
+        return dict(fields) if config.num_labels == fields.get("num_labels", config.num_labels) else None
     of_model = _in_order(class_labels(config))
     of_data = _in_order(fields["id2label"])
     if len(of_model) != len(of_data):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import load_module
-from ..tasks import LossTask, SentenceTask
-from ..tasks._model_inputs import inputs_of, with_model_inputs_alone
+from ..tasks import LossTask, SentenceTask, training_collator
+from ..tasks._model_inputs import inputs_of
 from .adapters import plain
 from .averages import average_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
@@ -91,7 +91,6 @@ def fit(
                 context, model, args, train=train, loss=extra.loss, metric=metric, callbacks=callbacks
             )
         else:
-            inputs = inputs_of(plain(model))
             loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
             own_loss = task.training_loss if isinstance(task, LossTask) else None
             if own_loss is not None:
@@ -101,7 +100,7 @@ def fit(
                 args=args,
                 train_dataset=train,
                 eval_dataset=context.validation,
-                data_collator=with_model_inputs_alone(task.collator(context.processing_class, inputs), inputs),
+                data_collator=training_collator(task, context.processing_class, inputs_of(plain(model))),
                 processing_class=context.processing_class,  # saved in each checkpoint
                 compute_loss_func=loss or own_loss,
                 compute_metrics=compute_metrics(metric, task.KIND, model.config),

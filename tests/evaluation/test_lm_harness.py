@@ -10,6 +10,7 @@ import transformers
 import hf_soup
 from hf_soup import testing
 from hf_soup.errors import EvaluationError, RecipeError
+from hf_soup.evaluation import lm_harness
 from hf_soup.testing import tiny
 
 
@@ -136,3 +137,40 @@ def test_what_is_refused(tasks, models):
     assert reading.value > 1
     with pytest.raises(EvaluationError, match="make one evaluator for each direction"):
         hf_soup.Evaluator.lm_eval([tasks["first"], tasks["reading"]])(model)
+
+
+def test_values_of_groups_and_metrics():
+    """A preferred metric counts, and the first of others; a group without one has the mean of its parts."""
+    results = {
+        "results": {
+            "a": {"alias": "a", "f1,none": 0.1, "acc,none": 0.5, "acc_stderr,none": 0.01, "acc_norm,none": 0.7},
+            "b": {"f1,strict": 0.2, "f1,loose": 0.9},
+            "c": {"alias": "c", "word_perplexity,none": 8.0},
+            "d": {"alias": "d", "bypass,none": "N/A"},
+            "whole": {"acc,none": 0.4},
+        },
+        "higher_is_better": {"a": {"acc_norm": True}, "b": {"f1": None}, "c": {"word_perplexity": False}},
+        "group_subtasks": {"outer": ["inner", "d"], "inner": ["a", "b"], "whole": ["a"]},
+    }
+    values, directions = lm_harness._values(results)
+    assert values == {
+        "a": 0.7,
+        "b": 0.2,
+        "c": 8.0,
+        "whole": 0.4,
+        "inner": pytest.approx(0.45),
+        "outer": pytest.approx(0.45),
+    }
+    assert directions == {"a": True, "b": True, "c": False, "whole": True, "inner": True, "outer": True}
+
+
+def test_a_file_that_refers_to_others_needs_the_index(tmp_path, tasks):
+    """Of groups and files that include others; a file with functions of its own is a task like any other."""
+    group = tmp_path / "group.yaml"
+    group.write_text("group: mine\ntask: [hellaswag]\n", encoding="utf-8")
+    functions = tmp_path / "functions.yaml"
+    functions.write_text("task: own\nprocess_docs: !function utils.process\n", encoding="utf-8")
+    assert not lm_harness._is_task_file(str(group))
+    assert not lm_harness._is_task_file("hellaswag")
+    assert lm_harness._is_task_file(str(functions))
+    assert lm_harness._is_task_file(tasks["first"])

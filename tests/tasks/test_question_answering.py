@@ -205,8 +205,9 @@ def test_data_that_is_refused(answering, changes, message):
 
 
 def test_sweeps_soups_and_learned_weights(tmp_path):
-    """A sweep trains from the columns alone; greedy, learned weights and a comparison work, and the soup verifies."""
-    base = testing.save_model_for(TASK, tmp_path / "base")
+    """A sweep trains a new head from the columns alone; strategies and a comparison work, and the soup verifies."""
+    bare = transformers.BertModel(transformers.BertConfig(**testing.tiny.TINY["bert"], num_labels=3))
+    base = testing.save_text_model(bare, tmp_path / "base")
     data = made_up(16)
     args = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2}
     runs = hf_soup.sweep(
@@ -220,3 +221,29 @@ def test_sweeps_soups_and_learned_weights(tmp_path):
         assert hf_soup.verify(soup.save_pretrained(tmp_path / strategy)).ok
     report = hf_soup.compare(soup, test=hf_soup.Evaluator(made_up(12, seed=3), metric=["squad_f1", "loss"]))
     assert "squad_f1" in str(report)
+
+
+def test_a_tokenizer_without_padding(answering):
+    """Windows are padded with the model's own token, and a batch gives what each row gives by itself."""
+    model, tokenizer = answering
+    data = made_up(6)
+    expected = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
+    tokenizer.pad_token = None
+    predicted = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
+    np.testing.assert_allclose(predicted.logits, expected.logits, atol=1e-5)
+    assert predicted.texts == expected.texts
+    tokenizer.padding_side = "left"
+    moved = hf_soup.Evaluator(data, processing_class=tokenizer, metric="loss").predict(model)
+    assert moved.labels.tolist() == predicted.labels.tolist()
+
+
+def test_what_is_encoded_already_is_refused(answering):
+    """Windows are made here, so model inputs cannot be given."""
+    model, tokenizer = answering
+    data = datasets.Dataset.from_dict({"input_ids": [[1, 2]], "start_positions": [0], "end_positions": [0]})
+    with pytest.raises(DataError, match="data for question-answering is encoded here"):
+        hf_soup.Evaluator(data, processing_class=tokenizer)(model)
+    with pytest.raises(RecipeError, match='"label_smoothing" is not for question-answering'):
+        hf_soup.training.settings.check_settings(
+            {"label_smoothing_factor": 0.1}, TASK, tokenizer, evaluates=False, metric=None, stops_early=False
+        )

@@ -5,6 +5,7 @@ import io
 import datasets
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from PIL import Image
@@ -316,3 +317,139 @@ def test_what_is_refused(task, changes, message):
     if task != "zero-shot-image-classification":
         with pytest.raises(RecipeError, match="have no augmentation"):
             module.check_augment({"flip": 0.5}, processor)
+
+
+def test_a_new_head_of_a_detector_keeps_its_boxes(detecting, tmp_path):
+    """For other classes the class predictor is new, and what places boxes is that of the base model."""
+    for part in detecting:
+        part.save_pretrained(tmp_path / "base")
+    data = with_objects(6).map(
+        lambda row: {"objects": {**row["objects"], "category": [3 for _ in row["objects"]["bbox"]]}}
+    )
+    args = {"max_steps": 1, "learning_rate": 0.0}
+    runs = hf_soup.sweep(
+        tmp_path / "base", data, validation=data, space={"seed": [0]}, output_dir=tmp_path / "runs", training_args=args,
+        on_error="raise",
+    )  # fmt: skip
+    model = transformers.AutoModelForObjectDetection.from_pretrained(runs[0].folder)
+    assert model.config.num_labels == 4
+    before = detecting[0].bbox_predictor.state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.bbox_predictor.state_dict().items())
+
+
+def test_all_boxes_count_and_a_crowded_image_is_no_exception(detecting):
+    """Every box that a model finds is kept, with the number of its queries for each image."""
+    model, processor = detecting
+    predicted = hf_soup.Evaluator(with_objects(2), processing_class=processor).predict(model)
+    assert np.bincount(predicted.rows).tolist() == [5, 6]
+
+
+def test_masks_for_training(segmenting):
+    """They have the classes of the data alone, also where a processor would mix them when it resizes."""
+    _, processor = segmenting
+    names = frozenset({"pixel_values"})
+    inputs = hf_soup.tasks._model_inputs.ModelInputs("", names, None, None, 0, None)
+    rng = np.random.default_rng(0)
+    masks = [Image.fromarray((2 * rng.integers(0, 2, size=(30, 20))).astype(np.uint8)) for _ in range(3)]
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    columns = {"image": [noise((20, 30), seed) for seed in range(3)], "mask": masks}
+    data = datasets.Dataset.from_dict(columns, features=features)
+    beit = transformers.BeitImageProcessorPil(size={"height": 8, "width": 8}, do_center_crop=False)
+    for each in (processor, beit):
+        encoded = SEGMENTING.encode(data, each, ["image"], SEGMENTING.labels(data, "mask", None), inputs)
+        batch = SEGMENTING.training_collator(each, inputs)(encoded.__getitems__([0, 1, 2]))
+        assert set(batch) == {"pixel_values", "labels"}
+        assert set(batch["labels"].unique().tolist()) == {0, 2}
+        assert batch["labels"].shape == (3, *batch["pixel_values"].shape[-2:])
+
+
+def test_black_and_white_masks(segmenting, tmp_path):
+    """A warning says that white does not count, and a sweep refuses masks of one class; numbers above 254 too."""
+    model, processor = segmenting
+    white = np.zeros((8, 8), dtype=np.uint8)
+    white[:4] = 255
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    columns = {"image": [noise((8, 8), 0)] * 2, "mask": [Image.fromarray(white)] * 2}
+    data = datasets.Dataset.from_dict(columns, features=features)
+    with pytest.warns(hf_soup.SoupWarning, match="the masks hold only 0 and 255, and pixels with 255 do not count"):
+        hf_soup.Evaluator(data, processing_class=processor)(model)
+    with pytest.raises(DataError, match="the highest class in the masks is 0: classes are numbers from 0 to 254"):
+        SEGMENTING.head(data, "mask")
+    deep = Image.fromarray(np.full((8, 8), 300, dtype=np.uint16))
+    columns["mask"] = [deep] * 2
+    with pytest.raises(DataError, match="the highest class in the masks is 300"):
+        SEGMENTING.head(datasets.Dataset.from_dict(columns, features=features), "mask")
+    assert SEGMENTING.head(with_masks(), "annotation") == {"num_labels": 3}
+
+
+def test_a_rotated_mask_goes_with_its_image(segmenting, tmp_path):
+    """Both are turned as a viewer shows them."""
+    model, processor = segmenting
+    data = with_masks(1)
+    plain = hf_soup.Evaluator(data, processing_class=processor).predict(model)
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    rows = {}
+    for column in data.column_names:
+        stored = io.BytesIO()
+        data[0][column].rotate(180).save(stored, "PNG", exif=upside_down)
+        rows[column] = [{"bytes": stored.getvalue(), "path": None}]
+    rotated = datasets.Dataset.from_dict(rows, features=data.features)
+    again = hf_soup.Evaluator(rotated, processing_class=processor).predict(model)
+    assert again.logits.tolist() == plain.logits.tolist()
+    assert again.labels.tolist() == plain.labels.tolist()
+
+
+def test_the_loss_of_sentences_is_a_mean_over_all_batches_of_a_step():
+    """With the number of items that Trainer gives when gradients are accumulated, without unreadable images."""
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, -100, 1, 0])
+    whole = COMPARING.training_loss({"logits_per_image": logits}, labels)
+    assert float(whole) == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)))
+    parts = [
+        COMPARING.training_loss({"logits_per_image": logits[part]}, labels[part], num_items_in_batch=5)
+        for part in (slice(0, 2), slice(2, 6))
+    ]
+    assert float(sum(parts)) == pytest.approx(float(whole))
+    none = COMPARING.training_loss({"logits_per_image": logits[:1]}, torch.tensor([-100]))
+    assert float(none) == 0
+
+
+def test_what_needs_a_loss_says_so_first(detecting, tmp_path):
+    """Advice and analyses refuse boxes before a model is run; ties in the score stay ties."""
+    for seed in range(2):
+        for part in detecting:
+            part.save_pretrained(tmp_path / f"run-{seed}")
+    evaluator = hf_soup.Evaluator(with_objects(4), task="object-detection")
+    runs = [tmp_path / "run-0", tmp_path / "run-1"]
+    with pytest.raises(
+        EvaluationError, match="analyses and advice need the loss of each example, which models of boxes"
+    ):
+        hf_soup.advise(runs, evaluator)
+    assert hf_soup.merge(runs, strategy="greedy", evaluator=evaluator, accept="loss").selection.metric == "coco_map"
+
+
+def test_adapters_on_both_parts_of_a_model(tmp_path):
+    """A sweep of adapters on CLIP trains no whole part of it."""
+    base = testing.save_model_for(COMPARING, tmp_path / "base")
+    args = {"max_steps": 1, "peft": {"r": 2, "target_modules": ["q_proj", "v_proj"]}}
+    runs = hf_soup.sweep(
+        base, named(), task="zero-shot-image-classification", validation=named(), space={"seed": [0]},
+        output_dir=tmp_path / "runs", training_args=args, on_error="raise",
+    )  # fmt: skip
+    names = list(safetensors.torch.load_file(runs[0].folder / "adapter_model.safetensors"))
+    assert names
+    assert all("lora" in name for name in names)
+
+
+def test_augmented_images_keep_their_sentences():
+    """Images are changed at random, and the sentences of their classes are as before."""
+    model, processor = testing.model_for(COMPARING)
+    inputs = hf_soup.tasks._model_inputs.inputs_of(model)
+    data = named()
+    encoded = COMPARING.encode(data, processor, ["image"], COMPARING.labels(data, "label", None), inputs)
+    plain = COMPARING.collator(processor, inputs)(encoded.__getitems__([0, 1]))
+    changed = COMPARING.augmented(encoded, {"noise": 0.5}, processor)
+    batch = COMPARING.collator(processor, inputs)(changed.__getitems__([0, 1]))
+    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    assert not torch.equal(batch["pixel_values"], plain["pixel_values"])
