@@ -2,10 +2,13 @@
 
 import json
 
+import lm_eval
 import pytest
 import tokenizers
 import torch
 import transformers
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 import hf_soup
 from hf_soup import testing
@@ -19,6 +22,7 @@ dataset_path: json
 dataset_kwargs:
   data_files: {{test: "{data}"}}
 test_split: test
+fewshot_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{text}}}}"
 doc_to_choice: ["good", "bad"]
@@ -109,6 +113,20 @@ def test_scores_are_those_of_each_model_by_hand(tasks, models):
     score = hf_soup.Evaluator.lm_eval([tasks["first"]], limit=5)(model)
     assert score.n == 5
     assert score.value == pytest.approx(accuracy(models[0], testing.tiny_texts(20, seed=0).select(range(5))))
+
+
+def test_examples_in_prompts_are_those_of_lm_eval(tasks, models):
+    """With the same number of examples, the values are those of `lm_eval.simple_evaluate`, in every call."""
+    options = {"bootstrap_iters": 0, "task_manager": TaskManager(include_defaults=False)}
+    table = []
+    for folder in models:
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        harness = HFLM(pretrained=model, tokenizer=words())
+        for count in (2, 0, 2):
+            found = lm_eval.simple_evaluate(model=harness, tasks=[tasks["first"]], num_fewshot=count, **options)
+            table.append(found["results"]["first"]["acc,none"])
+            assert hf_soup.Evaluator.lm_eval([tasks["first"]], num_fewshot=count)(model).value == table[-1]
+    assert table[0::3] != table[1::3]
 
 
 def test_strategies_choose_by_the_mean_the_worst_or_the_experts(tasks, models):

@@ -25,6 +25,8 @@ from hf_soup.metrics.statistics import metric_sums, resampled
 SEGMENTING = plugins.load_module("task", "semantic-segmentation")
 DETECTING = plugins.load_module("task", "object-detection")
 COMPARING = plugins.load_module("task", "zero-shot-image-classification")
+# a run that changes nothing
+ONE_STEP = {"space": {"seed": [0]}, "training_args": {"max_steps": 1, "learning_rate": 0.0}, "on_error": "raise"}
 SIZES = ((8, 8), (12, 8), (8, 12), (16, 8), (8, 8))  # width and height
 
 
@@ -274,17 +276,30 @@ def test_sweeps_soups_and_comparisons(task, tmp_path):
         hf_soup.compare(soup, test=hf_soup.Evaluator(TASKS[task](rows=5), task=task), ensembles=["logits"])
 
 
-def test_images_that_do_not_decode(segmenting, detecting, tmp_path):
-    """A few are left out with a warning, as for classification."""
-    broken = io.BytesIO()
-    noise((8, 8), 0).save(broken, "PNG")
-    for (model, processor), data in ((segmenting, with_masks()), (detecting, with_objects())):
-        rows = datasets.concatenate_datasets([data] * 25).cast_column("image", datasets.Image(decode=False))
-        bad = rows.select([0]).map(lambda row: {"image": {"bytes": broken.getvalue()[:40], "path": None}})
-        data = datasets.concatenate_datasets([rows, bad.cast(rows.features)]).cast_column("image", datasets.Image())
+def with_a_broken_image(data):
+    """The rows many times, and one whose image is cut off."""
+    stored = io.BytesIO()
+    noise((8, 8), 0).save(stored, "PNG")
+    rows = datasets.concatenate_datasets([data] * 25).cast_column("image", datasets.Image(decode=False))
+    broken = rows.select([0]).map(lambda row: {"image": {"bytes": stored.getvalue()[:40], "path": None}})
+    return datasets.concatenate_datasets([rows, broken.cast(rows.features)]).cast_column("image", datasets.Image())
+
+
+def test_images_that_do_not_decode(segmenting, detecting):
+    """A few are left out with a warning, as for classification; also from estimates of BatchNorm."""
+    comparing = testing.model_for(COMPARING)
+    for (model, processor), data in (
+        (segmenting, with_masks()),
+        (detecting, with_objects()),
+        (comparing, named(rows=5)),
+    ):
+        evaluator = hf_soup.Evaluator(with_a_broken_image(data), processing_class=processor)
         with pytest.warns(hf_soup.SoupWarning, match="1 of 126 images of validation do not decode"):
-            predicted = hf_soup.Evaluator(data, processing_class=processor).predict(model)
+            predicted = evaluator.predict(model)
         assert predicted.examples == 125
+        batches = list(evaluator.for_model(model).examples.shuffled(model))
+        assert sum(len(batch["pixel_values"]) for batch in batches) == 125
+        model(**batches[0])
 
 
 @pytest.mark.parametrize(
@@ -324,17 +339,49 @@ def test_a_new_head_of_a_detector_keeps_its_boxes(detecting, tmp_path):
     for part in detecting:
         part.save_pretrained(tmp_path / "base")
     data = with_objects(6).map(
-        lambda row: {"objects": {**row["objects"], "category": [3 for _ in row["objects"]["bbox"]]}}
+        lambda row: {"objects": {**row["objects"], "category": [3] * len(row["objects"]["bbox"])}}
     )
-    args = {"max_steps": 1, "learning_rate": 0.0}
-    runs = hf_soup.sweep(
-        tmp_path / "base", data, validation=data, space={"seed": [0]}, output_dir=tmp_path / "runs", training_args=args,
-        on_error="raise",
-    )  # fmt: skip
+    options = {"space": {"seed": [0]}, "training_args": {"max_steps": 1, "learning_rate": 0.0}, "on_error": "raise"}
+    runs = hf_soup.sweep(tmp_path / "base", data, validation=data, output_dir=tmp_path / "runs", **options)
     model = transformers.AutoModelForObjectDetection.from_pretrained(runs[0].folder)
     assert model.config.num_labels == 4
     before = detecting[0].bbox_predictor.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.bbox_predictor.state_dict().items())
+
+
+def test_a_head_with_more_classes_than_the_masks_is_kept(segmenting, tmp_path):
+    """A part of the data may lack the last classes; a head with fewer classes is replaced."""
+    for part in segmenting:
+        part.save_pretrained(tmp_path / "base")
+    before = segmenting[0].decode_head.classifier.weight
+    for classes, kept in ((2, True), (6, False)):
+        data = with_masks(6, classes=classes)
+        runs = hf_soup.sweep(tmp_path / "base", data, validation=data, output_dir=tmp_path / f"{classes}", **ONE_STEP)
+        model = transformers.AutoModelForSemanticSegmentation.from_pretrained(runs[0].folder)
+        weight = model.decode_head.classifier.weight
+        assert len(weight) == (3 if kept else 6)
+        assert torch.equal(weight[:3], before) == kept
+
+
+def test_classes_of_objects_are_matched_by_name(detecting):
+    """In the order of the model; a class that the model lacks is named."""
+    model, processor = detecting
+    model.config.id2label = {0: "cat", 1: "dog"}
+    rows = with_objects(3)
+    for names, expected in ((["dog", "cat"], lambda number: 1 - number), (["cat", "dog"], int)):
+        fields = {
+            "bbox": rows.features["objects"]["bbox"],
+            "category": datasets.List(datasets.ClassLabel(names=names)),
+        }
+        data = rows.cast(datasets.Features({"image": datasets.Image(), "objects": fields}))
+        predicted = hf_soup.Evaluator(data, processing_class=processor).predict(model)
+        numbers = [expected(number) for row in rows for number in row["objects"]["category"]]
+        assert predicted.labels[predicted.labels >= 0].tolist() == numbers
+        assert DETECTING.head(data, "objects")["id2label"] == dict(enumerate(names))
+    fields["category"] = datasets.List(datasets.ClassLabel(names=["cat", "dgo"]))
+    data = rows.cast(datasets.Features({"image": datasets.Image(), "objects": fields}))
+    with pytest.raises(DataError, match=r'the model has no class "dgo" that the data has; did you mean "dog"'):
+        hf_soup.Evaluator(data, processing_class=processor)(model)
 
 
 def test_all_boxes_count_and_a_crowded_image_is_no_exception(detecting):
