@@ -133,10 +133,17 @@ class _Field(NamedTuple):
         return self.path.rpartition(".")[2]
 
     def inner(self) -> list[_Field]:
-        """The entries of a list, or the values and keys of a mapping, since keys are text as well."""
+        """The entries of a list, or the values and keys of a mapping, since keys are text as well.
+
+        Of the numbers in a list only the smallest and the largest are returned, and each text once.
+        """
         depth = self.depth + 1
         if not isinstance(self.value, Mapping):
-            return [_Field(self.path, item, depth) for item in self.value]
+            numbers = [item for item in self.value if _is_number(item)]
+            texts = {item for item in self.value if isinstance(item, str)}
+            others = [item for item in self.value if isinstance(item, (list, Mapping))]
+            extremes = [min(numbers), max(numbers)] if numbers else []
+            return [_Field(self.path, item, depth) for item in (*extremes, *texts, *others)]
         fields = [_Field(self.path, key, depth) for key in self.value]
         has_names = NAMES.fullmatch(self.name) is not None
         for key, item in self.value.items():

@@ -150,13 +150,15 @@ warnings.simplefilter("ignore")
 out, runs = Path(sys.argv[1]), sys.argv[2:]
 hf_soup.check(runs)  # imports most
 hf_soup.tasks.task_of({"architectures": ["BertForSequenceClassification"], "model_type": "bert"})  # and the rest
-found = []
+found, scale = [], 1
 for seed in range(20):
+    if seed % 4 == 3 and not any(found):
+        scale *= 2  # a slow machine
     child = os.fork()  # which has everything imported already
     if not child:
         while True:
             hf_soup.merge(runs, weights=[1, random.random(), 2]).save_pretrained(out, overwrite=seed > 3)
-    time.sleep(random.Random(seed).uniform(0.05, 0.3))
+    time.sleep(scale * random.Random(seed).uniform(0.05, 0.3))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if out.exists():
