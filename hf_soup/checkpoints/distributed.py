@@ -1,0 +1,360 @@
+"""Distributed checkpoints of torch: tensors in chunks, as FSDP saves them, which are read where they lie.
+
+`torch.distributed.checkpoint` writes a folder with the chunks of each process, and where each of them belongs: in
+pickles (`.metadata` and `*.distcp`), or in safetensors files. Only this information is read here. A chunk in a pickle
+is an uncompressed entry of a zip file, so that its bytes can be read in ranges without loading it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ..errors import IngredientError, listed
+from ..untrusted import as_error, one_line, open_file
+from .reader import CODES, TensorSpec, parse_header, read_raw_header
+
+
+METADATA = ".metadata"
+CHUNK_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # of the storage for Hugging Face
+SHARDING = "DCP_SHARDING_INFO"  # key of its metadata with the place of each chunk
+FOLDERS = re.compile(r"pytorch_model_fsdp(_\d+)?")  # of accelerate, in the folder of a checkpoint
+MODEL_STATES = ("model", "module", "state_dict", "model_state_dict")  # usual names of the model among other states
+LOCAL_HEADER = 30  # bytes of the header of an entry in a zip file, before its name and an extra field
+# The classes that the information on chunks consists of; no others are made.
+ALLOWED = {
+    ("torch", "Size"),
+    ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "Metadata"),
+    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
+    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
+    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
+    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"),
+    ("pathlib._local", "PosixPath"),
+    ("collections", "OrderedDict"),
+}
+
+
+class Chunk(NamedTuple):
+    """A rectangular part of a tensor.
+
+    Args:
+        offsets (`tuple[int, ...]`), sizes (`tuple[int, ...]`):
+            Where it begins in each dimension of the tensor, and its size there.
+        file (`str`):
+            The file that holds it, relative to the checkpoint's folder.
+        start (`int`):
+            Position in that file at which its bytes begin, row by row.
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    file: str
+    start: int
+
+
+class Distributed(NamedTuple):
+    """The tensors of a distributed checkpoint.
+
+    Args:
+        specs (`dict[str, TensorSpec]`):
+            Tensors of the model by name.
+        chunks (`dict[str, tuple[Chunk, ...]]`):
+            Tensor -> its chunks.
+        files (`tuple[str, ...]`):
+            All files that belong to it, relative to the checkpoint's folder.
+    """
+
+    specs: dict[str, TensorSpec]
+    chunks: dict[str, tuple[Chunk, ...]]
+    files: tuple[str, ...]
+
+
+def distributed_folder(folder: Path) -> str | None:
+    """The folder in a checkpoint with its chunks: `""` for itself, or that of accelerate; `None` if there is none."""
+    inside = sorted(path.name for path in folder.iterdir() if FOLDERS.fullmatch(path.name) and path.is_dir())
+    for name in ("", *inside):
+        if is_pickled(folder / name) or chunk_files(folder / name):
+            return name
+    return None
+
+
+def is_pickled(folder: Path) -> bool:
+    """Whether a folder holds chunks in pickles."""
+    return (folder / METADATA).is_file()
+
+
+def chunk_files(folder: Path) -> list[str]:
+    """The safetensors files with chunks in a folder."""
+    return sorted(path.name for path in folder.iterdir() if CHUNK_FILE.fullmatch(path.name) and path.is_file())
+
+
+def read_distributed(folder: Path, inner: str) -> Distributed:
+    """Read where the chunks of a model are.
+
+    Args:
+        folder (`Path`):
+            Folder of the checkpoint.
+        inner (`str`):
+            The folder in it that holds the chunks, as returned by [`distributed_folder`].
+
+    Raises:
+        [`IngredientError`]: if the information is damaged, chunks are missing or overlap, or the model cannot be told
+            from other states.
+    """
+    place = folder / inner
+    prefix = f"{inner}/" if inner else ""
+    if is_pickled(place):
+        chunks, dtypes, shapes = _of_pickles(place, prefix)
+        files = [METADATA, *sorted({Path(chunk.file).name for parts in chunks.values() for chunk in parts})]
+    else:
+        files = chunk_files(place)
+        chunks, dtypes, shapes = _of_safetensors(place, prefix, files)
+    specs = {}
+    for name, parts in chunks.items():
+        specs[name] = TensorSpec(name, shapes[name], dtypes[name], parts[0].file)
+        _refuse_gaps(specs[name], parts)
+    return Distributed(specs, chunks, tuple(prefix + file for file in files))
+
+
+def _refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
+    """Raise an error if chunks do not make up a tensor exactly.
+
+    Raises:
+        [`IngredientError`]: naming the tensor.
+    """
+    total = 0
+    for chunk in chunks:
+        numel = 1
+        for offset, size, whole in zip(chunk.offsets, chunk.sizes, spec.shape, strict=True):
+            numel *= size
+            if offset < 0 or size < 0 or offset + size > whole:
+                raise IngredientError(
+                    f"a chunk of {one_line(spec.name)!r} lies outside of its shape {list(spec.shape)}."
+                )
+        total += numel
+    if total != spec.numel:
+        raise IngredientError(
+            f"the chunks of {one_line(spec.name)!r} have {total:,} of its {spec.numel:,} numbers: a process has not "
+            "saved its part, or saved it elsewhere."
+        )
+
+
+def _of_pickles(
+    folder: Path, prefix: str
+) -> tuple[dict[str, tuple[Chunk, ...]], dict[str, str], dict[str, tuple[int, ...]]]:
+    """Chunks, types and shapes of the tensors of the model in a folder with `.metadata`."""
+    with as_error(IngredientError, f"{folder / METADATA} is damaged"), open_file(folder / METADATA) as file:
+        metadata = _Unpickler(file).load()
+        tensors = {name: entry for name, entry in metadata.state_dict_metadata.items() if hasattr(entry, "chunks")}
+        paths = {name: tuple(map(str, (metadata.planner_data or {}).get(name, (name,)))) for name in tensors}
+    names = _names_of_model(paths, str(folder))
+    chunks: dict[str, list[Chunk]] = {name: [] for name in names.values()}
+    dtypes, shapes = {}, {}
+    with as_error(IngredientError, f"{folder / METADATA} is damaged"):
+        for stored, name in names.items():
+            dtypes[name] = str(tensors[stored].properties.dtype).removeprefix("torch.")
+            shapes[name] = tuple(map(int, tensors[stored].size))
+            if dtypes[name] not in CODES:
+                raise IngredientError(
+                    f"{one_line(name)!r} has the type {dtypes[name]}, which is not averaged or copied."
+                )
+        sizes = {
+            (stored, tuple(chunk.offsets)): tuple(map(int, chunk.sizes))
+            for stored in names
+            for chunk in tensors[stored].chunks
+        }
+        for index, info in metadata.storage_data.items():
+            if index.fqn not in names:
+                continue
+            offsets = tuple(map(int, index.offset or (0,) * len(tensors[index.fqn].size)))
+            if info.transform_descriptors:
+                raise IngredientError(f"{folder} holds chunks that are compressed, which cannot be read in ranges.")
+            if Path(info.relative_path).name != info.relative_path:
+                raise IngredientError(f"{folder / METADATA} names a file outside of its folder.")
+            name = names[index.fqn]
+            itemsize = TensorSpec(name, (), dtypes[name]).itemsize
+            of_chunk = sizes[index.fqn, offsets]
+            start = _start_in_zip(folder / info.relative_path, info.offset, info.length, of_chunk, itemsize)
+            chunks[name].append(Chunk(offsets, of_chunk, prefix + info.relative_path, start))
+    return {name: tuple(parts) for name, parts in chunks.items()}, dtypes, shapes
+
+
+def _names_of_model(paths: Mapping[str, tuple[str, ...]], where: str) -> dict[str, str]:
+    """The tensors of the model among those of all states, and their names in it.
+
+    Args:
+        paths (`Mapping[str, tuple[str, ...]]`):
+            Tensor -> its path in what was saved, such as `("model", "lm_head.weight")`.
+        where (`str`):
+            Name of the folder in errors.
+
+    Raises:
+        [`IngredientError`]: if the model cannot be told from other states.
+    """
+    states = sorted({path[0] if len(path) > 1 else "" for path in paths.values()})
+    state = next((name for name in MODEL_STATES if name in states), None)
+    if state is None and len(states) == 1:
+        state = states[0]
+    if state is None and "" in states:  # the model was saved flat, beside other states
+        state = ""
+    if state is None:
+        raise IngredientError(
+            f"{where} holds the states {listed(states)}, of which none is called {' or '.join(MODEL_STATES)}: save "
+            "the model under such a name."
+        )
+    names = {}
+    for stored, path in paths.items():
+        if (path[0] if len(path) > 1 else "") == state:
+            names[stored] = ".".join(path[1:]) if state else stored
+    return names
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads a pickle that holds information on chunks alone; other classes are refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        import torch
+
+        if module == "torch" and isinstance(getattr(torch, name, None), (torch.dtype, torch.layout)):
+            return getattr(torch, name)
+        if (module, name) not in ALLOWED:
+            raise IngredientError(
+                f"it holds {one_line(f'{module}.{name}')}, which information on chunks does not need."
+            )
+        return super().find_class(module, name)
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Reads the description of one tensor without its numbers."""
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Described
+        if (module, name) == ("collections", "OrderedDict") or module == "torch":
+            return _Nothing
+        raise IngredientError(f"a chunk holds {one_line(f'{module}.{name}')}, which a plain tensor does not need.")
+
+
+class _Described:
+    """The arguments from which a tensor is made."""
+
+    def __init__(self, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any):
+        self.offset, self.size, self.stride = offset, tuple(size), tuple(stride)
+
+
+class _Nothing:
+    """Stands for classes of which nothing is needed."""
+
+
+class _Section(io.RawIOBase):
+    """A part of a file, as a file of its own."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int):
+        self._file, self._start, self._length, self._place = file, start, length, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
+        self._place = max(base + offset, 0)
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._length - self._place, 0)
+        size = left if size < 0 else min(size, left)
+        self._file.seek(self._start + self._place)
+        content = self._file.read(size)
+        self._place += len(content)
+        return content
+
+
+def _start_in_zip(path: Path, start: int, length: int, sizes: tuple[int, ...], itemsize: int) -> int:
+    """The position in a file at which the numbers of a chunk begin, which `torch.save` has written there.
+
+    Raises:
+        [`IngredientError`]: if the chunk is stored in another form than row by row.
+    """
+    numel = 1
+    for size in sizes:
+        numel *= size
+    with (
+        as_error(IngredientError, f"{path} is damaged"),
+        open_file(path) as file,
+        zipfile.ZipFile(_Section(file, start, length)) as archive,
+    ):
+        entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        described = _TensorUnpickler(io.BytesIO(archive.read(entries["data.pkl"]))).load()
+        order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"
+        data = entries.get("data/0")
+        rows = all(
+            size == 1 or stride == _rest(sizes, place)
+            for place, (size, stride) in enumerate(zip(sizes, described.stride, strict=True))
+        )
+        is_plain = described.size == sizes and (rows or not numel) and described.offset == 0 and order == b"little"
+        if (
+            not is_plain
+            or data is None
+            or data.compress_type != zipfile.ZIP_STORED
+            or data.file_size < numel * itemsize
+        ):
+            raise IngredientError(
+                f"{path} holds a chunk that is not stored row by row, which cannot be read in ranges."
+            )
+        file.seek(start + data.header_offset)
+        header = file.read(LOCAL_HEADER)
+    name_length, extra_length = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
+    return start + data.header_offset + LOCAL_HEADER + name_length + extra_length
+
+
+def _rest(sizes: Sequence[int], place: int) -> int:
+    """The number of elements between two neighbours in a dimension of a tensor that is stored row by row."""
+    product = 1
+    for size in sizes[place + 1 :]:
+        product *= size
+    return product
+
+
+def _of_safetensors(
+    folder: Path, prefix: str, files: Sequence[str]
+) -> tuple[dict[str, tuple[Chunk, ...]], dict[str, str], dict[str, tuple[int, ...]]]:
+    """Chunks, types and shapes of the tensors in safetensors files, whose metadata has the place of each chunk."""
+    chunks: dict[str, list[Chunk]] = {}
+    dtypes: dict[str, str] = {}
+    for file in files:
+        header = read_raw_header(folder / file)
+        specs = parse_header(header.content, header.size, file, str(folder / file))
+        with as_error(IngredientError, f"{folder / file} does not say where its chunks belong"):
+            places = json.loads(json.loads(header.content)["__metadata__"][SHARDING])
+            for name, spec in specs.items():
+                offsets = tuple(map(int, places[name]["saved_offsets"]))
+                if dtypes.setdefault(name, spec.dtype) != spec.dtype or len(offsets) != len(spec.shape):
+                    raise ValueError(f"{one_line(name)!r} differs between files")
+                chunks.setdefault(name, []).append(Chunk(offsets, spec.shape, prefix + file, spec.start))
+    shapes = {}
+    for name, parts in chunks.items():
+        ends = [[offset + size for offset, size in zip(part.offsets, part.sizes, strict=True)] for part in parts]
+        shapes[name] = tuple(max(dimension) for dimension in zip(*ends, strict=True))
+    return {name: tuple(parts) for name, parts in chunks.items()}, dtypes, shapes

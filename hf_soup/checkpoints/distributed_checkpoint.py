@@ -1,0 +1,192 @@
+"""A distributed checkpoint as an ingredient: tensors are put together from their chunks when they are read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import IngredientError
+from ..types import Ingredient
+from ..untrusted import one_line
+from .checkpoint import Checkpoint
+from .companion_files import CONFIG, SortedFiles
+from .content import file_state
+from .digest import bytes_of
+from .distributed import Chunk, Distributed, is_pickled, read_distributed
+from .files import OpenFiles
+from .folder import read_config
+from .inside import is_there
+from .other_contents import COPY
+from .pieces import PIECE, piece_starts
+from .reader import TensorSpec
+from .subfolders import fit_subfolders
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedCheckpoint(Checkpoint):
+    """An opened distributed checkpoint.
+
+    Args:
+        chunks (`Mapping[str, tuple[Chunk, ...]]`):
+            Tensor, by its name in the files -> its chunks.
+    """
+
+    chunks: Mapping[str, tuple[Chunk, ...]] = field(compare=False, repr=False)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor on the CPU."""
+        import torch
+
+        spec = self.specs[name]
+        tensor = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+        with OpenFiles() as files:
+            self._read_spec(files, spec, 0, bytes_of(tensor))
+        return tensor
+
+    def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements of one tensor; several threads may read at once."""
+        self._read_spec(files, self.specs[name], start, into)
+
+    def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
+        """Copy the bytes of complete tensors, one after the other."""
+        place = 0
+        for name in names:
+            size = self.specs[name].nbytes
+            self.read_into(files, name, 0, into[place : place + size])
+            place += size
+
+    def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
+        """Whether a tensor that is dropped has the same bytes as the one that is kept, compared piece by piece."""
+        kept = self.specs[name]
+        if (spec.shape, spec.dtype) != (kept.shape, kept.dtype):
+            return False
+        with OpenFiles() as files:
+            for start in piece_starts(spec.numel):
+                size = min(PIECE, spec.numel - start) * spec.itemsize
+                left_out, kept_bytes = bytearray(size), bytearray(size)
+                self._read_spec(files, spec, start, memoryview(left_out))
+                self._read_spec(files, kept, start, memoryview(kept_bytes))
+                if left_out != kept_bytes:
+                    return False
+        return True
+
+    def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements of a tensor from its chunks."""
+        chunks = self.chunks[spec.key]
+        if any(chunk.sizes[1:] != spec.shape[1:] for chunk in chunks):
+            into[:] = self._rows(files, spec, chunks, start, len(into) // spec.itemsize)
+            return
+        stop = start + len(into) // spec.itemsize
+        row = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else 1
+        for chunk in chunks:  # each is a range of consecutive elements
+            first = chunk.offsets[0] * row if chunk.offsets else 0
+            numel = chunk.sizes[0] * row if chunk.sizes else 1
+            begin, end = max(start, first), min(stop, first + numel)
+            if begin < end:
+                part = into[(begin - start) * spec.itemsize : (end - start) * spec.itemsize]
+                self._read_bytes(files, spec, chunk, begin - first, part)
+
+    def _rows(self, files: OpenFiles, spec: TensorSpec, chunks: Sequence[Chunk], start: int, count: int) -> memoryview:
+        """Consecutive elements of a tensor whose rows are divided among chunks."""
+        import numpy as np
+
+        row = spec.numel // spec.shape[0]
+        first, last = start // row, -(-(start + count) // row)
+        rows = np.empty((last - first, *spec.shape[1:], spec.itemsize), dtype=np.uint8)
+        for chunk in chunks:
+            begin, end = max(first, chunk.offsets[0]), min(last, chunk.offsets[0] + chunk.sizes[0])
+            if begin >= end:
+                continue
+            part = np.empty((end - begin, *chunk.sizes[1:], spec.itemsize), dtype=np.uint8)
+            numel_of_row = part[0].size // spec.itemsize
+            self._read_bytes(files, spec, chunk, (begin - chunk.offsets[0]) * numel_of_row, part.reshape(-1).data)
+            inner = tuple(
+                slice(offset, offset + size) for offset, size in zip(chunk.offsets[1:], chunk.sizes[1:], strict=True)
+            )
+            rows[(slice(begin - first, end - first), *inner)] = part
+        skipped = (start - first * row) * spec.itemsize
+        return rows.reshape(-1)[skipped : skipped + count * spec.itemsize].data
+
+    def _read_bytes(self, files: OpenFiles, spec: TensorSpec, chunk: Chunk, start: int, into: memoryview) -> None:
+        """Read consecutive elements of one chunk.
+
+        Raises:
+            [`IngredientError`]: if the file cannot be read, or ends too early.
+        """
+        path = self.weights_folder / chunk.file
+        try:
+            is_whole = files.read(str(path), chunk.start + start * spec.itemsize, into)
+        except OSError as error:
+            raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+        if not is_whole:
+            raise IngredientError(f"{path} ended in the middle of tensor {one_line(spec.name)!r}.")
+
+
+def find_distributed(folder: Path, inner: str, name: str, *, allow_pickle: bool) -> tuple[Distributed, Ingredient]:
+    """Read where the chunks of a distributed checkpoint are, and pin its files.
+
+    Args:
+        folder (`Path`), inner (`str`):
+            Folder of the checkpoint, and the folder in it that holds the chunks.
+        name (`str`):
+            Name of the ingredient.
+        allow_pickle (`bool`):
+            Whether pickles may be read, which say where chunks are; classes of torch for that alone are made.
+
+    Raises:
+        [`IngredientError`]: if it is in pickles that may not be read, or damaged.
+    """
+    if is_pickled(folder / inner) and not allow_pickle:
+        raise IngredientError(
+            f"{folder} holds chunks of FSDP or another distributed checkpoint, whose places are in a pickle, which "
+            "can run code when it is read. Pass hf_soup.load_ingredient(..., allow_pickle=True) (--allow-pickle), "
+            "which reads chunks where they are and nothing else; or put them together: `accelerate merge-weights "
+            f"{shlex.quote(str(folder / inner))} OUTPUT`, {COPY}"
+        )
+    found = read_distributed(folder, inner)
+    files = {file: "stat:" + file_state(folder / file) for file in found.files}
+    return found, Ingredient(name, str(folder), files=files)
+
+
+def open_distributed(
+    ingredient: Ingredient, folder: Path, found: Distributed, sorted_files: SortedFiles, notes: Sequence[str]
+) -> DistributedCheckpoint:
+    """Open a distributed checkpoint.
+
+    Args:
+        ingredient ([`Ingredient`]):
+            Its reference.
+        folder (`Path`):
+            Folder of the checkpoint; its configuration may lie in the folder around it, as accelerate leaves it.
+        found ([`Distributed`]):
+            Its tensors.
+        sorted_files ([`SortedFiles`]):
+            Its companion files.
+        notes (`Sequence[str]`):
+            What was chosen where the source left a choice.
+
+    Raises:
+        [`IngredientError`]: if there is no configuration.
+    """
+    has_config = is_there(folder, CONFIG)
+    config = read_config(folder if has_config or not is_there(folder.parent, CONFIG) else folder.parent, needed=True)
+    fitted = fit_subfolders(config, {"": found.specs}, folder)
+    plain = Checkpoint(
+        ingredient,
+        config,
+        fitted.specs,
+        folder,
+        opened_as={file: file_state(folder / file) for file in found.files},
+        companion_names=sorted_files.taken,
+        fitted=fitted,
+        notes=(*notes, *(f"{ingredient.name}: {note}" for note in fitted.notes)),
+    )
+    values = {item.name: getattr(plain, item.name) for item in fields(Checkpoint)}
+    return DistributedCheckpoint(**values, chunks=found.chunks)
