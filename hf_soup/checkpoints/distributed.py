@@ -7,18 +7,17 @@ is an uncompressed entry of a zip file, so that its bytes can be read in ranges 
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import IngredientError, listed
 from ..untrusted import as_error, one_line, open_file
 from .reader import CODES, TensorSpec, parse_header, read_raw_header
+from .torch_archive import StoredTensor, read_archive
 
 
 METADATA = ".metadata"
@@ -26,7 +25,6 @@ CHUNK_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # of 
 SHARDING = "DCP_SHARDING_INFO"  # key of its metadata with the place of each chunk
 FOLDERS = re.compile(r"pytorch_model_fsdp(_\d+)?")  # of accelerate, in the folder of a checkpoint
 MODEL_STATES = ("model", "module", "state_dict", "model_state_dict")  # usual names of the model among other states
-LOCAL_HEADER = 30  # bytes of the header of an entry in a zip file, before its name and an extra field
 # The classes that the information on chunks consists of; no others are made.
 ALLOWED = {
     ("torch", "Size"),
@@ -57,12 +55,15 @@ class Chunk(NamedTuple):
             The file that holds it, relative to the checkpoint's folder.
         start (`int`):
             Position in that file at which its bytes begin, row by row.
+        flat (`bool`, *optional*, defaults to `False`):
+            Whether it is a range of consecutive elements, so that offset and size are single numbers.
     """
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     file: str
     start: int
+    flat: bool = False
 
 
 class Distributed(NamedTuple):
@@ -125,11 +126,10 @@ def read_distributed(folder: Path, inner: str) -> Distributed:
     specs = {}
     for name, parts in chunks.items():
         specs[name] = TensorSpec(name, shapes[name], dtypes[name], parts[0].file)
-        _refuse_gaps(specs[name], parts)
     return Distributed(specs, chunks, tuple(prefix + file for file in files))
 
 
-def _refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
+def refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
     """Raise an error if chunks do not make up a tensor exactly.
 
     Raises:
@@ -138,7 +138,8 @@ def _refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
     total = 0
     for chunk in chunks:
         numel = 1
-        for offset, size, whole in zip(chunk.offsets, chunk.sizes, spec.shape, strict=True):
+        shape = (spec.numel,) if chunk.flat else spec.shape
+        for offset, size, whole in zip(chunk.offsets, chunk.sizes, shape, strict=True):
             numel *= size
             if offset < 0 or size < 0 or offset + size > whole:
                 raise IngredientError(
@@ -185,9 +186,8 @@ def _of_pickles(
             if Path(info.relative_path).name != info.relative_path:
                 raise IngredientError(f"{folder / METADATA} names a file outside of its folder.")
             name = names[index.fqn]
-            itemsize = TensorSpec(name, (), dtypes[name]).itemsize
             of_chunk = sizes[index.fqn, offsets]
-            start = _start_in_zip(folder / info.relative_path, info.offset, info.length, of_chunk, itemsize)
+            start = _start_of(folder / info.relative_path, info.offset, info.length, of_chunk, dtypes[name])
             chunks[name].append(Chunk(offsets, of_chunk, prefix + info.relative_path, start))
     return {name: tuple(parts) for name, parts in chunks.items()}, dtypes, shapes
 
@@ -237,104 +237,18 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Reads the description of one tensor without its numbers."""
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Described
-        if (module, name) == ("collections", "OrderedDict") or module == "torch":
-            return _Nothing
-        raise IngredientError(f"a chunk holds {one_line(f'{module}.{name}')}, which a plain tensor does not need.")
-
-
-class _Described:
-    """The arguments from which a tensor is made."""
-
-    def __init__(self, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any):
-        self.offset, self.size, self.stride = offset, tuple(size), tuple(stride)
-
-
-class _Nothing:
-    """Stands for classes of which nothing is needed."""
-
-
-class _Section(io.RawIOBase):
-    """A part of a file, as a file of its own."""
-
-    def __init__(self, file: IO[bytes], start: int, length: int):
-        self._file, self._start, self._length, self._place = file, start, length, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
-        self._place = max(base + offset, 0)
-        return self._place
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._length - self._place, 0)
-        size = left if size < 0 else min(size, left)
-        self._file.seek(self._start + self._place)
-        content = self._file.read(size)
-        self._place += len(content)
-        return content
-
-
-def _start_in_zip(path: Path, start: int, length: int, sizes: tuple[int, ...], itemsize: int) -> int:
+def _start_of(path: Path, start: int, length: int, sizes: tuple[int, ...], dtype: str) -> int:
     """The position in a file at which the numbers of a chunk begin, which `torch.save` has written there.
 
     Raises:
         [`IngredientError`]: if the chunk is stored in another form than row by row.
     """
-    numel = 1
-    for size in sizes:
-        numel *= size
-    with (
-        as_error(IngredientError, f"{path} is damaged"),
-        open_file(path) as file,
-        zipfile.ZipFile(_Section(file, start, length)) as archive,
-    ):
-        entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
-        described = _TensorUnpickler(io.BytesIO(archive.read(entries["data.pkl"]))).load()
-        order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"
-        data = entries.get("data/0")
-        rows = all(
-            size == 1 or stride == _rest(sizes, place)
-            for place, (size, stride) in enumerate(zip(sizes, described.stride, strict=True))
-        )
-        is_plain = described.size == sizes and (rows or not numel) and described.offset == 0 and order == b"little"
-        if (
-            not is_plain
-            or data is None
-            or data.compress_type != zipfile.ZIP_STORED
-            or data.file_size < numel * itemsize
-        ):
-            raise IngredientError(
-                f"{path} holds a chunk that is not stored row by row, which cannot be read in ranges."
-            )
-        file.seek(start + data.header_offset)
-        header = file.read(LOCAL_HEADER)
-    name_length, extra_length = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
-    return start + data.header_offset + LOCAL_HEADER + name_length + extra_length
-
-
-def _rest(sizes: Sequence[int], place: int) -> int:
-    """The number of elements between two neighbours in a dimension of a tensor that is stored row by row."""
-    product = 1
-    for size in sizes[place + 1 :]:
-        product *= size
-    return product
+    tensor = read_archive(path, start, length)
+    if not isinstance(tensor, StoredTensor) or (tensor.shape, tensor.dtype) != (sizes, dtype):
+        raise IngredientError(f"{path} has something else in place of a chunk of {list(sizes)} in {dtype}.")
+    if not tensor.is_by_rows:
+        raise IngredientError(f"{path} has a chunk that is not stored row by row, which cannot be read in ranges.")
+    return tensor.start
 
 
 def _of_safetensors(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,12 +13,13 @@ from ..untrusted import one_line
 from .checkpoint import Checkpoint
 from .companion_files import CONFIG, SortedFiles
 from .content import file_state
+from .deepspeed import read_zero, zero_folder
 from .digest import bytes_of
-from .distributed import Chunk, Distributed, is_pickled, read_distributed
+from .distributed import Chunk, Distributed, distributed_folder, is_pickled, read_distributed, refuse_gaps
 from .files import OpenFiles
 from .folder import read_config
-from .inside import is_there
-from .other_contents import COPY
+from .inside import contents_of, is_there
+from .other_contents import has_no_weights
 from .pieces import PIECE, piece_starts
 from .reader import TensorSpec
 from .subfolders import fit_subfolders
@@ -80,14 +80,15 @@ class DistributedCheckpoint(Checkpoint):
     def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of a tensor from its chunks."""
         chunks = self.chunks[spec.key]
-        if any(chunk.sizes[1:] != spec.shape[1:] for chunk in chunks):
+        if any(not chunk.flat and chunk.sizes[1:] != spec.shape[1:] for chunk in chunks):
             into[:] = self._rows(files, spec, chunks, start, len(into) // spec.itemsize)
             return
         stop = start + len(into) // spec.itemsize
         row = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else 1
         for chunk in chunks:  # each is a range of consecutive elements
-            first = chunk.offsets[0] * row if chunk.offsets else 0
-            numel = chunk.sizes[0] * row if chunk.sizes else 1
+            size_of_row = 1 if chunk.flat else row
+            first = chunk.offsets[0] * size_of_row if chunk.offsets else 0
+            numel = chunk.sizes[0] * size_of_row if chunk.sizes else 1
             begin, end = max(start, first), min(stop, first + numel)
             if begin < end:
                 part = into[(begin - start) * spec.itemsize : (end - start) * spec.itemsize]
@@ -129,28 +130,35 @@ class DistributedCheckpoint(Checkpoint):
             raise IngredientError(f"{path} ended in the middle of tensor {one_line(spec.name)!r}.")
 
 
-def find_distributed(folder: Path, inner: str, name: str, *, allow_pickle: bool) -> tuple[Distributed, Ingredient]:
-    """Read where the chunks of a distributed checkpoint are, and pin its files.
+def find_distributed(folder: Path, name: str, *, allow_pickle: bool) -> tuple[Distributed, Ingredient] | None:
+    """Read where the parts of a model are that large training left, and pin its files; `None` if there are none.
 
     Args:
-        folder (`Path`), inner (`str`):
-            Folder of the checkpoint, and the folder in it that holds the chunks.
+        folder (`Path`):
+            Folder of the checkpoint.
         name (`str`):
             Name of the ingredient.
         allow_pickle (`bool`):
-            Whether pickles may be read, which say where chunks are; classes of torch for that alone are made.
+            Whether pickles may be read, which say where the parts are.
 
     Raises:
         [`IngredientError`]: if it is in pickles that may not be read, or damaged.
     """
-    if is_pickled(folder / inner) and not allow_pickle:
+    inner, of_zero = distributed_folder(folder), None
+    if inner is None:
+        of_zero = zero_folder(folder)
+    if inner is None and of_zero is None:
+        return None
+    if not allow_pickle and (inner is None or is_pickled(folder / inner)):
+        # the states are described with the command that puts them together
         raise IngredientError(
-            f"{folder} holds chunks of FSDP or another distributed checkpoint, whose places are in a pickle, which "
-            "can run code when it is read. Pass hf_soup.load_ingredient(..., allow_pickle=True) (--allow-pickle), "
-            "which reads chunks where they are and nothing else; or put them together: `accelerate merge-weights "
-            f"{shlex.quote(str(folder / inner))} OUTPUT`, {COPY}"
+            f"{has_no_weights(tuple(contents_of(folder).sizes), str(folder))} Or pass "
+            "hf_soup.load_ingredient(..., allow_pickle=True) (--allow-pickle), which reads the parts where they lie, "
+            "and runs nothing that the pickles beside them name."
         )
-    found = read_distributed(folder, inner)
+    found = read_zero(folder, of_zero or "") if inner is None else read_distributed(folder, inner)
+    for spec in found.specs.values():
+        refuse_gaps(spec, found.chunks[spec.name])
     files = {file: "stat:" + file_state(folder / file) for file in found.files}
     return found, Ingredient(name, str(folder), files=files)
 

@@ -24,7 +24,6 @@ from .adapter import is_adapter, open_adapter, open_peft_model
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .companion_files import MODULES, SortedFiles, is_of_training, sort_files, without_links, without_unreadable
 from .content import file_state
-from .distributed import distributed_folder
 from .distributed_checkpoint import find_distributed, open_distributed
 from .folder import checkpoint_of_trainer, has_weights, pickled_files, read_config, read_pickles, read_specs
 from .hub_pins import pin_repository
@@ -297,12 +296,12 @@ def _find_in_folder(
     if is_adapter(folder) and not has_weights(folder) and not pickles:
         ingredient = Ingredient(name, str(folder))
         return partial(open_adapter, ingredient, folder, sorted_files.taken, open_base, notes)
-    inner = None if pickles or has_weights(folder) else distributed_folder(folder)
-    if inner is not None:
-        found, ingredient = find_distributed(folder, inner, name, allow_pickle=allow_pickle)
-        weight_files = {*found.files, f"{inner}/"}
-        taken = tuple(file for file in sorted_files.taken if file not in weight_files)
-        companions = _without_weights(sorted_files, weight_files)._replace(taken=taken)
+    distributed = None if pickles or has_weights(folder) else find_distributed(folder, name, allow_pickle=allow_pickle)
+    if distributed is not None:
+        found, ingredient = distributed
+        parts = {*found.files, *(f"{file.partition('/')[0]}/" for file in found.files if "/" in file)}
+        taken = tuple(file for file in sorted_files.taken if file not in parts)
+        companions = _without_weights(sorted_files, parts)._replace(taken=taken)
         return partial(open_distributed, ingredient, folder, found, companions, notes)
     if allow_pickle and pickles:
         sorted_files = _without_weights(sorted_files, pickles)
