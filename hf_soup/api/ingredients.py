@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Names in the folder of a model: transformers', PEFT's, and those of a SentenceTransformer or a pipeline
 OF_A_MODEL = ("config.json", ADAPTER, MODULES, "model_index.json")
-WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", ".metadata", "pytorch_model_fsdp*", "global_step*")
 SHOWN = 60  # characters of a source in an error
 
 
@@ -52,7 +52,7 @@ def load_ingredient(
             Configuration of the model that a state dict belongs to.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Whether `pytorch_model.bin` is read where there are no safetensors weights, with torch's
-            `weights_only=True`.
+            `weights_only=True`, and the pickles of FSDP and DeepSpeed that say where tensors are.
 
     Returns:
         `Checkpoint`: the opened ingredient, pinned to its current content.

@@ -31,7 +31,7 @@ WEIGHTS = re.compile(
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 TRAINING = re.compile(
     r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|zero_pp_rank|mp_rank|bf16_zero|average_state).*|"
-    r"trainer_state\.json|zero_to_fp32\.py|latest|(run|failed|pushed|sweep)\.json|"
+    r"trainer_state\.json|zero_to_(fp32|torch)\.py|latest|(run|failed|pushed|sweep)\.json|"
     r"(all|train|eval|test|predict)_results\.json"
 )
 LOGS = re.compile(r"events\.out\.tfevents\..*|.*\.(log|out)|trainer_log\.jsonl")

@@ -8,14 +8,17 @@ is an uncompressed entry of a zip file, so that its bytes can be read in ranges 
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import IngredientError, listed
 from ..untrusted import as_error, one_line, open_file
+from .inside import is_there, place_of
 from .reader import CODES, TensorSpec, parse_header, read_raw_header
 from .torch_archive import StoredTensor, read_archive
 
@@ -25,24 +28,6 @@ CHUNK_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # of 
 SHARDING = "DCP_SHARDING_INFO"  # key of its metadata with the place of each chunk
 FOLDERS = re.compile(r"pytorch_model_fsdp(_\d+)?")  # of accelerate, in the folder of a checkpoint
 MODEL_STATES = ("model", "module", "state_dict", "model_state_dict")  # usual names of the model among other states
-# The classes that the information on chunks consists of; no others are made.
-ALLOWED = {
-    ("torch", "Size"),
-    ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "Metadata"),
-    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
-    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
-    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
-    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("torch.serialization", "_get_layout"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("pathlib._local", "PosixPath"),
-    ("collections", "OrderedDict"),
-}
 
 
 class Chunk(NamedTuple):
@@ -94,7 +79,7 @@ def distributed_folder(folder: Path) -> str | None:
 
 def is_pickled(folder: Path) -> bool:
     """Whether a folder holds chunks in pickles."""
-    return (folder / METADATA).is_file()
+    return is_there(folder, METADATA)
 
 
 def chunk_files(folder: Path) -> list[str]:
@@ -115,7 +100,7 @@ def read_distributed(folder: Path, inner: str) -> Distributed:
         [`IngredientError`]: if the information is damaged, chunks are missing or overlap, or the model cannot be told
             from other states.
     """
-    place = folder / inner
+    place = place_of(folder, inner)
     prefix = f"{inner}/" if inner else ""
     if is_pickled(place):
         chunks, dtypes, shapes = _of_pickles(place, prefix)
@@ -137,15 +122,19 @@ def refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
     """
     total = 0
     for chunk in chunks:
-        numel = 1
         shape = (spec.numel,) if chunk.flat else spec.shape
         for offset, size, whole in zip(chunk.offsets, chunk.sizes, shape, strict=True):
-            numel *= size
             if offset < 0 or size < 0 or offset + size > whole:
-                raise IngredientError(
-                    f"a chunk of {one_line(spec.name)!r} lies outside of its shape {list(spec.shape)}."
-                )
-        total += numel
+                raise IngredientError(f"a chunk of {one_line(spec.name)!r} lies outside of its shape.")
+        total += math.prod(chunk.sizes)
+    # chunks inside of a tensor that share nothing and have as many numbers as it has make it up
+    ordered = sorted((chunk for chunk in chunks if math.prod(chunk.sizes)), key=lambda chunk: chunk.offsets)
+    for place, chunk in enumerate(ordered):
+        for other in ordered[place + 1 :]:
+            if other.offsets and other.offsets[0] >= chunk.offsets[0] + chunk.sizes[0]:
+                break  # and all that follow begin later
+            if _overlap(chunk, other):
+                raise IngredientError(f"two chunks of {one_line(spec.name)!r} hold the same numbers.")
     if total != spec.numel:
         raise IngredientError(
             f"the chunks of {one_line(spec.name)!r} have {total:,} of its {spec.numel:,} numbers: a process has not "
@@ -153,42 +142,54 @@ def refuse_gaps(spec: TensorSpec, chunks: Sequence[Chunk]) -> None:
         )
 
 
+def _overlap(chunk: Chunk, other: Chunk) -> bool:
+    """Whether two chunks of a tensor have numbers in common."""
+    for begin, size, other_begin, other_size in zip(
+        chunk.offsets, chunk.sizes, other.offsets, other.sizes, strict=True
+    ):
+        if begin + size <= other_begin or other_begin + other_size <= begin:
+            return False
+    return True
+
+
 def _of_pickles(
     folder: Path, prefix: str
 ) -> tuple[dict[str, tuple[Chunk, ...]], dict[str, str], dict[str, tuple[int, ...]]]:
     """Chunks, types and shapes of the tensors of the model in a folder with `.metadata`."""
-    with as_error(IngredientError, f"{folder / METADATA} is damaged"), open_file(folder / METADATA) as file:
-        metadata = _Unpickler(file).load()
-        tensors = {name: entry for name, entry in metadata.state_dict_metadata.items() if hasattr(entry, "chunks")}
-        paths = {name: tuple(map(str, (metadata.planner_data or {}).get(name, (name,)))) for name in tensors}
+    with (
+        as_error(IngredientError, f"{folder / METADATA} is damaged"),
+        open_file(place_of(folder, METADATA)) as file,
+    ):
+        state = _Unpickler(file).load().state
+        entries = {name: entry.state for name, entry in state["state_dict_metadata"].items()}
+        tensors = {name: entry for name, entry in entries.items() if entry and "chunks" in entry}
+        planned = state.get("planner_data")
+        planned = planned if isinstance(planned, dict) else {}
+        paths = {name: tuple(map(str, planned.get(name, (name,)))) for name in tensors}
     names = _names_of_model(paths, str(folder))
     chunks: dict[str, list[Chunk]] = {name: [] for name in names.values()}
     dtypes, shapes = {}, {}
+    sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
     with as_error(IngredientError, f"{folder / METADATA} is damaged"):
         for stored, name in names.items():
-            dtypes[name] = str(tensors[stored].properties.dtype).removeprefix("torch.")
-            shapes[name] = tuple(map(int, tensors[stored].size))
-            if dtypes[name] not in CODES:
-                raise IngredientError(
-                    f"{one_line(name)!r} has the type {dtypes[name]}, which is not averaged or copied."
-                )
-        sizes = {
-            (stored, tuple(chunk.offsets)): tuple(map(int, chunk.sizes))
-            for stored in names
-            for chunk in tensors[stored].chunks
-        }
-        for index, info in metadata.storage_data.items():
-            if index.fqn not in names:
+            entry = tensors[stored]
+            dtypes[name] = entry["properties"].state[0]
+            shapes[name] = tuple(map(int, entry["size"]))
+            if not isinstance(dtypes[name], str) or dtypes[name] not in CODES:
+                raise ValueError(f"{one_line(name)!r} has a type that no weights have")
+            for chunk in entry["chunks"]:
+                sizes[stored, tuple(chunk.state["offsets"])] = tuple(map(int, chunk.state["sizes"]))
+        for index, info in state["storage_data"].items():
+            fqn, place = index.state["fqn"], info.state
+            if fqn not in names:
                 continue
-            offsets = tuple(map(int, index.offset or (0,) * len(tensors[index.fqn].size)))
-            if info.transform_descriptors:
+            if place.get("transform_descriptors"):
                 raise IngredientError(f"{folder} holds chunks that are compressed, which cannot be read in ranges.")
-            if Path(info.relative_path).name != info.relative_path:
-                raise IngredientError(f"{folder / METADATA} names a file outside of its folder.")
-            name = names[index.fqn]
-            of_chunk = sizes[index.fqn, offsets]
-            start = _start_of(folder / info.relative_path, info.offset, info.length, of_chunk, dtypes[name])
-            chunks[name].append(Chunk(offsets, of_chunk, prefix + info.relative_path, start))
+            name, file = names[fqn], place["relative_path"]
+            offsets = tuple(map(int, index.state["offset"] or (0,) * len(shapes[name])))
+            of_chunk = sizes[fqn, offsets]
+            start = _start_of(place_of(folder, file), place["offset"], place["length"], of_chunk, dtypes[name])
+            chunks[name].append(Chunk(offsets, of_chunk, prefix + file, start))
     return {name: tuple(parts) for name, parts in chunks.items()}, dtypes, shapes
 
 
@@ -222,19 +223,30 @@ def _names_of_model(paths: Mapping[str, tuple[str, ...]], where: str) -> dict[st
     return names
 
 
+class _Record:
+    """Stands for an object of any class, and keeps its state."""
+
+    state: Any = None
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
 class _Unpickler(pickle.Unpickler):
-    """Reads a pickle that holds information on chunks alone; other classes are refused."""
+    """Reads information on chunks as records, without making an object of any class that it names."""
 
     def find_class(self, module: str, name: str) -> Any:
-        import torch
-
-        if module == "torch" and isinstance(getattr(torch, name, None), (torch.dtype, torch.layout)):
-            return getattr(torch, name)
-        if (module, name) not in ALLOWED:
-            raise IngredientError(
-                f"it holds {one_line(f'{module}.{name}')}, which information on chunks does not need."
-            )
-        return super().find_class(module, name)
+        if (module, name) == ("torch", "Size"):
+            return tuple
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch" and name in CODES:  # a type
+            return name
+        # a class of its own for each file, because a pickle can set attributes of what it is given
+        return type(name, (_Record,), {})
 
 
 def _start_of(path: Path, start: int, length: int, sizes: tuple[int, ...], dtype: str) -> int:
@@ -258,7 +270,7 @@ def _of_safetensors(
     chunks: dict[str, list[Chunk]] = {}
     dtypes: dict[str, str] = {}
     for file in files:
-        header = read_raw_header(folder / file)
+        header = read_raw_header(place_of(folder, file))
         specs = parse_header(header.content, header.size, file, str(folder / file))
         with as_error(IngredientError, f"{folder / file} does not say where its chunks belong"):
             places = json.loads(json.loads(header.content)["__metadata__"][SHARDING])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import IngredientError
 from ..types import Ingredient
-from ..untrusted import one_line
+from ..untrusted import as_error, one_line
 from .checkpoint import Checkpoint
 from .companion_files import CONFIG, SortedFiles
 from .content import file_state
@@ -18,15 +18,18 @@ from .digest import bytes_of
 from .distributed import Chunk, Distributed, distributed_folder, is_pickled, read_distributed, refuse_gaps
 from .files import OpenFiles
 from .folder import read_config
-from .inside import contents_of, is_there
+from .inside import contents_of, is_there, place_of
 from .other_contents import has_no_weights
 from .pieces import PIECE, piece_starts
-from .reader import TensorSpec
+from .reader import LONGEST_NAME, TensorSpec
 from .subfolders import fit_subfolders
 
 
 if TYPE_CHECKING:
     import torch
+
+
+STATE = "stat:"  # before what tells whether a file is still the same, in the digests of an ingredient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,8 @@ class DistributedCheckpoint(Checkpoint):
 
     def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of a tensor from its chunks."""
+        if not len(into):
+            return
         chunks = self.chunks[spec.key]
         if any(not chunk.flat and chunk.sizes[1:] != spec.shape[1:] for chunk in chunks):
             into[:] = self._rows(files, spec, chunks, start, len(into) // spec.itemsize)
@@ -156,11 +161,18 @@ def find_distributed(folder: Path, name: str, *, allow_pickle: bool) -> tuple[Di
             "hf_soup.load_ingredient(..., allow_pickle=True) (--allow-pickle), which reads the parts where they lie, "
             "and runs nothing that the pickles beside them name."
         )
-    found = read_zero(folder, of_zero or "") if inner is None else read_distributed(folder, inner)
+    with as_error(IngredientError, f"{folder} cannot be read"):
+        before = {file: file_state(folder / file) for file in contents_of(folder).sizes}
+        found = read_zero(folder, of_zero or "") if inner is None else read_distributed(folder, inner)
+        states = {file: file_state(place_of(folder, file)) for file in found.files}
+    for file, state in states.items():
+        if before.get(file) != state:
+            raise IngredientError(f"{folder / file} is being written; merge again when that is done.")
     for spec in found.specs.values():
+        if not isinstance(spec.name, str) or one_line(spec.name, LONGEST_NAME) != spec.name:
+            raise IngredientError(f"{folder} has a tensor whose name is none: {one_line(repr(spec.name), 40)}.")
         refuse_gaps(spec, found.chunks[spec.name])
-    files = {file: "stat:" + file_state(folder / file) for file in found.files}
-    return found, Ingredient(name, str(folder), files=files)
+    return found, Ingredient(name, str(folder), files={file: STATE + state for file, state in states.items()})
 
 
 def open_distributed(
@@ -170,9 +182,9 @@ def open_distributed(
 
     Args:
         ingredient ([`Ingredient`]):
-            Its reference.
+            Its reference, with the state of each file when it was read.
         folder (`Path`):
-            Folder of the checkpoint; its configuration may lie in the folder around it, as accelerate leaves it.
+            Folder of the checkpoint; its configuration may lie in the folder around it, as a Trainer leaves it.
         found ([`Distributed`]):
             Its tensors.
         sorted_files ([`SortedFiles`]):
@@ -181,20 +193,33 @@ def open_distributed(
             What was chosen where the source left a choice.
 
     Raises:
-        [`IngredientError`]: if there is no configuration.
+        [`IngredientError`]: if there is no configuration, or tensors have other shapes than it says.
     """
-    has_config = is_there(folder, CONFIG)
-    config = read_config(folder if has_config or not is_there(folder.parent, CONFIG) else folder.parent, needed=True)
-    fitted = fit_subfolders(config, {"": found.specs}, folder)
+    name = ingredient.name
+    all_notes = list(notes)
+    with as_error(IngredientError, f"{name} cannot be opened"):
+        place = folder
+        if not is_there(folder, CONFIG) and is_there(folder.parent, CONFIG):
+            place = folder.parent
+            all_notes.append(f"{name} takes {CONFIG} from the folder around it")
+        config = read_config(place, needed=True)
+        fitted = fit_subfolders(config, {"": found.specs}, folder)
+    for tensor, shape in (fitted.expected or {}).items():
+        if tensor in fitted.specs and fitted.specs[tensor].shape != tuple(shape):
+            found_shape = list(fitted.specs[tensor].shape)
+            raise IngredientError(
+                f"the parts of {one_line(tensor)!r} make up the shape {found_shape}, and {CONFIG} of {name} makes it "
+                f"{list(shape)}: the part of a process is missing, or it is another model."
+            )
     plain = Checkpoint(
         ingredient,
         config,
         fitted.specs,
         folder,
-        opened_as={file: file_state(folder / file) for file in found.files},
+        opened_as={file: state.removeprefix(STATE) for file, state in ingredient.files.items()},
         companion_names=sorted_files.taken,
         fitted=fitted,
-        notes=(*notes, *(f"{ingredient.name}: {note}" for note in fitted.notes)),
+        notes=(*all_notes, *(f"{name}: {note}" for note in fitted.notes)),
     )
     values = {item.name: getattr(plain, item.name) for item in fields(Checkpoint)}
     return DistributedCheckpoint(**values, chunks=found.chunks)

@@ -301,8 +301,14 @@ def _find_in_folder(
         found, ingredient = distributed
         parts = {*found.files, *(f"{file.partition('/')[0]}/" for file in found.files if "/" in file)}
         taken = tuple(file for file in sorted_files.taken if file not in parts)
+        if MODULES in taken:
+            raise IngredientError(
+                f"{name} holds parts of a model of sentence-transformers, whose modules lie in folders of their own. "
+                "Put the weights together first: `accelerate merge-weights`."
+            )
         companions = _without_weights(sorted_files, parts)._replace(taken=taken)
-        return partial(open_distributed, ingredient, folder, found, companions, notes)
+        all_notes = [*notes, *_left_notes(name, companions)]
+        return partial(open_distributed, ingredient, folder, found, companions, all_notes)
     if allow_pickle and pickles:
         sorted_files = _without_weights(sorted_files, pickles)
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])

@@ -37,10 +37,11 @@ LOCAL_HEADER = 30  # bytes of the header of an entry in a zip archive, before it
 
 
 class Storage(NamedTuple):
-    """A storage: torch's name of its type, and the position of its bytes in the file."""
+    """A storage: torch's name of its type, the position of its bytes in the file, and their number."""
 
     dtype: str
     start: int
+    nbytes: int
 
 
 class StoredTensor(NamedTuple):
@@ -68,6 +69,8 @@ class StoredTensor(NamedTuple):
     @property
     def is_by_rows(self) -> bool:
         """Whether its numbers lie one after the other, row by row."""
+        if not self.numel:
+            return True
         for place, (size, stride) in enumerate(zip(self.shape, self.stride, strict=True)):
             if size > 1 and stride != math.prod(self.shape[place + 1 :]):
                 return False
@@ -113,14 +116,14 @@ def read_archive(path: Path, start: int = 0, length: int | None = None) -> Any:
             if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
                 raise IngredientError(f"{path} was written on a machine with another order of bytes.")
 
-            def place_of(key: str) -> int:
+            def place_of(key: str) -> tuple[int, int]:
                 entry = entries[f"data/{key}"]
                 if entry.compress_type != zipfile.ZIP_STORED:
                     raise IngredientError(f"{path} is compressed, so it cannot be read in ranges.")
                 file.seek(start + entry.header_offset)
                 header = file.read(LOCAL_HEADER)
                 sizes = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
-                return start + entry.header_offset + LOCAL_HEADER + sum(sizes)
+                return start + entry.header_offset + LOCAL_HEADER + sum(sizes), entry.file_size
 
             return _Unpickler(io.BytesIO(archive.read(entries["data.pkl"])), place_of).load()
 
@@ -128,17 +131,18 @@ def read_archive(path: Path, start: int = 0, length: int | None = None) -> Any:
 class _Unpickler(pickle.Unpickler):
     """Makes tensors without numbers, containers and types, and inert objects for all other classes."""
 
-    def __init__(self, file: IO[bytes], place_of: Callable[[str], int]):
+    def __init__(self, file: IO[bytes], place_of: Callable[[str], tuple[int, int]]):
         super().__init__(file)
         self._place_of = place_of
 
     def persistent_load(self, pid: Any) -> Storage:
         _, storage_type, key, *_ = pid
-        return Storage(storage_type, self._place_of(str(key)))
+        return Storage(storage_type, *self._place_of(str(key)))
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _stored_tensor
+        # functions are made anew for each file, because a pickle can set attributes of what it is given
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return lambda *arguments: _stored_tensor(name, *arguments)
         if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return lambda tensor, *_: tensor
         if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):  # of a tensor with attributes
@@ -149,13 +153,30 @@ class _Unpickler(pickle.Unpickler):
             return tuple
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        return Inert
+        if module == "torch" and name in CODES:  # a type
+            return name
+        return type(name, (Inert,), {})
 
 
-def _stored_tensor(storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> StoredTensor:
-    """The place of a tensor, from the arguments that torch makes one from."""
-    itemsize = DTYPES[CODES[storage.dtype]][1]
-    return StoredTensor(storage.dtype, tuple(size), tuple(stride), storage.start + offset * itemsize)
+def _stored_tensor(
+    function: str, storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *others: Any
+) -> StoredTensor:
+    """The place of a tensor, from the arguments that torch makes one from.
+
+    Args:
+        function (`str`):
+            Name of the function of torch, of which the newer one says the type apart from the storage.
+        storage ([`Storage`]), offset (`int`), size (`Sequence[int]`), stride (`Sequence[int]`):
+            Where the tensor is.
+        others (*any*):
+            Whether it has a gradient, its hooks, and for the newer function its type.
+    """
+    dtype = others[2] if function.endswith("v3") else storage.dtype
+    itemsize = DTYPES[CODES[dtype]][1]
+    last = sum((count - 1) * distance for count, distance in zip(size, stride, strict=True))
+    if math.prod(size) and (min(offset, *size, *stride) < 0 or (offset + last + 1) * itemsize > storage.nbytes):
+        raise ValueError(f"a tensor of {list(size)} reaches beyond its {storage.nbytes:,} bytes")
+    return StoredTensor(dtype, tuple(size), tuple(stride), storage.start + offset * itemsize)
 
 
 class _Section(io.RawIOBase):

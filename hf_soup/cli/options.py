@@ -219,7 +219,8 @@ class _Yaml(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
 allow_pickle_option = click.option(
     "--allow-pickle",
     is_flag=True,
-    help="Read pytorch_model.bin if there is no safetensors file; only tensors are loaded.",
+    help="Read pytorch_model.bin, or states of FSDP and DeepSpeed, if there is no safetensors file; only tensors are "
+    "loaded.",
 )
 
 allow_code_option = click.option(

@@ -1,6 +1,7 @@
 """Distributed checkpoints of torch: what processes save is read from its chunks, with the bits of a gathered copy."""
 
 import os
+import pathlib
 import pickle
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.api.ingredients import _runs_in
 from hf_soup.checkpoints import distributed
 from hf_soup.checkpoints.files import OpenFiles
 from hf_soup.checkpoints.source import open_checkpoint
@@ -122,7 +124,11 @@ def test_a_configuration_around_it_is_enough(saved, tmp_path):
     shutil.copy(saved / "whole" / "config.json", run)
     opened = open_checkpoint(run, allow_pickle=True)
     assert len(opened.specs) == len(load_file(saved / "whole" / "model.safetensors"))
-    assert opened.notes == ("run is checkpoint-3, the last one",)
+    assert opened.notes == ("run is checkpoint-3, the last one", "run takes config.json from the folder around it")
+    assert [item.name for item in hf_soup.merge([hf_soup.load_ingredient(run, allow_pickle=True)]).candidates] == [
+        "run"
+    ]
+    assert _runs_in(run / "checkpoint-3") is None  # it is a model, and no folder of runs
     shutil.copy(saved / "whole" / "config.json", run / "checkpoint-3")
     inner = open_checkpoint(run / "checkpoint-3" / "pytorch_model_fsdp_0", allow_pickle=True)
     assert inner.specs.keys() == opened.specs.keys()
@@ -142,11 +148,18 @@ class Evil:
 
 
 def test_other_classes_are_refused(saved, tmp_path):
-    """In the places of chunks and in a chunk itself, before anything is called."""
+    """In the places of chunks and in a chunk itself, nothing is called, and no class is changed."""
     shutil.copytree(saved / "flat", tmp_path / "flat")
     (tmp_path / "flat" / ".metadata").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(IngredientError, match=r"posix\.system, which information on chunks does not need"):
+    with pytest.raises(IngredientError, match=r"\.metadata is damaged"):
         open_checkpoint(tmp_path / "flat", allow_pickle=True)
+    # names a class of the standard library, and sets an attribute of it
+    attack = b"\x80\x02cpathlib\nPosixPath\nN}U\x0eis_relative_tocpathlib\nPurePosixPath\ns\x86b."
+    before = pathlib.PosixPath.is_relative_to
+    (tmp_path / "flat" / ".metadata").write_bytes(attack)
+    with pytest.raises(IngredientError, match=r"\.metadata is damaged"):
+        open_checkpoint(tmp_path / "flat", allow_pickle=True)
+    assert pathlib.PosixPath.is_relative_to is before
     torch.save(Evil(), tmp_path / "chunk")
     with pytest.raises(IngredientError, match=r"has something else in place of a chunk of \[1\] in float32"):
         distributed._start_of(tmp_path / "chunk", 0, (tmp_path / "chunk").stat().st_size, (1,), "float32")
@@ -158,6 +171,20 @@ def test_damage_is_told(saved, tmp_path):
     next(path for path in (tmp_path / "alone").iterdir() if path.name.startswith("shard-00001")).unlink()
     with pytest.raises(IngredientError, match="a process has not saved its part, or saved it elsewhere"):
         open_checkpoint(tmp_path / "alone")
+    shutil.copytree(saved / "safetensors", tmp_path / "first")
+    next(path for path in (tmp_path / "first").iterdir() if path.name.startswith("shard-00002")).unlink()
+    with pytest.raises(IngredientError, match=r"makes it .*: the part of a process is missing"):
+        open_checkpoint(tmp_path / "first")
+    shutil.copytree(saved / "safetensors", tmp_path / "twice")
+    first, second = sorted(path for path in (tmp_path / "twice").iterdir() if path.name.startswith("shard"))
+    shutil.copy(first, second)
+    with pytest.raises(IngredientError, match=r"two chunks of .* hold the same numbers"):
+        open_checkpoint(tmp_path / "twice")
+    shutil.copytree(saved / "flat", tmp_path / "linked")
+    (tmp_path / "linked" / "__1_0.distcp").unlink()
+    (tmp_path / "linked" / "__1_0.distcp").symlink_to(saved / "flat" / "__1_0.distcp")
+    with pytest.raises(IngredientError, match=r"__1_0\.distcp is a link out of its folder"):
+        open_checkpoint(tmp_path / "linked", allow_pickle=True)
     shutil.copytree(saved / "flat", tmp_path / "cut")
     path = tmp_path / "cut" / "__1_0.distcp"
     path.write_bytes(path.read_bytes()[:1000])

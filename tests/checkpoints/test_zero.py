@@ -122,13 +122,25 @@ def test_a_universal_checkpoint(model, tmp_path):
     """Has a file for each parameter, and the states of the model beside them."""
     folder = save_zero(model, tmp_path / "run", 2, 2)
     place = folder / "universal"
-    for name, parameter in model.named_parameters():
+    for number, (name, parameter) in enumerate(model.named_parameters()):
         (place / "zero" / name).mkdir(parents=True)
-        torch.save({"param": parameter.detach().clone()}, place / "zero" / name / "fp32.pt")
+        tensor = parameter.detach().clone()
+        # those made from stage 3 are flat
+        torch.save({"param": tensor} if number % 2 else tensor.reshape(-1), place / "zero" / name / "fp32.pt")
     shutil.copy(folder / "global_step1" / "mp_rank_00_model_states.pt", place)
     shutil.rmtree(folder / "global_step1")
     (folder / "latest_universal").write_text("universal", encoding="utf-8")
     assert same(folder, tmp_path / "whole")
+    save_zero(model, tmp_path / "later", 3, 2)
+    shutil.move(tmp_path / "later" / "global_step1", folder)
+    assert (
+        "global_step1/zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        in open_checkpoint(folder, allow_pickle=True).opened_as
+    )
+    shutil.rmtree(folder / "global_step1")
+    (place / "zero" / "transformer.ln_f.bias" / "fp32.pt").unlink()
+    with pytest.raises(IngredientError, match=r"has no zero/transformer\.ln_f\.bias/fp32\.pt"):
+        open_checkpoint(folder, allow_pickle=True)
 
 
 def test_a_soup_of_states_and_whole_models(model, tmp_path):
@@ -165,6 +177,27 @@ def test_what_cannot_be_read(model, tmp_path):
         open_checkpoint(folder, allow_pickle=True)
     (place / "mp_rank_00_model_states.pt").write_bytes(pickle.dumps({}))
     with pytest.raises(IngredientError, match=r"mp_rank_00_model_states\.pt is damaged"):
+        open_checkpoint(folder, allow_pickle=True)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_numbers_that_belong_to_no_parameter(model, stage, tmp_path):
+    """Parameters that are divided in another way, such as experts, leave numbers over; nothing is read then."""
+    folder = save_zero(model, tmp_path / "run", stage, 2)
+    for path in (folder / "global_step1").glob("*model_states.pt"):
+        states = torch.load(path, weights_only=False)
+        states["param_shapes"][1].popitem()
+        torch.save(states, path)
+    with pytest.raises(IngredientError, match="that the processes have saved: some are divided in another way"):
+        open_checkpoint(folder, allow_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a" * 300, "a/b", ""])
+def test_a_folder_that_is_not_inside(model, name, tmp_path):
+    """What `latest` names has to be a folder beside it."""
+    folder = save_zero(model, tmp_path / "run", 2, 2)
+    (folder / "latest").write_text(name, encoding="utf-8")
+    with pytest.raises(IngredientError):
         open_checkpoint(folder, allow_pickle=True)
 
 
