@@ -207,8 +207,8 @@ class Checkpoint:
             for start in piece_starts(spec.numel):
                 size = min(PIECE, spec.numel - start) * spec.itemsize
                 left_out_bytes, kept_bytes = bytearray(size), bytearray(size)
-                read_bytes(files, self.weights_folder, spec, start, memoryview(left_out_bytes))
-                read_bytes(files, self.weights_folder, kept_spec, start, memoryview(kept_bytes))
+                self._read_spec(files, spec, start, memoryview(left_out_bytes))
+                self._read_spec(files, kept_spec, start, memoryview(kept_bytes))
                 if left_out_bytes != kept_bytes:
                     return False
         return True
@@ -240,10 +240,14 @@ class Checkpoint:
             [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
         """
         if self.tensors is None:
-            read_bytes(files, self.weights_folder, self._on_disk[name], start, into)
+            self._read_spec(files, self._on_disk[name], start, into)
         else:
             stop = start + len(into) // self.specs[name].itemsize
             into[:] = bytes_of(self.tensors[name].reshape(-1)[start:stop])
+
+    def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements of a tensor in a file."""
+        read_bytes(files, self.weights_folder, spec, start, into)
 
     def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
         """Copy the bytes of complete tensors, one after the other, at once if they are adjacent in the file."""

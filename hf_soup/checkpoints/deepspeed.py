@@ -194,7 +194,7 @@ def _frozen(
         _refuse_other_order(parts, name)
         spec = TensorSpec(name, tuple(shape), parts[0].dtype, prefix + model_files[0])
         chunks, first = [], 0
-        for part, file in zip(parts, model_files, strict=False):
+        for part, file in zip(parts, model_files[: len(parts)], strict=True):
             numel = min(part.numel, spec.numel - first)
             if numel > 0:
                 chunks.append(Chunk((first,), (numel,), prefix + file, part.start, flat=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ from .files import OpenFiles
 from .folder import read_config
 from .inside import contents_of, is_there, place_of
 from .other_contents import has_no_weights
-from .pieces import PIECE, piece_starts
 from .reader import LONGEST_NAME, TensorSpec
 from .subfolders import fit_subfolders
 
@@ -53,32 +52,9 @@ class DistributedCheckpoint(Checkpoint):
             self._read_spec(files, spec, 0, bytes_of(tensor))
         return tensor
 
-    def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
-        """Copy the bytes of consecutive elements of one tensor; several threads may read at once."""
-        self._read_spec(files, self.specs[name], start, into)
-
-    def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
-        """Copy the bytes of complete tensors, one after the other."""
-        place = 0
-        for name in names:
-            size = self.specs[name].nbytes
-            self.read_into(files, name, 0, into[place : place + size])
-            place += size
-
-    def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
-        """Whether a tensor that is dropped has the same bytes as the one that is kept, compared piece by piece."""
-        kept = self.specs[name]
-        if (spec.shape, spec.dtype) != (kept.shape, kept.dtype):
-            return False
-        with OpenFiles() as files:
-            for start in piece_starts(spec.numel):
-                size = min(PIECE, spec.numel - start) * spec.itemsize
-                left_out, kept_bytes = bytearray(size), bytearray(size)
-                self._read_spec(files, spec, start, memoryview(left_out))
-                self._read_spec(files, kept, start, memoryview(kept_bytes))
-                if left_out != kept_bytes:
-                    return False
-        return True
+    def _are_adjacent(self, names: Sequence[str]) -> bool:
+        """No tensors are read at once, because each may lie in several files."""
+        return False
 
     def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of a tensor from its chunks."""
@@ -149,12 +125,12 @@ def find_distributed(folder: Path, name: str, *, allow_pickle: bool) -> tuple[Di
     Raises:
         [`IngredientError`]: if it is in pickles that may not be read, or damaged.
     """
-    inner, of_zero = distributed_folder(folder), None
+    inner, read = distributed_folder(folder), read_distributed
     if inner is None:
-        of_zero = zero_folder(folder)
-    if inner is None and of_zero is None:
+        inner, read = zero_folder(folder), read_zero
+    if inner is None:
         return None
-    if not allow_pickle and (inner is None or is_pickled(folder / inner)):
+    if not allow_pickle and (read is read_zero or is_pickled(folder / inner)):
         # the states are described with the command that puts them together
         raise IngredientError(
             f"{has_no_weights(tuple(contents_of(folder).sizes), str(folder))} Or pass "
@@ -163,7 +139,7 @@ def find_distributed(folder: Path, name: str, *, allow_pickle: bool) -> tuple[Di
         )
     with as_error(IngredientError, f"{folder} cannot be read"):
         before = {file: file_state(folder / file) for file in contents_of(folder).sizes}
-        found = read_zero(folder, of_zero or "") if inner is None else read_distributed(folder, inner)
+        found = read(folder, inner)
         states = {file: file_state(place_of(folder, file)) for file in found.files}
     for file, state in states.items():
         if before.get(file) != state:
@@ -211,7 +187,7 @@ def open_distributed(
                 f"the parts of {one_line(tensor)!r} make up the shape {found_shape}, and {CONFIG} of {name} makes it "
                 f"{list(shape)}: the part of a process is missing, or it is another model."
             )
-    plain = Checkpoint(
+    return DistributedCheckpoint(
         ingredient,
         config,
         fitted.specs,
@@ -220,6 +196,5 @@ def open_distributed(
         companion_names=sorted_files.taken,
         fitted=fitted,
         notes=(*all_notes, *(f"{name}: {note}" for note in fitted.notes)),
+        chunks=found.chunks,
     )
-    values = {item.name: getattr(plain, item.name) for item in fields(Checkpoint)}
-    return DistributedCheckpoint(**values, chunks=found.chunks)

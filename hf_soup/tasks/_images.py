@@ -73,11 +73,19 @@ def check_image_processor(processing_class: Any) -> None:
         )
 
 
-def undecoded(dataset: Dataset, column: str) -> Dataset:
-    """The column of images as bytes or paths, because `datasets` would fail on one that does not decode."""
+def undecoded(dataset: Dataset, column: str, name: str | None = None) -> Dataset:
+    """The column of images as bytes or paths, because `datasets` would fail on one that does not decode.
+
+    Args:
+        dataset (`datasets.Dataset`), column (`str`):
+            Data set with the examples, and its column of images.
+        name (`str`, *optional*):
+            Name of the column in the result; by default the same.
+    """
     import datasets
 
-    return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    images = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    return images if name in (None, column) else images.rename_column(column, name)
 
 
 def open_images(encoded: Sequence[Any]) -> tuple[list[Image], list[bool]]:

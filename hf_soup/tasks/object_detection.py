@@ -146,12 +146,6 @@ def _columns_of(value: Any) -> dict[str, list[Any]]:
     return dict(value or {"bbox": [], "category": []})
 
 
-def _class_field(value: Any) -> str:
-    """The name of the field with the classes of objects."""
-    fields = _columns_of(value)
-    return next((name for name in CLASSES if name in fields), CLASSES[0])
-
-
 def _objects_of(value: Any, row: int) -> Objects:
     """The objects of one row.
 
@@ -161,7 +155,8 @@ def _objects_of(value: Any, row: int) -> Objects:
     try:
         fields = _columns_of(value)
         boxes = [[float(number) for number in box] for box in fields["bbox"]]
-        classes = [int(number) for number in fields[_class_field(value)]]
+        named = next((name for name in CLASSES if name in fields), CLASSES[0])
+        classes = [int(number) for number in fields[named]]
         areas = [float(area) for area in fields.get("area") or (width * height for _, _, width, height in boxes)]
         crowds = [int(bool(crowd)) for crowd in fields.get("iscrowd") or [0] * len(boxes)]
         if not len(boxes) == len(classes) == len(areas) == len(crowds) or any(len(box) != 4 for box in boxes):
@@ -189,8 +184,7 @@ def encode(
     import datasets
 
     check_image_processor(processing_class)
-    pictures = undecoded(dataset, columns[0])
-    pictures = pictures.rename_column(columns[0], IMAGE) if columns[0] != IMAGE else pictures
+    pictures = undecoded(dataset, columns[0], IMAGE)
     number, whole = datasets.List(datasets.Value("float64")), datasets.List(datasets.Value("int64"))
     features = {"boxes": datasets.List(number), "classes": whole, "areas": number, "crowds": whole}
     objects = datasets.Dataset.from_dict(

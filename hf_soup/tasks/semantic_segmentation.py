@@ -105,8 +105,7 @@ def head(dataset: Dataset, label: str) -> dict[str, Any]:
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> Dataset:
     """The masks, undecoded."""
-    masks = undecoded(dataset, label)
-    return masks.rename_column(label, MASK) if label != MASK else masks
+    return undecoded(dataset, label, MASK)
 
 
 def encode(
@@ -125,8 +124,7 @@ def encode(
 
     check_image_processor(processing_class)
     _tell_binary_masks(labels)
-    pictures = undecoded(dataset, columns[0])
-    pictures = pictures.rename_column(columns[0], IMAGE) if columns[0] != IMAGE else pictures
+    pictures = undecoded(dataset, columns[0], IMAGE)
     return concatenate_datasets([pictures, labels], axis=1)
 
 

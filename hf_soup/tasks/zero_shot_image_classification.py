@@ -100,22 +100,8 @@ def encode(
         [`DataError`]: if there is no tokenizer.
     """
     classes, names = labels
-    encoded = image_classification.encode(dataset, _of_images(processing_class), columns, classes, inputs)
-    return _with_sentences(encoded, columns[0], names, {}, processing_class)
-
-
-def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Any) -> Dataset:
-    """The same images with random changes, which are drawn each time that a row is read."""
-    transform: Any = encoded.format["format_kwargs"]["transform"]
-    return _with_sentences(
-        encoded, transform.keywords["column"], transform.keywords["names"], augment, processing_class
-    )
-
-
-def _with_sentences(
-    encoded: Dataset, column: str, names: Sequence[str], augment: Mapping[str, Any], processing_class: Any
-) -> Dataset:
-    """Rows that have the sentences of all classes besides their image."""
+    of_images = getattr(processing_class, "image_processor", processing_class)
+    encoded = image_classification.encode(dataset, of_images, columns, classes, inputs)
     tokenizer = getattr(processing_class, "tokenizer", None)
     if tokenizer is None:
         raise DataError(
@@ -127,21 +113,19 @@ def _with_sentences(
         padding = {"padding": "max_length", "max_length": OF_SIGLIP}
     texts = [SENTENCE.format(name) for name in names]
     sentences = tokenizer(texts, truncation=True, return_tensors="pt", **padding)
-    process = partial(
-        _process,
-        column=column,
-        names=list(names),
-        augment=dict(augment),
-        sentences=dict(sentences),
-        processing_class=_of_images(processing_class),
-    )
+    process = partial(_process, column=columns[0], augment={}, sentences=dict(sentences), processing_class=of_images)
     return encoded.with_transform(process)
+
+
+def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Any) -> Dataset:
+    """The same images with random changes, which are drawn each time that a row is read."""
+    process: Any = encoded.format["format_kwargs"]["transform"]
+    return encoded.with_transform(partial(process, augment=dict(augment)))
 
 
 def _process(
     batch: dict[str, list[Any]],
     column: str,
-    names: Sequence[str],
     augment: Mapping[str, Any],
     sentences: Mapping[str, torch.Tensor],
     processing_class: Any,
@@ -149,11 +133,6 @@ def _process(
     """A batch of images as model inputs, with their classes, and the same sentences for each."""
     processed = image_classification.process(batch, column, augment, processing_class)
     return {**processed, "sentences": [sentences] * len(batch[column])}
-
-
-def _of_images(processing_class: Any) -> Any:
-    """The part of a processor that prepares images."""
-    return getattr(processing_class, "image_processor", processing_class)
 
 
 def collator(processing_class: Any, inputs: ModelInputs) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
