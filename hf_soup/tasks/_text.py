@@ -6,7 +6,7 @@ Batches are padded in `_padding.py`, and boxes of words are found in `_boxes.py`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,30 @@ def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> i
 
 
 @library_bars("datasets")
+def in_memory(
+    dataset: Dataset, function: Callable[..., dict[str, list[Any]]], *, with_indices: bool = False
+) -> Dataset:
+    """Encode a data set batch by batch, keeping nothing but the columns that a function returns.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            Data set with the examples.
+        function (`Callable`):
+            Function of a batch, and with `with_indices=True` of the numbers of its rows.
+        with_indices (`bool`, *optional*, defaults to `False`):
+            Whether it takes them.
+    """
+    return dataset.map(
+        function,
+        batched=True,
+        with_indices=with_indices,
+        remove_columns=dataset.column_names,
+        desc="Tokenizing",
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
+
+
 def tokenize(
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -168,14 +192,7 @@ def tokenize(
             texts.append([text or "" for text in batch[column]])
         return dict(call_tokenizer(tokenizer, *texts, limit=limit))
 
-    return dataset.map(
-        encode,
-        batched=True,
-        remove_columns=dataset.column_names,
-        desc="Tokenizing",
-        keep_in_memory=True,
-        load_from_cache_file=False,
-    )
+    return in_memory(dataset, encode)
 
 
 def call_tokenizer(

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.columns import find_column, is_text
 from ..errors import DataError, EvaluationError, did_you_mean, listed
-from ..progress import library_bars
 from . import _text as tokens
 from ._heads import ends_in
 from ._no_augmentation import refuse_augment, unchanged
 from ._padding import pad_collator
-from ._text import most_tokens
+from ._text import in_memory, most_tokens
 
 
 if TYPE_CHECKING:
@@ -155,7 +154,6 @@ def references(dataset: Dataset, label: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
-@library_bars("datasets")
 def encode(
     dataset: Dataset,
     processing_class: PreTrainedTokenizerBase,
@@ -211,15 +209,7 @@ def encode(
                 encoded[name][place].append(value)
         return {**encoded, "context": contexts, "may_be_none": [some_have_none] * len(rows)}
 
-    return dataset.map(
-        encode_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        desc="Tokenizing",
-        keep_in_memory=True,
-        load_from_cache_file=False,
-    )
+    return in_memory(dataset, encode_batch, with_indices=True)
 
 
 def _first(answers: Sequence[Answer], context: str, row: int) -> Answer | None:

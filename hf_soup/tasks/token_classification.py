@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..data.columns import UNSCORED, find_column, is_list, label_ids, split_like
 from ..data.text_columns import choose_columns
 from ..errors import DataError, warn
-from ..progress import library_bars
 from . import _heads as heads
 from . import _text as tokens
 from ._boxes import box_column
 from ._heads import class_names, ends_in
 from ._padding import pad_collator
-from ._text import call_tokenizer, check_tokenizer, most_tokens
+from ._text import call_tokenizer, check_tokenizer, in_memory, most_tokens
 
 
 if TYPE_CHECKING:
@@ -130,16 +129,7 @@ def encode(
             token_labels.append(row_labels)
         return {**encoding, "labels": token_labels}
 
-    with library_bars("datasets"):
-        encoded = dataset.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            desc="Tokenizing",
-            keep_in_memory=True,
-            load_from_cache_file=False,
-        )
+    encoded = in_memory(dataset, encode_batch, with_indices=True)
     lost = sum(map(len, labels)) - words_with_tokens
     if lost:
         warn(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
