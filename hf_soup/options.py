@@ -138,6 +138,10 @@ class MergeOptions:
     max_memory: int | str | None = option(
         None, "Memory for methods that need whole tensors, such as 8GB; by default a quarter of what is free."
     )
+    stream: bool | None = option(
+        None,
+        "Read weights on the Hub as they are averaged and do not keep them; by default if the disk is too small.",
+    )
     vocabulary: str | None = option(
         None, "For tokenizers with different added tokens: union, base_model, or the ingredient whose tokens are kept."
     )

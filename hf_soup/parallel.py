@@ -26,15 +26,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def check_executor(executor: str) -> None:
+def check_executor(executor: str, *, known: Sequence[str] = EXECUTORS) -> None:
     """Refuse an unknown executor.
+
+    Args:
+        executor (`str`):
+            Name of the executor.
+        known (`Sequence[str]`, *optional*):
+            Names that are allowed.
 
     Raises:
         [`MissingExtraError`]: if Ray is asked for and not installed.
         [`RecipeError`]: if there is none of that name, or no cluster at the address in `RAY_ADDRESS`.
     """
-    if executor not in EXECUTORS:
-        raise RecipeError(f'there is no executor "{one_line(executor)}"{did_you_mean(executor, EXECUTORS)}')
+    if executor not in known:
+        raise RecipeError(f'there is no executor "{one_line(executor)}"{did_you_mean(executor, known)}')
     if executor == "ray" and not _ray().is_initialized():
         _refuse_address(os.environ.get("RAY_ADDRESS", ""))
 

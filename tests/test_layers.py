@@ -15,6 +15,7 @@ LAYERS = {
     "untrusted": 1,
     "version": 1,
     "threads": 1,
+    "ranks": 1,
     "progress": 1,
     "yaml_text": 2,
     "value_store": 2,

@@ -91,6 +91,8 @@ def cook(
     drop: Sequence[str] = (),
     allow_pickle: bool = False,
     allow_code: bool = False,
+    stream: bool | None = None,
+    executor: str = "local",
 ) -> Cooked:
     """Run the stages of a cook file, or cook a recipe again, unchanged or with changes.
 
@@ -117,6 +119,11 @@ def cook(
             Whether code from outside of this package that the file or the overrides name is imported and called:
             methods, strategies and data functions (`package.module:function`) and metrics of `evaluate`. Only for
             files that you trust.
+        stream (`bool`, *optional*):
+            For a recipe, whether weights on the Hub are streamed instead of downloaded, as for [`merge`]; a cook file
+            says that in its `merge` section.
+        executor (`str`, *optional*, defaults to `"local"`):
+            For a recipe, where the weight files of the soup are made when it is saved or pushed, as for [`merge`].
 
     Returns:
         [`Cooked`]
@@ -137,7 +144,11 @@ def cook(
             drop=drop,
             allow_pickle=allow_pickle,
             allow_code=allow_code,
+            stream=stream,
+            executor=executor,
         )
+    if stream is not None or executor != "local":
+        raise RecipeError(f"{path} is a cook file, which says in its `merge` section whether to stream, and where.")
     if add or drop:
         raise RecipeError(f"{path} is a cook file: change its list of `ingredients` instead of adding or dropping.")
     documents = read_documents(path)
@@ -216,17 +227,21 @@ def _cook_again(
     drop: Sequence[str],
     allow_pickle: bool,
     allow_code: bool,
+    stream: bool | None,
+    executor: str,
 ) -> Cooked:
     """Make the soup of a recipe, unchanged or with changes; the arguments are those of [`cook`]."""
     if output_dir:
         refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
     recipe = path if isinstance(path, Recipe) else load_recipe(path, allow_code=allow_code)
     if overrides or add or drop:
+        overrides = [*overrides, f"executor={executor}"] if executor != "local" else overrides
+        overrides = [*overrides, f"stream={str(stream).lower()}"] if stream is not None else overrides
         soup = cook_variation(
             recipe, overrides=overrides, add=add, drop=drop, allow_pickle=allow_pickle, allow_code=allow_code
         )
     else:
-        soup = cook_recipe(recipe, allow_pickle=allow_pickle)
+        soup = cook_recipe(recipe, allow_pickle=allow_pickle, stream=stream, executor=executor)
     return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
 
 

@@ -12,13 +12,16 @@ from ..checkpoints.base_names import fit_base
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.importance import Importance, find_importance
 from ..checkpoints.source import open_checkpoint, try_to_open
+from ..checkpoints.streaming import stream_weights
 from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import SoupError
 from ..merging.agreement import Agreement
 from ..merging.averaging import bind_method
 from ..merging.plan import find_settings
 from ..merging.setup import set_up
+from ..parallel import EXECUTORS, check_executor
 from ..plugins import asks_for, importance_kind, load_function
+from ..ranks import RANKS
 from ..types import Ingredient, Recipe
 from .soup import Soup
 
@@ -44,7 +47,7 @@ class OpenedRecipe:
     errors: tuple[SoupError, ...]
 
 
-def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
+def open_recipe(recipe: Recipe, *, allow_pickle: bool = False, stream: bool | None = None) -> OpenedRecipe:
     """Open the ingredients of a recipe, each once.
 
     Args:
@@ -52,6 +55,8 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
             The recipe, whose sources should exist.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
+        stream (`bool`, *optional*):
+            Whether weights on the Hub are streamed instead of downloaded, as for [`merge`].
 
     Raises:
         [`RecipeError`]: if the method does not exist or does not take one of the parameters.
@@ -73,6 +78,10 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
             base = opened
         else:
             ingredients.append(opened)
+    if recipe.vocabulary is None and base is not None:
+        *ingredients, base = stream_weights([*ingredients, base], stream)
+    elif recipe.vocabulary is None:
+        ingredients = list(stream_weights(ingredients, stream))
     return OpenedRecipe(recipe, tuple(ingredients), base, tuple(errors))
 
 
@@ -98,6 +107,8 @@ def cook_recipe(
     candidates: Sequence[Checkpoint] | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
+    stream: bool | None = None,
+    executor: str = "local",
 ) -> Soup:
     """Make the soup of a recipe that was read from a file.
 
@@ -110,6 +121,10 @@ def cook_recipe(
             Device on which tensors are averaged.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
+        stream (`bool`, *optional*):
+            Whether weights on the Hub are streamed instead of downloaded, as for [`merge`].
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where the weight files of the soup are made when it is saved or pushed, as for [`merge`].
 
     Returns:
         [`Soup`]
@@ -117,7 +132,11 @@ def cook_recipe(
     Raises:
         [`IngredientError`]: if an ingredient is missing.
     """
-    return bind_recipe(open_recipe(recipe, allow_pickle=allow_pickle), candidates=candidates, device=device)
+    check_executor(executor, known=(*EXECUTORS, RANKS))
+    opened = open_recipe(recipe, allow_pickle=allow_pickle, stream=stream)
+    soup = bind_recipe(opened, candidates=candidates, device=device)
+    soup.executor = executor
+    return soup
 
 
 def _recorded_importance(recipe: Recipe, ingredients: Sequence[Checkpoint]) -> dict[str, Importance]:

@@ -17,7 +17,13 @@ from .soup import Soup
 
 @answers_keywords
 def load(
-    soup: str | os.PathLike[str], *, device: str = "cpu", allow_pickle: bool = False, allow_code: bool = False
+    soup: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+    stream: bool | None = None,
+    executor: str = "local",
 ) -> Soup:
     """Load a saved or pushed soup, in order to compare it, push it or save it elsewhere.
 
@@ -34,6 +40,10 @@ def load(
             Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         allow_code (`bool`, *optional*, defaults to `False`):
             Whether a method from outside of this package may be imported and called. Only for recipes that you trust.
+        stream (`bool`, *optional*):
+            Whether weights on the Hub are streamed instead of downloaded, as for [`merge`].
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where the weight files of the soup are made when it is saved or pushed, as for [`merge`].
 
     Returns:
         [`Soup`]: the soup, with `.comparison` if one was saved with it.
@@ -42,7 +52,8 @@ def load(
         [`RecipeError`]: if the soup has no readable recipe, or the recipe names a method that is not allowed.
         [`IngredientError`]: if an ingredient is missing or was changed.
     """
-    loaded = cook_recipe(load_recipe(soup, allow_code=allow_code), device=device, allow_pickle=allow_pickle)
+    recipe = load_recipe(soup, allow_code=allow_code)
+    loaded = cook_recipe(recipe, device=device, allow_pickle=allow_pickle, stream=stream, executor=executor)
     loaded.comparison = _saved_comparison(soup)
     loaded.saved_as = os.fspath(soup)
     return loaded

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ..analysis.shrinkage import shrunk_towards_base
@@ -16,6 +17,7 @@ from ..checkpoints.companions import in_order
 from ..checkpoints.pieces import check_device
 from ..checkpoints.settings import base_computation_notes, choose
 from ..checkpoints.source import open_all
+from ..checkpoints.streaming import stream_weights
 from ..checkpoints.vocabularies import with_common_vocabulary
 from ..errors import IncompatibleError, RecipeError, warn
 from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
@@ -26,7 +28,7 @@ from ..merging.budget import read_size
 from ..merging.setup import MergeSetup, set_up
 from ..merging.varied import is_by_ingredient, is_varied, weights_by_module
 from ..options import dtype_name
-from ..parallel import check_executor
+from ..parallel import EXECUTORS, check_executor
 from ..plugins import (
     asks_for,
     importance_kind,
@@ -38,6 +40,7 @@ from ..plugins import (
     share_out,
     strategy_traits,
 )
+from ..ranks import RANKS
 from ..seeds import check_seed
 from ..selection.function_trials import FunctionTrials
 from ..selection.groups import GroupedTrials, expand
@@ -86,6 +89,7 @@ def merge(
     take_from: str | None = None,
     device: str = "cpu",
     max_memory: int | str | None = None,
+    stream: bool | None = None,
     **params: Any,
 ) -> Soup:
     """Make a soup of fine-tuned checkpoints. Nothing is averaged until it is needed.
@@ -129,7 +133,10 @@ def merge(
             Fraction of the validation data that is held out from selection, to estimate selection optimism: the soup's
             score on the data it was chosen on is compared with its score on the held-out data.
         executor (`str`, *optional*, defaults to `"local"`):
-            Where independent trials run: `"local"`, one after another, or `"ray"`, in parallel on a Ray cluster.
+            Where independent trials run, and where the weight files of the soup are made: `"local"`, one after
+            another, or `"ray"`, in parallel on a Ray cluster. With `"ranks"` each process that `torchrun` or `srun`
+            has started makes some of the weight files; all of them make the same calls, and share the batches of an
+            [`Evaluator`].
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data (its `train` split) on which the BatchNorm running statistics of every average are estimated
             again, if the models have BatchNorm. The recipe records it.
@@ -164,6 +171,11 @@ def merge(
         max_memory (`int` or `str`, *optional*):
             Memory that a method which needs whole tensors may use at once, in bytes or as a size (`"8GB"`); by default
             a quarter of the free memory. Tensors that need more are combined on one thread, one after the other.
+        stream (`bool`, *optional*):
+            Whether weights on the Hub that are not in the cache are read by ranges of bytes as they are averaged, and
+            not kept, instead of downloaded; by default only if the disk of the cache is too small for them, which a
+            warning says. Every computation of an average reads them again, so that a strategy with many trials is
+            faster with downloaded weights.
         params:
             Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
 
@@ -184,11 +196,11 @@ def merge(
         params,
         weights=weights,
         scored=evaluator is not None,
-        worth_asked=folds is not None or holdout is not None or executor != "local",
+        worth_asked=folds is not None or holdout is not None,
     )
     if chat_template is not None:
         check_template(chat_template)
-    check_executor(executor)
+    check_executor(executor, known=(*EXECUTORS, RANKS))
     check_device(device)
     read_size(max_memory)
     seed = check_seed(seed)
@@ -203,9 +215,16 @@ def merge(
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
     base = base_of_adapters(candidates, base) or base
     if vocabulary is not None:
+        if stream:
+            raise RecipeError("vocabulary= takes single rows of embeddings, which cannot be streamed: stream=False.")
         if importance_kind(method) is not None:
             raise RecipeError(f'the method "{method}" takes no vocabulary: importance has no rows for added tokens.')
         candidates, base = with_common_vocabulary(candidates, base, vocabulary, settings=take_from)
+    elif base is not None and needed:
+        *streamed, base = stream_weights([*candidates, base], stream)
+        candidates = tuple(streamed)
+    else:
+        candidates = stream_weights(candidates, stream)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     base_candidate = None
     if shrinks and grouping is not None:
@@ -232,6 +251,7 @@ def merge(
         vocabulary=vocabulary,
         chat_template=chat_template,
     )
+    soup_of = partial(Soup, setup=setup, device=device, batchnorm=training, executor=executor)
     items = tuple(item.ingredient for item in candidates)
     if request.strategy is None:
         groups = [] if grouping is None else grouping.groups(items)
@@ -243,11 +263,13 @@ def merge(
             if is_by_ingredient(given, everything.names) and any(map(is_varied, given.values())):
                 given = weights_by_module(given, everything.names, list(candidates[0].specs))
             everything = weighted(everything.ingredients, None, weights=given)
-        return Soup(setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training)
+        return Soup(
+            setup.recipe(expand(everything, groups)), setup, device=device, batchnorm=training, executor=executor
+        )
     if shrinks:
         mixture, selection = _choose_by_weights(candidates, base_candidate, agreement)
         mixture = _with_left_out(mixture, setup)
-        return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
+        return soup_of(setup.recipe(mixture, selection))
     bound = None
     if evaluator is not None:
         bound = bind_evaluator(evaluator, setup.settings_first)
@@ -261,11 +283,11 @@ def merge(
         grouping,
         folds=folds,
         holdout=holdout,
-        executor=executor,
+        executor="local" if executor == RANKS else executor,  # ranks share the batches of each trial
         device=device,
     )
     mixture = _with_left_out(mixture, setup)
-    return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
+    return soup_of(setup.recipe(mixture, selection))
 
 
 @dataclass(frozen=True)
@@ -329,7 +351,7 @@ def _parse(
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     if worth_asked and not scored:
-        raise RecipeError("folds, holdout and executor are for trials: add a strategy and evaluator=Evaluator(data).")
+        raise RecipeError("folds and holdout are for trials: add a strategy and evaluator=Evaluator(data).")
     most = method_traits(load_function("method", method)).ingredients
     tries_more = strategy_traits(function).scores and strategy is not None
     if most is not None and tries_more and (strategy_params.get("max_ingredients") or most + 1) > most:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,29 +15,18 @@ from ..analysis.relation import unrelated_heads
 from ..checkpoints.check import BATCHNORM_NOTE, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.modules import head_names
-from ..checkpoints.staging import staged_folder, temporary_folder
-from ..checkpoints.targets import as_output_error, refuse_target
 from ..comparison.comparison import Comparison
 from ..display.results import Result
 from ..display.tables import align
-from ..errors import RecipeError, warn
+from ..errors import warn
 from ..evaluation.running_statistics import running_statistics
-from ..formats.mergekit_config import write_mergekit
-from ..formats.recipe_file import RECIPE_FILE, dump_recipe
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
 from ..merging.setup import MergeSetup
 from ..options import answers_keywords
-from ..publishing.adapter_weights import publish_base, refuse_rank, why_no_adapter, write_adapter
-from ..publishing.bases import find_bases
-from ..publishing.folder import CardOptions, write_companions
-from ..publishing.privacy import with_repositories
-from ..publishing.push import open_target, push_folder
-from ..publishing.redaction import Redaction, find_private, warn_of_redaction
 from ..publishing.results import evaluation_results, leaderboard_path
-from ..publishing.weights import digests_under_adapters, warn_of_another_digest, write_weights
 from ..types import Recipe, Score, Selection
-from ..version import versions
+from .saving import PushRequest, form_of, push, save
 
 
 if TYPE_CHECKING:
@@ -71,6 +59,8 @@ class Soup(Result):
         batchnorm ([`Evaluator`], *optional*):
             Training data on which BatchNorm statistics are estimated again, if the recipe says so; a saved recipe has
             the statistics.
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where the shards of the soup are made when it is saved or pushed, as for [`merge`].
 
     Raises:
         [`RecipeError`]: if the recipe's weights do not define a mean, or name a module that does not exist.
@@ -85,8 +75,10 @@ class Soup(Result):
         comparison: Comparison | None = None,
         device: str = "cpu",
         batchnorm: Evaluator | None = None,
+        executor: str = "local",
     ):
         self.device = device
+        self.executor = executor
         self.batchnorm = batchnorm
         self.recipe = recipe
         self.setup = setup
@@ -169,7 +161,8 @@ class Soup(Result):
         """Save the soup: weights, config, tokenizer or processor, generation config, recipe and card.
 
         The folder only appears when it is complete. Weights are averaged and written piece by piece, so memory use
-        stays small.
+        stays small. If weights are streamed or several processes make the soup, finished shards are kept after an
+        interruption, and the same call goes on with them.
 
         Args:
             save_directory (`str` or `os.PathLike`):
@@ -193,24 +186,8 @@ class Soup(Result):
             [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
             [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
         """
-        inputs = [*self.candidates, *self.checkpoints]
-        if self.plan.base is not None:
-            inputs.append(self.plan.base)
-        sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
-        target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
-        with staged_folder(target, overwrite=overwrite) as stage:
-            recipe = self._write_weights(stage, max_shard_size, merged, rank)
-            write_companions(
-                stage,
-                recipe,
-                self.plan,
-                self.checkpoints,
-                bases=find_bases(recipe, self.checkpoints),
-                comparison=self.comparison,
-                analysis=self.analysis,
-            )
-            (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
-            write_mergekit(stage, recipe)
+        form = form_of(self, max_shard_size, merged, rank)
+        target = save(self, save_directory, form, overwrite=overwrite)
         self.saved_as = str(target)
         return target
 
@@ -238,7 +215,8 @@ class Soup(Result):
 
         Runs that a sweep has pushed (`push_runs`) are named by their repositories. After an interruption, the same
         call resumes: files that were uploaded are not sent again, and temporary files of the interrupted call are
-        removed.
+        removed. If weights are streamed or several processes make the soup, each weight file is uploaded as soon as it
+        is complete and then deleted, so that the disk holds two of them at most (`max_shard_size`).
 
         Args:
             repo_id (`str`):
@@ -283,77 +261,21 @@ class Soup(Result):
         leaderboard: dict[str, str] = {}
         if benchmark is not None:  # a wrong name is reported before anything is sent
             leaderboard[leaderboard_path(benchmark)] = evaluation_results(self.comparison, self.recipe, benchmark)
-        target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
-        with temporary_folder() as stage, as_output_error(stage):
-            recipe = with_repositories(self._write_weights(stage, max_shard_size, merged, rank), token)
-            bases = find_bases(recipe, self.checkpoints)
-            redaction = Redaction()
-            if not name_private and not target.private:
-                redaction = find_private(recipe, self.candidates, bases, token)
-                warn_of_redaction(redaction, target.repo_id)
-            recipe = redaction.recipe(recipe)
-            if recipe.adapter is not None and recipe.base_model is not None:
-                publish_base(stage, recipe.base_model, target.repo_id)
-            write_companions(
-                stage,
-                recipe,
-                self.plan,
-                self.checkpoints,
-                bases=bases,
-                comparison=self.comparison,
-                analysis=self.analysis,
-                redaction=redaction,
-                plots=include_plots,
-                options=CardOptions(target.repo_id, (tags,) if isinstance(tags, str) else tags, license),
-            )
-            (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-            write_mergekit(stage, recipe)
-            for name, content in leaderboard.items():
-                (stage / name).parent.mkdir(exist_ok=True)
-                (stage / name).write_text(content, encoding="utf-8")
-            return push_folder(
-                stage,
-                target.repo_id,
-                token=token,
-                revision=revision,
-                create_pr=create_pr,
-                commit_message=commit_message or "Upload soup",
-                commit_description=commit_description,
-            )
-
-    def _write_weights(self, folder: Path, max_shard_size: int | str, merged: bool | None, rank: int | None) -> Recipe:
-        """Write the weights, and return the recipe with the digests of the files that were read and written."""
-        refuse_rank(rank, merged=merged)
-        if merged is None and rank is None and self.recipe.output is not None:  # as it was made
-            merged = self.recipe.adapter is None
-            rank = None if self.recipe.adapter is None else self.recipe.adapter.rank
-        reason = why_no_adapter(self.plan, self.checkpoints)
-        if self.recipe.batchnorm is not None:
-            reason = "its BatchNorm statistics were estimated anew, which an adapter does not hold"
-        if reason is not None and (merged is False or rank is not None):
-            raise RecipeError(f"this soup cannot be saved as an adapter: {reason}. Save it with merged=True.")
-        if reason is None and not merged:
-            adapter, output = write_adapter(folder, self.plan, self.checkpoints, rank, self.recipe.dtype)
-            base = self.recipe.base_model
-            if base is not None:
-                base = replace(base, files=digests_under_adapters(base, self.checkpoints))
-            written = replace(self.recipe, adapter=adapter, base_model=base, output=output, versions=versions())
-            self.warn_of_doubts()
-            warn_of_another_digest(self.recipe, written)
-            return written
-        recipe = write_weights(
-            folder,
-            self.recipe,
-            self.plan,
-            self.checkpoints,
-            statistics=self.statistics,
-            max_shard_size=max_shard_size,
-            device=self.device,
-            row_giver=self.setup.row_giver,
+        request = PushRequest(
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message or "Upload soup",
+            commit_description=commit_description,
+            tags=(tags,) if isinstance(tags, str) else tags,
+            include_plots=include_plots,
+            name_private=name_private,
+            license=license,
+            leaderboard=leaderboard,
         )
-        self.warn_of_doubts()
-        warn_of_another_digest(self.recipe, recipe)
-        return recipe
+        return push(self, request, form_of(self, max_shard_size, merged, rank))
 
     def warn_of_doubts(self, *, heads: bool = True) -> None:
         """Warn about reasons why the average may not work, the first time that it is computed; about heads only if

@@ -23,13 +23,16 @@ from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
 from ..checkpoints.staging import temporary_folder
+from ..checkpoints.streaming import stream_weights
 from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, SoupError
 from ..formats.recipe_file import BATCHNORM_FILE, load_hub_recipe, load_recipe
-from ..merging.blend import blend, file_digests
+from ..merging.blend import blend
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
+from ..merging.read_ahead import reading_along
+from ..merging.recorded import as_read
 from ..options import answers_keywords
 from ..publishing.adapter_weights import write_adapter
 from ..publishing.weights import digests_under_adapters
@@ -122,6 +125,7 @@ def verify(
     allow_pickle: bool = False,
     allow_code: bool = False,
     device: str = "cpu",
+    stream: bool | None = None,
 ) -> Verification:
     """Cook a published soup again from its recipe, with the ingredients at their commits, and compare every tensor.
 
@@ -134,6 +138,8 @@ def verify(
             Whether a method from outside of this package may be imported and called. Only for recipes that you trust.
         device (`str`, *optional*, defaults to `"cpu"`):
             Device on which tensors are averaged.
+        stream (`bool`, *optional*):
+            Whether weights on the Hub, also those of the soup, are streamed instead of downloaded, as for [`merge`].
 
     Returns:
         [`Verification`]: `.ok`, and every difference; `.table()` lists them.
@@ -146,14 +152,14 @@ def verify(
         if soup.saved_as is None:
             raise RecipeError("this soup was not saved, so there is nothing to verify: call save_pretrained first.")
         soup = soup.saved_as
-    saved = open_checkpoint(soup)  # pinned to one commit, before its recipe is read
+    (saved,) = stream_weights([open_checkpoint(soup)], stream)  # pinned to one commit, before its recipe is read
     source, commit = saved.ingredient.source, saved.ingredient.revision
     if commit:
         recipe = load_hub_recipe(source, commit, allow_code=allow_code)
     else:
         recipe = load_recipe(saved.folder or source, allow_code=allow_code)
     try:
-        opened = open_recipe(recipe, allow_pickle=allow_pickle)
+        opened = open_recipe(recipe, allow_pickle=allow_pickle, stream=stream)
         if opened.errors:
             return Verification(os.fspath(soup), 0, problems=tuple(map(str, opened.errors)))
         cooked = bind_recipe(opened, device=device)
@@ -282,10 +288,10 @@ def _differing_tensors(
         if name not in statistics:
             compare(name, start, elements)
 
-    with OpenFiles() as files:
+    with OpenFiles() as files, reading_along(saved, plan, cooked.checkpoints):
         digests = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
         for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # digests of the base model come last
-            file_digests(item, of_item)  # raises if the ingredient has changed
+            as_read(item, of_item)  # raises if the ingredient has changed
         for name, tensor in statistics.items():
             compare(name, 0, tensor.reshape(-1))
     sizes = {spec.name: spec.numel for spec in plan.specs}

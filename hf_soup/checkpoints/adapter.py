@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from .named_code import without_code
 from .opened_tensors import open_tensors
 from .other_contents import ADAPTER, ADAPTER_WEIGHTS
 from .reader import TensorSpec, read_header
+from .remote_files import ByteRange, RemoteFiles
 
 
 if TYPE_CHECKING:
@@ -108,8 +109,18 @@ class AdapterCheckpoint(Checkpoint):
         base = self.base.ingredient
         return base.source, base.revision, tuple(sorted(base.files.items())), name
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether weights of the base model are read from a server as they are needed."""
+        return self.base.is_streamed
+
+    def byte_ranges(self, name: str) -> Iterator[tuple[RemoteFiles, ByteRange]]:
+        """The bytes of the base model on servers that reading a tensor takes."""
+        if name not in self.saved:
+            yield from self.base.byte_ranges(name)
+
     def prepare(self) -> None:
-        """Fetch the base model."""
+        """Fetch the base model, unless it is streamed."""
         make_ready([self.base])
 
     def digests_apart(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from .folder import read_specs
 from .inside import is_there, read_inside
 from .pieces import PIECE, piece_starts
 from .reader import TensorSpec, read_bytes, read_tensor
+from .remote_files import ByteRange, RemoteFiles
 from .vocabulary import Vocabulary, read_vocabulary
 
 
@@ -69,6 +70,8 @@ class Checkpoint:
             Notes on what was chosen where the source left a choice, what was renamed and what is left out.
         problems (`tuple[str, ...]`, *optional*):
             Why it is no ingredient as it is.
+        remote ([`RemoteFiles`], *optional*):
+            Its weight files on a server, if they are read from there and not downloaded.
     """
 
     ingredient: Ingredient
@@ -83,6 +86,7 @@ class Checkpoint:
     fitted: Fitted | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    remote: RemoteFiles | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -131,6 +135,21 @@ class Checkpoint:
         if self.folder is not None and is_there(self.folder, GENERATION):
             return read_inside(self.folder, GENERATION).decode("utf-8", errors="replace")
         return self.generation_config
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether weights are read from a server as they are needed."""
+        return self.remote is not None
+
+    @property
+    def verified_files(self) -> frozenset[str]:
+        """The streamed files that have been read completely, and have the digest that the Hub reports."""
+        return frozenset() if self.remote is None else self.remote.verified
+
+    def read_anew(self) -> None:
+        """Forget which streamed files have been verified, before they are read once more."""
+        if self.remote is not None:
+            self.remote.begin()
 
     def changed_files(self) -> list[str]:
         """The weight files that have been written, replaced or touched since the folder was opened."""
@@ -221,6 +240,8 @@ class Checkpoint:
         """
         if self.tensors is not None:
             return self.tensors[name].cpu()
+        if self.remote is not None:
+            return _read_remote(self.remote, self.specs[name])
         return read_tensor(self.weights_folder, self._on_disk[name])
 
     def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
@@ -247,12 +268,16 @@ class Checkpoint:
 
     def _read_spec(self, files: OpenFiles, spec: TensorSpec, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of a tensor in a file."""
-        read_bytes(files, self.weights_folder, spec, start, into)
+        if self.remote is None:
+            read_bytes(files, self.weights_folder, spec, start, into)
+        else:
+            begin = spec.start + start * spec.itemsize
+            self.remote.read(ByteRange(spec.file, begin, begin + len(into)), into)
 
     def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
         """Copy the bytes of complete tensors, one after the other, at once if they are adjacent in the file."""
         if self.tensors is None and self._are_adjacent(names):
-            read_bytes(files, self.weights_folder, self._on_disk[names[0]], 0, into)
+            self._read_spec(files, self._on_disk[names[0]], 0, into)
             return
         place = 0
         for name in names:
@@ -271,6 +296,12 @@ class Checkpoint:
             end += spec.nbytes
         return True
 
+    def byte_ranges(self, name: str) -> Iterator[tuple[RemoteFiles, ByteRange]]:
+        """The bytes on servers that reading a tensor takes; none if its file is here."""
+        if self.remote is not None:
+            spec = self.specs[name]
+            yield self.remote, ByteRange(spec.file, spec.start, spec.start + spec.nbytes)
+
     def origin(self, name: str) -> object:
         """What tells, unread, that a tensor is the same as that of another ingredient; `None` if unknown."""
         return None
@@ -288,8 +319,8 @@ class Checkpoint:
 
     @functools.cached_property
     def _on_disk(self) -> Mapping[str, TensorSpec]:
-        """The locations of the tensors in local files; weights on the Hub are downloaded here."""
-        if not self.on_hub:
+        """The locations of the tensors in their files; weights on the Hub are downloaded here, unless streamed."""
+        if not self.on_hub or self.remote is not None:
             return self.specs
         make_ready([self])
         named_subfolders = [subfolder for subfolder in self.subfolders if subfolder]
@@ -305,6 +336,15 @@ class Checkpoint:
                     "in it as it was. Delete it, and it is fetched again."
                 )
         return self.specs
+
+
+def _read_remote(remote: RemoteFiles, spec: TensorSpec) -> torch.Tensor:
+    """Read one tensor from a server."""
+    import torch
+
+    buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
+    remote.read(ByteRange(spec.file, spec.start, spec.start + spec.nbytes), buffer.numpy().data)
+    return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
 
 
 def _place_of(spec: TensorSpec) -> tuple[Any, ...]:
@@ -355,7 +395,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:
-    """Download all weights from the Hub together, and check that no local folder has changed since then.
+    """Download all weights from the Hub that are not streamed, and check that no local folder has changed since then.
 
     Raises:
         [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
@@ -364,7 +404,7 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
     pinned = []
     for item in with_files:
         source, revision, files = item.ingredient.source, item.ingredient.revision, item.ingredient.files
-        if revision is not None:
+        if revision is not None and item.remote is None:
             pinned.append((source, revision, files))
     hub.fetch_weights(pinned)
     for item in with_files:

@@ -230,21 +230,43 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
     Raises:
         [`IngredientError`]: if the Hub does not give one, or gives other bytes than it said.
     """
-    from huggingface_hub import try_to_load_from_cache
-
     missing: dict[_WeightFile, None] = {}  # unique, in order
     for source, commit, files in wanted:
-        path = hub_path(source)
-        for name, digest in files.items():
-            file = _WeightFile(path.repo_id, commit, path.file(name), digest)
-            cached = try_to_load_from_cache(file.repo_id, file.name, revision=commit)
-            if not isinstance(cached, str):
-                missing[file] = None
+        missing |= dict.fromkeys(_not_in_cache(source, commit, files))
     if not missing:
         return
     with progress_bar(desc="Fetching weights", total=0, unit="B", unit_scale=True) as bar:
         file_progress = _progress_of_files(bar)
         side_by_side(lambda file: _download(file, file_progress), missing)
+
+
+def bytes_to_fetch(source: str, commit: str, files: Mapping[str, str]) -> int:
+    """The total size of the weight files of a commit that are not in the cache.
+
+    Args:
+        source (`str`), commit (`str`), files (`Mapping[str, str]`):
+            The repository, perhaps with a folder in it, and its files with their digests.
+
+    Raises:
+        [`IngredientError`]: if the Hub does not tell the sizes.
+    """
+    missing = _not_in_cache(source, commit, files)
+    if not missing:
+        return 0
+    return sum(sizes_at(missing[0].repo_id, commit, [file.name for file in missing]).values())
+
+
+def _not_in_cache(source: str, commit: str, files: Mapping[str, str]) -> list[_WeightFile]:
+    """The weight files of a commit that are not in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = hub_path(source)
+    missing = []
+    for name, digest in files.items():
+        file = _WeightFile(path.repo_id, commit, path.file(name), digest)
+        if not isinstance(try_to_load_from_cache(file.repo_id, file.name, revision=commit), str):
+            missing.append(file)
+    return missing
 
 
 def _download(file: _WeightFile, file_progress: type[tqdm[Any]]) -> None:

@@ -46,12 +46,18 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
         )
 
 
+def cache_folder() -> Path:
+    """The folder of the client's cache, which may not exist yet."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+
+
 def cache_of(repo_id: str) -> Path:
     """The folder of a repository in the client's cache."""
-    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve() / repo_folder_name(repo_id=repo_id, repo_type="model")
+    return cache_folder() / repo_folder_name(repo_id=repo_id, repo_type="model")
 
 
 def blob_of(path: Path, repo_id: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The header of a safetensors file on the Hub, read by range requests without downloading the weights."""
+"""The beginning of a file on the Hub, read by range requests without downloading the rest."""
 
 from __future__ import annotations
 
@@ -6,40 +6,28 @@ from http import HTTPStatus
 
 from ..version import __version__
 from .hub_errors import LIBRARY, patiently
-from .reader import LENGTH, TensorSpec, check_length, parse_header
 
 
-FIRST = 100_000  # bytes of the first request, enough for nearly all headers
+PART = 100_000  # bytes that are read at once
 SECONDS = 30  # seconds to wait for a connection or for bytes
 
 
-def read_header(repo_id: str, path: str, commit: str, *, file: str, size: int, where: str) -> dict[str, TensorSpec]:
-    """The tensors of one safetensors file; its header is checked like that of a local file.
+def read_part(repo_id: str, path: str, commit: str, start: int, stop: int) -> bytes:
+    """Read some bytes of a file; fewer if the file is shorter.
 
     Args:
         repo_id (`str`), path (`str`), commit (`str`):
             The file in its repository.
-        file (`str`):
-            The file's name in its checkpoint.
-        size (`int`):
-            Size of the whole file in bytes, according to the listing.
-        where (`str`):
-            Name of the file in errors.
+        start (`int`), stop (`int`):
+            Position of the first byte, and behind the last one.
 
     Raises:
-        [`IngredientError`]: if the header is none, or its tensors do not fill the file exactly.
+        [`Exception`]: of the client; callers convert it with [`our_errors`].
     """
     from huggingface_hub import hf_hub_url
 
     address = hf_hub_url(repo_id, path, revision=commit)
-    beginning = patiently(lambda: _read_range(address, 0, FIRST))
-    length = int.from_bytes(beginning[:LENGTH], "little")
-    check_length(length, size, where)
-    end = LENGTH + length
-    header = beginning[LENGTH:end]
-    if end > FIRST:
-        header += patiently(lambda: _read_range(address, FIRST, end))
-    return parse_header(header, size, file, where)
+    return patiently(lambda: _read_range(address, start, stop))
 
 
 def _read_range(address: str, start: int, stop: int) -> bytes:
@@ -60,7 +48,7 @@ def _read_range(address: str, start: int, stop: int) -> bytes:
         skipped = 0 if is_range else start
         end = skipped + stop - start
         content = b""
-        for chunk in response.iter_bytes(FIRST):
+        for chunk in response.iter_bytes(PART):
             content += chunk
             if len(content) >= end:
                 break

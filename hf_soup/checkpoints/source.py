@@ -245,7 +245,8 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
             f"{', '.join(changed)} of {ingredient.name!r} is not the file that the recipe was made from."
         )
     files = {**opened.ingredient.files, **recorded}
-    return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
+    pinned = replace(opened.ingredient, name=ingredient.name, files=files, tensors=ingredient.tensors)
+    return replace(opened, ingredient=pinned)
 
 
 def _find_path(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError
+from ..ranks import ALONE, Ranks
 from .targets import PARTIAL, as_output_error, refuse_folder, refuse_target
 
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+UNFINISHED = ".unfinished"  # suffix of folders that the next call goes on with
 OLD = ".old"  # suffix of a folder that is being replaced, where two names cannot be exchanged
 TEMPORARY = "hf_soup"  # prefix of temporary folders
 OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # who holds a lock; unknown without locks
@@ -166,15 +169,69 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder in the system's temporary directory, deleted at the end of the block; if the process is killed before,
-    by the next call of this function or of [`staged_folder`].
+def resumable_folder(
+    target: str | os.PathLike[str], key: str, ranks: Ranks = ALONE, *, overwrite: bool = False
+) -> Iterator[Path]:
+    """A folder next to `target` that takes its name when the block succeeds, and otherwise stays for the next call.
+
+    Everything in it whose name begins with a dot is deleted in the end.
+
+    Args:
+        target (`str` or `os.PathLike`):
+            The folder to make.
+        key (`str`):
+            Name of the work: the next call with the same key gets the same folder.
+        ranks ([`Ranks`], *optional*):
+            Processes that fill the folder together; the first of them renames it.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether an existing folder is replaced; it is unchanged until the new one is complete.
+
+    Raises:
+        [`OutputError`]: if `target` exists, something cannot be written, another process does the same work, or a rank
+            does not see the folder.
+    """
+    target = refuse_target(target, overwrite=overwrite)
+    place = Path(os.path.realpath(target))
+    stage = place.parent / f".{place.name}.{key}{UNFINISHED}"
+    with as_output_error(target), contextlib.ExitStack() as stack:
+        if ranks.is_first:
+            stage.mkdir(parents=True, exist_ok=True)
+            if stack.enter_context(_locked(stage)) == THEIRS:
+                raise OutputError(f"another process is making {target}. Wait for it, or name another folder.")
+        ranks.gather(None)  # from here on it exists
+        blind = [str(rank) for rank, sees in enumerate(ranks.gather(stage.is_dir())) if not sees]
+        if blind:
+            raise OutputError(
+                f"{place.parent} is not shared by all ranks: what the first one writes is not seen by rank "
+                f"{', '.join(blind)}. Name a folder on shared storage, or push without one."
+            )
+        yield stage
+        if ranks.is_first:
+            for path in stage.glob(".*"):
+                shutil.rmtree(path)
+            stage.chmod(0o777 & ~_umask())
+            flush_folder(stage)
+            _take_name(stage, place, overwrite=overwrite)
+            for other in place.parent.glob(f".{glob.escape(place.name)}.*{UNFINISHED}"):  # of other recipes
+                shutil.rmtree(other, ignore_errors=True)
+            _flush(place.parent)
+        ranks.gather(None)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder that is deleted at the end of the block; if the process is killed before, by the next call of this
+    function in the same place, or of [`staged_folder`].
+
+    Args:
+        parent (`Path`, *optional*):
+            Folder to make it in; by default the system's temporary directory.
 
     Raises:
         [`OutputError`]: if there is no such place that can be written.
     """
     with as_output_error("temporary files"):
-        place = tempfile.gettempdir()
+        place = parent or tempfile.gettempdir()
     with contextlib.ExitStack() as stack:
         with as_output_error(place):
             stage = stack.enter_context(_folder_aside(Path(place), TEMPORARY))

@@ -142,7 +142,7 @@ def _place_of(target: Path) -> Path:
         raise OutputError(f"{target} is a link that leads to itself.")
     with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.lstat(place / ROOM)  # the system reports at once if the path is too long
-    above = _nearest(place.parent)
+    above = nearest(place.parent)
     if not os.path.isdir(above):
         raise OutputError(f"{target} is below {above}, which is a file; name another place.")
     return place
@@ -156,14 +156,14 @@ def _folder_of(target: Path) -> Path:
     return place
 
 
-def _nearest(place: Path) -> Path:
+def nearest(place: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
     return next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
 
 
 def _try_to_write(folder: Path, name: str, target: Path) -> None:
     """Create and remove the first file or folder to be written; permissions do not cover `/proc` or quotas."""
-    existing = _nearest(folder)
+    existing = nearest(folder)
     missing_names = folder.relative_to(existing).parts
     longest_name = max((name, *missing_names), key=lambda missing: len(os.fsencode(missing)))
     with as_output_error(target):

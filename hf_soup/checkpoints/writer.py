@@ -1,6 +1,6 @@
 """The output on disk: safetensors files, sharded on request, written in parts as they arrive.
 
-The origin of the tensors is unknown here. Files are byte for byte what `safetensors` itself would write.
+The origin of the tensors is unknown here; `output_layout.py` decides which file holds which tensor.
 """
 
 from __future__ import annotations
@@ -12,27 +12,23 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from .digest import Digests, bytes_of
 from .files import OpenFiles
-from .reader import CODES, DTYPES, LENGTH, SAFE_INDEX, TensorSpec
-from .shard_size import shard_size
-from .subfolders import subfolder_prefix
+from .output_layout import OutputLayout, OutputShard, lay_out
+from .reader import TensorSpec
 
 
 if TYPE_CHECKING:
     import torch
-
-ALIGNMENT = 8  # bytes: safetensors aligns the data to a multiple of it
-_RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the highest first
 
 
 @contextlib.contextmanager
 def weight_files(
     folder: Path, specs: Sequence[TensorSpec], *, max_shard_size: int | str = "50GB"
 ) -> Iterator[WeightFiles]:
-    """Safetensors files whose layout is planned in advance, so that parts of tensors can be written as they arrive.
+    """All weight files of a folder, with their index.
 
     Args:
         folder (`Path`):
@@ -40,71 +36,53 @@ def weight_files(
         specs (`Sequence[TensorSpec]`):
             Name, shape and type of each tensor that will be written.
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
-            Largest size of a shard, as in transformers. A tensor that is larger gets a shard of its own.
+            Largest size of a shard, as for [`lay_out`].
 
     Raises:
         [`OutputError`]: if `max_shard_size` is no size.
         [`OSError`]: if a file cannot be written, which `staged_folder` turns into an `OutputError`.
     """
-    specs_by_subfolder: dict[str, list[TensorSpec]] = {}
-    for spec in specs:
-        specs_by_subfolder.setdefault(spec.subfolder, []).append(spec)
+    layout = lay_out(specs, max_shard_size)
+    with shard_files(folder, layout.shards) as files:
+        yield files
+    write_indexes(folder, layout)
+
+
+@contextlib.contextmanager
+def shard_files(folder: Path, shards: Sequence[OutputShard]) -> Iterator[WeightFiles]:
+    """Weight files whose layout is planned, so that parts of tensors can be written as they arrive.
+
+    Args:
+        folder (`Path`):
+            An existing folder.
+        shards (`Sequence[OutputShard]`):
+            The files.
+
+    Raises:
+        [`OSError`]: if a file cannot be written, which `staged_folder` turns into an `OutputError`.
+    """
     placed: dict[str, TensorSpec] = {}
-    indexes: dict[Path, dict[str, Any]] = {}
-    for subfolder, subfolder_specs in specs_by_subfolder.items():
-        (folder / subfolder).mkdir(parents=True, exist_ok=True)
-        layout = _lay_out(folder, subfolder, subfolder_specs, max_shard_size)
-        placed |= layout.placed
-        if layout.shard_index is not None:
-            indexes[folder / subfolder / SAFE_INDEX] = layout.shard_index
+    for shard in shards:
+        path = folder / shard.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(shard.header)
+            _reserve(file, shard.nbytes)
+        placed |= shard.specs
     with OpenFiles("r+b") as files:
         sink = WeightFiles(folder, placed, files)
         yield sink
     sink.refuse_gaps()
-    # Readers consider a folder with an index complete, so indexes are written last.
-    for path, index in indexes.items():
-        path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-class _SubfolderLayout(NamedTuple):
-    """The location of each tensor of a subfolder (its file and offset) and the index of shards."""
-
-    placed: dict[str, TensorSpec]
-    shard_index: dict[str, Any] | None
-
-
-def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shard_size: int | str) -> _SubfolderLayout:
-    """The files of a subfolder with their headers: the location of each tensor, and the index if there are shards.
-
-    In a subfolder's own files, tensor names do not include the subfolder.
-    """
-    from huggingface_hub import split_state_dict_into_shards_factory
-
-    prefix = subfolder_prefix(subfolder)
-    by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
-    # The function behind transformers' own splitting; it needs only sizes, so specs take the place of tensors.
-    split = split_state_dict_into_shards_factory(
-        by_key,
-        get_storage_size=lambda spec: spec.nbytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=shard_size(max_shard_size),
-    )
-    placed = {}
-    for file, keys in split.filename_to_tensors.items():
-        path = f"{subfolder}/{file}".removeprefix("/")
-        file_specs = [by_key[key]._replace(name=key) for key in keys]
-        starts = _write_header(folder / path, file_specs)
-        for key, start in starts.items():
-            placed[prefix + key] = by_key[key]._replace(file=path, start=start)
-    if not split.is_sharded:
-        return _SubfolderLayout(placed, None)
-    total = sum(spec.numel for spec in specs)
-    index = {"metadata": {"total_parameters": total, **split.metadata}, "weight_map": split.tensor_to_filename}
-    return _SubfolderLayout(placed, index)
+def write_indexes(folder: Path, layout: OutputLayout) -> None:
+    """Write the indexes. Readers consider a folder with an index complete, so this comes last."""
+    for file, index in layout.indexes.items():
+        (folder / file).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class WeightFiles:
-    """Writes the parts of tensors to their locations in files. Created by [`weight_files`].
+    """Writes the parts of tensors to their locations in files. Created by [`shard_files`].
 
     Args:
         folder (`Path`):
@@ -141,29 +119,6 @@ class WeightFiles:
         incomplete = [name for name, count in self._to_come.items() if count]
         if incomplete:
             raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")
-
-
-def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
-    """Lay the tensors out as safetensors does (widest type first, then by name) and return their offsets."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offsets: dict[str, int] = {}
-    end = 0
-    for spec in sorted(specs, key=lambda spec: (-_RANK[CODES[spec.dtype]], spec.name)):
-        offsets[spec.name] = end
-        end += spec.nbytes
-        header[spec.name] = {
-            "dtype": CODES[spec.dtype],
-            "shape": list(spec.shape),
-            "data_offsets": [offsets[spec.name], end],
-        }
-    # Without spaces and escapes, like serde_json, so that the bytes are those of `safetensors`.
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    data_start = LENGTH + len(text)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(LENGTH, "little") + text)
-        _reserve(file, data_start + end)
-    return {name: data_start + offset for name, offset in offsets.items()}
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

@@ -16,7 +16,8 @@ from ..errors import OutputError, SoupError
 from ..untrusted import printable
 from ..version import __version__
 from . import analysis, published, scores, soups, training
-from .stderr import only_ours
+from .ranks import speaks
+from .stderr import be_quiet, only_ours
 from .wording import in_shell_words
 
 
@@ -72,6 +73,8 @@ class Group(click.Group):
 def main(context: click.Context) -> None:
     """Make model soups: average fine-tuned Hugging Face models, and measure whether the average is better."""
     context.with_resource(only_ours(context))
+    if not speaks():
+        be_quiet(context)
     try:
         # as with `python -m`: a method or strategy in a file of this folder is found as `my_file:function`
         if os.getcwd() not in sys.path:

@@ -230,6 +230,7 @@ allow_code_option = click.option(
 )
 align_labels_option = field_option(MergeOptions, "align_labels")
 take_from_option = field_option(MergeOptions, "take_from")
+stream_option = field_option(MergeOptions, "stream")
 
 
 def output_options(command: Command) -> Command:

@@ -13,6 +13,7 @@ import click
 
 from ..errors import OutputError
 from ..untrusted import one_line, printable
+from .ranks import speaks
 
 
 CLOSED_PIPE = 141  # the exit code that shells report for a command ended by SIGPIPE
@@ -26,6 +27,8 @@ def result(text: str) -> None:
         [`OutputError`]: if it cannot be written, for example because the disk is full.
         [`SystemExit`]: if the reader has closed stdout, as after `| head`: the command ends silently.
     """
+    if not speaks():
+        return
     try:
         click.echo(printable(text))
     except BrokenPipeError:

@@ -19,8 +19,9 @@ from ..checkpoints.targets import as_output_error
 from ..errors import OutputError, RecipeError
 from ..options import PushOptions
 from ..version import __version__
-from .options import allow_code_option, allow_pickle_option, options_of, output_options
+from .options import allow_code_option, allow_pickle_option, options_of, output_options, stream_option
 from .output import result
+from .ranks import executor_here
 from .results import show
 
 
@@ -31,10 +32,11 @@ EXTENSION = Path("~/.local/share/hf/extensions/hf-soup/manifest.json")
 @click.command("verify")
 @click.argument("soup")
 @click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ...")
+@stream_option
 @allow_pickle_option
 @allow_code_option
 @output_options
-def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
+def verify_command(soup: str, form: str, **options: Any) -> None:
     """Cook SOUP (a Hub id or folder) again and compare every tensor. The exit code is 1 if any of them differs.
 
     \b
@@ -43,7 +45,7 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
     """
     import hf_soup
 
-    verification = hf_soup.verify(soup, device=device, allow_pickle=allow_pickle, allow_code=allow_code)
+    verification = hf_soup.verify(soup, **options)
     different = []
     for difference in verification.different:
         largest = difference.largest if math.isfinite(difference.largest) else None  # JSON has no infinity
@@ -71,6 +73,7 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
     "--benchmark", metavar="DATASET:TASK", help="Benchmark of the test set, to whose leaderboard the score is added."
 )
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Maximum size of a weight file.")
+@stream_option
 @allow_pickle_option
 @allow_code_option
 @output_options
@@ -81,6 +84,7 @@ def push_command(
     private: bool | None,
     allow_pickle: bool,
     allow_code: bool,
+    stream: bool | None,
     form: str,
     **options: Any,
 ) -> None:
@@ -101,7 +105,8 @@ def push_command(
         given = read_comparison(Path(comparison))
         if given is None:
             raise RecipeError(f"{comparison} has no comparison.json: give the folder that `hf-soup compare -o` made.")
-    loaded = hf_soup.load(soup, allow_pickle=allow_pickle, allow_code=allow_code)
+    executor = executor_here("local")
+    loaded = hf_soup.load(soup, allow_pickle=allow_pickle, allow_code=allow_code, stream=stream, executor=executor)
     loaded.comparison = given or loaded.comparison
     pushed = loaded.push_to_hub(repo_id, private=private or None, **options)
     url = str(pushed.repo_url)

@@ -22,13 +22,14 @@ from .options import (
     plugin_options,
     take_from_option,
 )
+from .ranks import executor_here
 from .results import described, show
 from .stderr import note
 
 
 @click.command("merge")
 @click.argument("ingredients", nargs=-1)
-@click.option("-o", "--output", required=True, help="Folder to create for the soup.")
+@click.option("-o", "--output", help="Folder to create for the soup; not needed with --push-to-hub.")
 @click.option(
     "-w",
     "--weights",
@@ -67,7 +68,7 @@ from .stderr import note
 @output_options
 def merge_command(
     ingredients: tuple[str, ...],
-    output: str,
+    output: str | None,
     weights: tuple[str, ...],
     data: str | None,
     split: str,
@@ -92,7 +93,8 @@ def merge_command(
     hf-soup merge user/run1 user/run2@v1.0 -o soup --push-to-hub user/soup
 
     `hf-soup strategies` and `hf-soup methods` list the strategies and methods. In the options below, brackets name the
-    strategies and methods that an option belongs to.
+    strategies and methods that an option belongs to. Processes that torchrun or srun starts share out the weight files
+    of the soup: `torchrun --nproc-per-node 2 -m hf_soup.cli merge ... --max-shard-size 5GB`.
     """
     import hf_soup
 
@@ -100,7 +102,10 @@ def merge_command(
     from ..checkpoints.targets import refuse_target
     from ..publishing.adapter_weights import refuse_rank
 
-    refuse_target(output, overwrite=overwrite)  # before anything is scored
+    if output is None and repo_id is None:
+        raise click.UsageError("the soup needs a place: -o FOLDER, --push-to-hub REPO_ID, or both.")
+    if output is not None:
+        refuse_target(output, overwrite=overwrite)  # before anything is scored
     refuse_rank(rank, merged=merged)
     shard_size(max_shard_size)
     examples = take_example_options(options)
@@ -109,17 +114,22 @@ def merge_command(
         options[name] = read_given_examples(options[name], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
     arguments |= _params(more_params)
+    arguments["executor"] = executor_here(arguments["executor"])
     sources = take_ingredients(ingredients, arguments)
     soup = hf_soup.merge(sources, weights=_weights(weights), **arguments)
     saving: dict[str, Any] = {"max_shard_size": max_shard_size, "merged": merged or None, "rank": rank}
-    folder = soup.save_pretrained(output, overwrite=overwrite, **saving)
-    where = f"Saved to {folder}"
-    if repo_id:
+    places = []
+    folder = None
+    if output is not None:
+        folder = str(soup.save_pretrained(output, overwrite=overwrite, **saving))
+        places.append(f"Saved to {folder}")
+    if repo_id is not None:
         pushed = soup.push_to_hub(repo_id, private=private, name_private=name_private, **saving)
-        where += f"\nPushed to {pushed.repo_url}"
+        places.append(f"Pushed to {pushed.repo_url}")
     for remark in soup.plan.report.notes:
         note(f"{remark}.")
-    show(form, folder, {"folder": str(folder), **described(soup)}, f"{soup.table()}\n{where}")
+    where = "\n".join(places)
+    show(form, folder or repo_id, {"folder": folder, **described(soup)}, f"{soup.table()}\n{where}")
 
 
 def _params(given: tuple[str, ...]) -> dict[str, Any]:

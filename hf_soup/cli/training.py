@@ -17,9 +17,11 @@ from .options import (
     complete_metrics,
     options_of,
     output_options,
+    stream_option,
     take_fields,
 )
 from .output import remark
+from .ranks import executor_here
 from .results import described, show
 
 
@@ -230,6 +232,7 @@ def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str
 @click.option("--add", multiple=True, metavar="RUN", help="Ingredient to add to a recipe; may be repeated.")
 @click.option("--drop", multiple=True, metavar="NAME", help="Ingredient to leave out of a recipe; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Show the stages, runs and data of a cook file, and train nothing.")
+@stream_option
 @allow_pickle_option
 @allow_code_option
 @output_options
@@ -259,6 +262,8 @@ def cook_command(file: str, output: str | None, dry_run: bool, form: str, **opti
         return
     if not output and is_recipe:
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
+    if is_recipe:
+        options["executor"] = executor_here("local")
     cooked = hf_soup.cook(file, output_dir=output, **options)
     show(form, *_cooked(cooked))
 

@@ -181,6 +181,9 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
             del data[name]
     if not recipe.labels:  # only for aligned ingredients, so that other recipes do not change
         del data["labels"]
+    for item in (*data["ingredients"], data["base_model"] or {}):
+        if not item.get("tensors"):  # of streamed files alone
+            item.pop("tensors", None)
     _shorten_paths(data, folder)
     content = _encodable(plain({"hf_soup_recipe": FORMAT, **data}))
     text: str = yaml.dump(
@@ -234,7 +237,7 @@ def _check_files(recipe: Recipe, path: Path) -> None:
     if recipe.base_model is not None:
         references.append(recipe.base_model)
     for item in references:
-        for name, digest in item.files.items():
+        for name, digest in (*item.files.items(), *item.tensors.items()):
             if not _is_inside(name) or not is_printable(digest):
                 raise RecipeError(
                     f"{one_line(path)}: `files` of {item.name!r} has {one_line(name)!r}: {one_line(digest)!r}; it "

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..checkpoints.check import equal_or_counter
 from ..checkpoints.checkpoint import Checkpoint, make_ready
-from ..checkpoints.digest import Digests, bytes_of, combined_digest
+from ..checkpoints.digest import Digests, bytes_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads
-from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
 from .budget import MemoryBudget, bytes_at_once
@@ -19,6 +18,7 @@ from .buffer import Buffer
 from .joined import join_adapters
 from .pieces import Piece, pieces_of
 from .plan import Plan
+from .read_ahead import BASE, reading_ahead
 from .steps import CombineStep, CopyStep, Step
 
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     Sink = Callable[[str, int, torch.Tensor], None]
-
-BASE = -1  # the base model's index among the ingredients and their digests
 
 
 def blend(
@@ -92,7 +90,7 @@ def blend(
         return work
 
     bar = progress_bar(desc="Merging", total=plan.nbytes, unit="B", unit_scale=True, delay=0.5)
-    with OpenFiles() as files, bar:
+    with OpenFiles() as files, bar, reading_ahead(plan, checkpoints_and_base):
         in_threads(pieces_of(plan, checkpoints_and_base), make_worker)
     results = [digests_of_one.result() for digests_of_one in digests_read]
     del results[len(checkpoints) : len(checkpoints) + n_joined]
@@ -258,47 +256,6 @@ class _Worker:
             f"{self._checkpoints[index].name!r} holds NaN or infinity in {name}: that run diverged or was saved "
             "badly. Leave it out."
         )
-
-
-def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]:
-    """The digests of an ingredient's files that a recipe records after reading; the Hub's own digests are kept.
-
-    Args:
-        checkpoint ([`Checkpoint`]):
-            The ingredient.
-        read (`dict[str, str]`):
-            Tensor name -> digest of each tensor that was read.
-
-    Raises:
-        [`IngredientError`]: if what was read is not what the recipe, or the look at a model in memory, recorded.
-    """
-    result = dict(checkpoint.ingredient.files)
-    for file, recorded in checkpoint.ingredient.files.items():
-        if recorded.startswith("sha"):  # the Hub's own digest, of the complete file
-            continue
-        specs = _specs_of_file(checkpoint, file)
-        digests = {spec.key: read[name] for name, spec in specs.items() if name in read}
-        if not digests:
-            continue
-        is_whole = len(digests) == len(specs)
-        digest = combined_digest(digests, partial=not is_whole)
-        # The part before the colon states what was hashed: all tensors of a file, some of them, or its size and times.
-        is_comparable = recorded.split(":")[0] == digest.split(":")[0]
-        if is_comparable and recorded != digest:
-            raise IngredientError(
-                f"the weights of {checkpoint.name!r} are not those that the recipe was made from ({file} has changed)."
-            )
-        # a digest of some tensors is weaker than one of all of them, and stronger than size and times
-        if is_whole or recorded.startswith("stat:"):
-            result[file] = digest
-    return result
-
-
-def _specs_of_file(checkpoint: Checkpoint, file: str) -> dict[str, TensorSpec]:
-    """The tensors that the digest of a file covers; for a model in memory all, whatever name it is recorded under."""
-    if checkpoint.in_memory:
-        return dict(checkpoint.specs)
-    return {name: spec for name, spec in checkpoint.specs.items() if spec.file in (file, "")}
 
 
 def _generator(seed: int, name: str, device: str) -> torch.Generator:

@@ -59,12 +59,9 @@ class Piece(NamedTuple):
 
 def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
     """The pieces in the order of the first ingredient's files, with as many small tensors per piece as fit."""
-    first_specs = checkpoints[0].specs
-    # Adjacent tensors are read in order, so that a disk need not seek and small ones are read together.
-    steps = sorted(plan.steps, key=lambda step: _place(first_specs[step.spec.name]))
     batch: list[CombineStep] = []  # small tensors that are computed together
     batch_numel = 0
-    for step in steps:
+    for step in in_reading_order(plan, checkpoints):
         numel = step.spec.numel
         if batch and not _joins(step, batch, batch_numel + numel, checkpoints):
             yield Piece(tuple(batch), 0, batch_numel)
@@ -80,6 +77,13 @@ def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
             yield Piece((step,), 0, numel)
     if batch:
         yield Piece(tuple(batch), 0, batch_numel)
+
+
+def in_reading_order(plan: Plan, checkpoints: Sequence[Checkpoint]) -> list[Step]:
+    """The steps in the order of the first ingredient's files."""
+    first_specs = checkpoints[0].specs
+    # Adjacent tensors are read in order, so that a disk need not seek and small ones are read together.
+    return sorted(plan.steps, key=lambda step: _place(first_specs[step.spec.name]))
 
 
 def _place(spec: TensorSpec) -> tuple[str, int]:

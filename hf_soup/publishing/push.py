@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ from ..errors import OutputError
 from ..progress import library_bars
 from ..untrusted import one_line
 from .stale import stale_files
+from .upload import Uploaded
 
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
     commit_description: str | None = None,
+    uploaded: Sequence[Uploaded] = (),
 ) -> CommitInfo:
     """Commit all files of a folder at once, and delete files that would be loaded instead of them or in addition:
     adapters, weights of other formats, files of an earlier soup. The commit's description names the deleted files.
@@ -97,6 +100,8 @@ def push_folder(
             Message and description of the commit.
         token (`str` or `bool`, *optional*), revision (`str`, *optional*), create_pr (`bool`, *optional*):
             Options, as for [`open_target`].
+        uploaded (`Sequence[Uploaded]`, *optional*):
+            Files that the Hub has already, which the commit adds.
 
     Raises:
         [`OutputError`]: if the Hub refuses the push; the repository is left unchanged.
@@ -112,12 +117,14 @@ def push_folder(
     def commit() -> CommitInfo:
         # Read again at each attempt, because the files to delete depend on the parent commit.
         head = api.model_info(repo_id, revision=revision)
-        stale = stale_files([sibling.rfilename for sibling in head.siblings or ()], files)
+        names = {*files, *(item.file for item in uploaded)}
+        stale = stale_files([sibling.rfilename for sibling in head.siblings or ()], names)
         paragraphs = [commit_description] if commit_description else []
         if stale:
-            names = ", ".join(stale)
-            paragraphs.append(f"Deleted, because it would be loaded instead of these files or in addition: {names}")
+            deleted = ", ".join(stale)
+            paragraphs.append(f"Deleted, because it would be loaded instead of these files or in addition: {deleted}")
         additions = [CommitOperationAdd(name, path) for name, path in files.items()]
+        additions += [item.operation() for item in uploaded]
         deletions = [CommitOperationDelete(name) for name in stale]
         return api.create_commit(
             repo_id,

@@ -119,7 +119,7 @@ class Redaction:
         alias = self.aliases.get((item.name, item.source))
         if alias is None:
             return item
-        return Ingredient(alias, PRIVATE, files=item.files)
+        return Ingredient(alias, PRIVATE, files=item.files, tensors=item.tensors)
 
     def _model(self, model: ModelScores) -> ModelScores:
         """A row of the comparison."""

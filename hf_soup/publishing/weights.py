@@ -11,14 +11,17 @@ from ..checkpoints.adapter import AdapterCheckpoint
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
+from ..checkpoints.output_layout import lay_out
 from ..checkpoints.pieces import PIECE, in_threads, piece_starts
 from ..checkpoints.reader import TensorSpec
-from ..checkpoints.writer import weight_files
+from ..checkpoints.writer import write_indexes
 from ..errors import warn
 from ..evaluation.running_statistics import write_statistics
 from ..formats.recipe_file import BATCHNORM_FILE
-from ..merging.blend import BASE, blend, file_digests
+from ..merging.output import Digested, make_shards
 from ..merging.plan import Plan
+from ..merging.read_ahead import BASE
+from ..merging.recorded import as_read, file_digests
 from ..types import Ingredient, OutputRecord, Recipe
 from ..untrusted import one_line
 from ..version import versions
@@ -67,23 +70,41 @@ def write_weights(
     Raises:
         [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
     """
+    layout = lay_out(plan.specs, max_shard_size)
+    digested = make_shards(folder, layout.shards, plan, checkpoints, statistics=statistics, device=device)
+    write_indexes(folder, layout)
+    return with_digests(folder, recipe, plan, checkpoints, digested, statistics=statistics, row_giver=row_giver)
 
-    def sink(name: str, start: int, elements: torch.Tensor) -> None:
-        if name not in statistics:
-            files.write(name, start, elements)
 
-    with weight_files(folder, plan.specs, max_shard_size=max_shard_size) as files:
-        # Averages that are replaced by statistics are computed too, because digests cover every tensor that was read.
-        digests_read = blend(plan, checkpoints, sink, digests=True, device=device)
-        for name, tensor in statistics.items():
-            files.write(name, 0, tensor.reshape(-1))
-    digests_written = files.digests()
+def with_digests(
+    folder: Path,
+    recipe: Recipe,
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    digested: Digested,
+    *,
+    statistics: Mapping[str, torch.Tensor],
+    row_giver: Checkpoint | None = None,
+) -> Recipe:
+    """The recipe with what was read and written, and the file of BatchNorm statistics that it names.
+
+    Args:
+        digested ([`Digested`]):
+            What was read and written.
+        folder (`Path`), recipe ([`Recipe`]), plan ([`Plan`]), checkpoints (`Sequence[Checkpoint]`), statistics
+            (`Mapping[str, torch.Tensor]`), row_giver (`Checkpoint`, *optional*):
+            As for [`write_weights`].
+
+    Raises:
+        [`IngredientError`]: if an ingredient has changed since the recipe was made.
+    """
     ingredients = []
-    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):  # the base model is last
-        ingredients.append(replace(checkpoint.ingredient, files=file_digests(checkpoint, digests)))
+    for place, checkpoint in enumerate(checkpoints):
+        ingredients.append(as_read(checkpoint, digested.read[place], digested.verified[place]))
     base = recipe.base_model
     if base is not None and plan.base is not None:
-        base = replace(base, files=file_digests(plan.base, digests_read[BASE]))
+        read = as_read(plan.base, digested.read[BASE], digested.verified[BASE])
+        base = replace(base, files=read.files, tensors=read.tensors)
     elif base is not None and row_giver is not None:
         base = replace(base, files=file_digests(row_giver, row_giver.digests_apart()))
     elif base is not None:
@@ -97,7 +118,7 @@ def write_weights(
         base_model=base,
         adapter=None,
         batchnorm=batchnorm,
-        output=OutputRecord(len(digests_written), combined_digest(digests_written)),
+        output=OutputRecord(len(digested.written), combined_digest(digested.written)),
         versions=versions(),
     )
 

@@ -35,6 +35,9 @@ class Ingredient:
         files (`Mapping[str, str]`, *optional*):
             Digests of the weight files: `sha256:` as reported by the Hub, `xxh3-128:` of the tensors that were read,
             or `stat:` (header, size and modification time) for a local file that has not been read yet.
+        tensors (`Mapping[str, str]`, *optional*):
+            Digests (`xxh3-128:`) of the tensors that were read, for files on the Hub that were streamed in parts: the
+            digest of the complete file in `files` was not computed then.
 
     Raises:
         [`RecipeError`]: if the name or source is empty, too long, or contains control characters or invalid Unicode.
@@ -44,6 +47,7 @@ class Ingredient:
     source: str
     revision: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
     # Recipe files are read into this class: unknown keys are errors, and strings are not converted to numbers.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -352,6 +356,8 @@ class Recipe(Result):
         decisive["importance"] = {name: record.digest for name, record in self.importance.items()}
         if not self.importance:
             del decisive["importance"]
+        for item in (*decisive["ingredients"], decisive["base_model"] or {}):
+            item.pop("tensors", None)  # how they were read does not matter
         return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
 
 

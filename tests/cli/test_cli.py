@@ -81,7 +81,7 @@ def test_cook_a_recipe(tmp_path, text_runs):
         ),
         (["merge", "{run}", "-w", "1,2", "-o", "{out}"], 1, "for 1 ingredients"),
         (["merge", "{run}", "--no-such-option"], 2, "No such option"),
-        (["merge", "{run}"], 2, "Missing option '-o'"),
+        (["merge", "{run}"], 2, "the soup needs a place: -o FOLDER, --push-to-hub REPO_ID, or both"),
         (["merge", "-o", "{out}"], 1, "at least one ingredient, but none was given"),
         (["merge", "{run}", "-w", "one", "-o", "{out}"], 2, "write 2,1,1 or module=2,1,1"),
         (["cook", "{run}/config.json"], 1, "unknown key `architectures`"),

@@ -592,7 +592,6 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
         (RecipeError, "pass evaluator=", {"strategy": "greedy_best_first"}),
         (RecipeError, "pass evaluator=", {"strategy": "learned"}),
         (RecipeError, "add a strategy and evaluator", {"strategy": "greedy", "folds": 3}),
-        (RecipeError, "add a strategy and evaluator", {"executor": "ray"}),
         (RecipeError, "no executor", {"strategy": "greedy", "evaluator": DATA, "executor": "slurm"}),
         (RecipeError, 'no module "encoder.layer.7"', {"strategy": "layerwise", "modules": ["encoder.layer.7"]}),
         (RecipeError, "folds is 1", {"strategy": "greedy", "evaluator": DATA, "folds": 1}),
