@@ -242,7 +242,9 @@ def _cook_again(
         )
     else:
         soup = cook_recipe(recipe, allow_pickle=allow_pickle, stream=stream, executor=executor)
-    return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
+    if not output_dir:
+        return Cooked(soup)
+    return Cooked(soup, Path(soup.save_pretrained(output_dir, overwrite=overwrite)))
 
 
 def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from ..checkpoints import hub
+from ..checkpoints.store import hub_id, is_address
+from ..checkpoints.store_pins import fetch_from_store
 from ..comparison.comparison import COMPARISON_FILE, Comparison
 from ..errors import IngredientError
 from ..formats.recipe_file import load_recipe
@@ -68,6 +70,11 @@ def read_comparison(folder: Path) -> Comparison | None:
 
 
 def _saved_comparison(soup: str | os.PathLike[str]) -> Comparison | None:
+    if isinstance(soup, str) and is_address(soup):
+        on_hub = hub_id(soup)
+        if on_hub is not None:
+            return _saved_comparison(on_hub)
+        return read_comparison(fetch_from_store(soup, [COMPARISON_FILE]))
     folder = Path(soup).expanduser()
     if folder.is_dir():
         return read_comparison(folder)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.output_layout import OutputLayout, lay_out
 from ..checkpoints.staging import resumable_folder, staged_folder, temporary_folder
+from ..checkpoints.store import is_address
+from ..checkpoints.store import target as target_store
 from ..checkpoints.targets import as_output_error, refuse_target
 from ..checkpoints.writer import write_indexes
 from ..errors import RecipeError, SoupError
@@ -24,7 +26,8 @@ from ..publishing.privacy import with_repositories
 from ..publishing.push import Target, open_target, push_folder
 from ..publishing.redaction import Redaction, find_private, warn_of_redaction
 from ..publishing.sharing import ShardMaker, folder_of_records, key_of, make_by_shard
-from ..publishing.upload import Upload, Uploaded
+from ..publishing.store_target import finish_store_target, open_store_target
+from ..publishing.upload import HubUpload, StoreUpload, Upload, Uploaded
 from ..publishing.weights import digests_under_adapters, warn_of_another_digest, with_digests, write_weights
 from ..ranks import Ranks, join_ranks
 from ..types import Recipe
@@ -91,7 +94,7 @@ def form_of(soup: Soup, max_shard_size: int | str, merged: bool | None, rank: in
     return Form(reason is None and not merged, rank, max_shard_size)
 
 
-def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, overwrite: bool) -> Path:
+def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, overwrite: bool) -> Path | str:
     """Save a soup in a folder that appears when it is complete; the arguments are those of [`Soup.save_pretrained`].
 
     Raises:
@@ -102,8 +105,11 @@ def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, over
     if soup.plan.base is not None:
         inputs.append(soup.plan.base)
     sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
-    target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
     ranks = _join(soup)
+    if is_address(save_directory):
+        _save_to_store(soup, str(save_directory), form, ranks, overwrite=overwrite)
+        return str(save_directory)
+    target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
     if _is_by_shard(soup, form):
         layout = lay_out(soup.plan.specs, form.max_shard_size)
         with resumable_folder(target, key_of(soup.recipe, layout), ranks, overwrite=overwrite) as stage:
@@ -117,7 +123,32 @@ def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, over
     return target
 
 
-def _write_beside(soup: Soup, stage: Path, recipe: Recipe, target: Path) -> None:
+def _save_to_store(soup: Soup, address: str, form: Form, ranks: Ranks, *, overwrite: bool) -> None:
+    """Save a soup in a folder of an object store: each weight file as soon as it is complete, the configuration last.
+
+    Raises:
+        [`OutputError`]: if the folder is not empty, or the store refuses.
+    """
+    layout = lay_out(soup.plan.specs, form.max_shard_size)
+    key = key_of(soup.recipe, layout, address)
+    if ranks.is_first:
+        open_store_target(address, key, overwrite=overwrite)
+    ranks.gather(None)
+    records = folder_of_records(key)
+    store = target_store(address)
+    with temporary_folder() as stage, as_output_error(stage):
+        if not form.is_adapter:
+            recipe, _ = _make_shards(soup, stage, layout, records, ranks, StoreUpload(store))
+        elif ranks.is_first:
+            recipe = _write_at_once(soup, stage, form)
+        if ranks.is_first:
+            _write_beside(soup, stage, recipe, address)
+            finish_store_target(store, stage)
+    ranks.gather(None)  # the others go on when everything is there
+    shutil.rmtree(records, ignore_errors=True)
+
+
+def _write_beside(soup: Soup, stage: Path, recipe: Recipe, target: Path | str) -> None:
     """Write everything but the weights into the folder of a soup that will be `target`."""
     write_companions(
         stage,
@@ -146,7 +177,7 @@ def push(soup: Soup, request: PushRequest, form: Form) -> CommitInfo:
         uploaded: list[Uploaded] = []
         if _is_by_shard(soup, form):
             layout = lay_out(soup.plan.specs, form.max_shard_size)
-            upload = Upload(target.repo_id, request.token, request.revision, request.create_pr)
+            upload = HubUpload(target.repo_id, request.token, request.revision, request.create_pr)
             records = folder_of_records(key_of(soup.recipe, layout, target.repo_id, str(request.revision)))
             recipe, uploaded = _make_shards(soup, stage, layout, records, ranks, upload)
         elif ranks.is_first:

@@ -157,7 +157,7 @@ class Soup(Result):
         overwrite: bool = False,
         merged: bool | None = None,
         rank: int | None = None,
-    ) -> Path:
+    ) -> Path | str:
         """Save the soup: weights, config, tokenizer or processor, generation config, recipe and card.
 
         The folder only appears when it is complete. Weights are averaged and written piece by piece, so memory use
@@ -166,11 +166,11 @@ class Soup(Result):
 
         Args:
             save_directory (`str` or `os.PathLike`):
-                Folder to create.
+                Folder to create: a path, or the address of a folder on an object store, such as `s3://bucket/soup`.
             max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
                 Maximum size of a weight file, as in transformers.
             overwrite (`bool`, *optional*, defaults to `False`):
-                Whether an existing folder may be replaced.
+                Whether an existing folder may be replaced. On an object store its files are deleted first.
             merged (`bool`, *optional*):
                 Whether a soup of adapters is saved as a whole model (`True`) or as an adapter (`False`); by default as
                 an adapter, if the mean of its ingredients is one.
@@ -179,7 +179,7 @@ class Soup(Result):
                 card state; by default the sum of the ranks, which is exact.
 
         Returns:
-            `Path`: the folder of the saved soup.
+            `Path`: the folder of the saved soup; its address as a `str` on an object store.
 
         Raises:
             [`RecipeError`]: if the soup is to be an adapter and is none.

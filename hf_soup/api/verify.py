@@ -23,6 +23,7 @@ from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
 from ..checkpoints.staging import temporary_folder
+from ..checkpoints.store import is_address
 from ..checkpoints.streaming import stream_weights
 from ..display.results import Result
 from ..display.tables import align
@@ -157,7 +158,7 @@ def verify(
     if commit:
         recipe = load_hub_recipe(source, commit, allow_code=allow_code)
     else:
-        recipe = load_recipe(saved.folder or source, allow_code=allow_code)
+        recipe = load_recipe(source if is_address(source) else saved.folder or source, allow_code=allow_code)
     try:
         opened = open_recipe(recipe, allow_pickle=allow_pickle, stream=stream)
         if opened.errors:

@@ -366,14 +366,14 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
     """
     paths = []
     for item in items:
-        if not item.in_memory and not item.on_hub:
+        if not item.in_memory and not item.on_hub and item.remote is None:
             paths += [item.weights_folder / file for file in item.opened_as]
     digests = content_digests(paths)
     contents = []
     for item in items:
         if item.in_memory:
             contents.append({MEMORY: item.tensors_digest()})
-        elif item.on_hub:
+        elif item.on_hub or item.remote is not None:
             contents.append(dict(item.ingredient.files))
         else:
             contents.append({file: digests[str(item.weights_folder / file)] for file in item.opened_as})

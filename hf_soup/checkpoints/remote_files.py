@@ -53,6 +53,8 @@ class RemoteFiles:
             File -> its digest as the server reports it, such as `sha256:...`.
         fetch (`Callable[[ByteRange, memoryview], None]`):
             Fills memory with the bytes of a range; it is called from several threads, and has to be picklable.
+        refuse_changed (`Callable[[], None]`, *optional*):
+            Raises an error if the files are others than before; called before and after reading.
     """
 
     def __init__(
@@ -61,9 +63,10 @@ class RemoteFiles:
         sizes: Mapping[str, int],
         digests: Mapping[str, str],
         fetch: Callable[[ByteRange, memoryview], None],
+        refuse_changed: Callable[[], None] | None = None,
     ):
         self.name, self.sizes, self.digests = name, sizes, digests
-        self._fetch = fetch
+        self._fetch, self._refuse_changed = fetch, refuse_changed
         self._ahead: ReadAhead | None = None
         self.begin()
 
@@ -77,7 +80,7 @@ class RemoteFiles:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it reads from the beginning."""
-        return {key: vars(self)[key] for key in ("name", "sizes", "digests", "_fetch")}
+        return {key: vars(self)[key] for key in ("name", "sizes", "digests", "_fetch", "_refuse_changed")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -113,6 +116,8 @@ class RemoteFiles:
         if self._ahead is not None:  # as base model and ingredient: the first announcement has all ranges of its own
             yield
             return
+        if self._refuse_changed is not None:
+            self._refuse_changed()
         ranges = list(ranges)
         for file in {byte_range.file for byte_range in ranges}:
             first = next(byte_range for byte_range in ranges if byte_range.file == file)
@@ -131,6 +136,8 @@ class RemoteFiles:
             ahead, self._ahead = self._ahead, None
             ahead.stop()
         self._refuse_other_contents()
+        if self._refuse_changed is not None:
+            self._refuse_changed()
 
     def _hash(self, window: ByteRange, content: memoryview) -> None:
         self._hashes[window.file].add(window.start, content)

@@ -32,7 +32,10 @@ from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
 from .other_contents import ADAPTER, CHECKPOINT, refuse_pickle
 from .reader import SAFE_WEIGHTS, TensorSpec, read_tensor
+from .remote_files import RemoteFiles
 from .shards import read_headers
+from .store import hub_id, is_address
+from .store_pins import pin_store, store_files
 from .subfolders import fit_subfolders, subfolder_prefix
 
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     OpenBase = Callable[[str], Checkpoint]
 
+STATES = ("stat:", "etag:")
 LEFT_SHOWN = 6  # skipped files that are listed
 
 
@@ -230,8 +234,8 @@ def _find_again(ingredient: Ingredient, allow_pickle: bool, open_base: OpenBase)
 def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Checkpoint:
     """Open an ingredient of a recipe; content digests are compared where the tensors are read."""
     opened = finish()
-    # `stat:` denotes the state of a local file, whose change time may differ although its content does not.
-    recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
+    # `stat:` and `etag:` denote the state of a file, which may differ although its content does not.
+    recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith(STATES)}
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
         raise IngredientError(f"{ingredient.name!r} ({ingredient.source}) has no {', '.join(missing)} any more.")
@@ -253,6 +257,11 @@ def _find_path(
     path: str | os.PathLike[str], name: str | None, allow_pickle: bool, open_base: OpenBase
 ) -> Callable[[], Checkpoint]:
     """A folder if it exists, else a repository of the Hub, since a folder may be named `owner/name` as well."""
+    if isinstance(path, str) and is_address(path):
+        on_hub = hub_id(path)
+        if on_hub is None:
+            return _find_on_store(path, name, open_base)
+        path = on_hub
     with as_error(IngredientError, f"{one_line(path)} is not a path"):  # ~unknown, NUL, too long
         source = os.fspath(path)
         if not isinstance(source, str):
@@ -345,6 +354,22 @@ def _find_on_hub(
     return partial(_open_safetensors, ingredient, pin.specs, folder, sorted_files, notes)
 
 
+def _find_on_store(address: str, name: str | None, open_base: OpenBase) -> Callable[[], Checkpoint]:
+    """Pin a folder on an object store, whose weights are read by ranges."""
+    pin = pin_store(address)
+    notes = []
+    if pin.checkpoint:
+        address = f"{address.rstrip('/')}/{pin.checkpoint}"
+        notes.append(f"{name or short_name(address)} is {pin.checkpoint}, {pin.reason}")
+    name = name or one_line(short_name(address))
+    if ADAPTER in pin.files:
+        return partial(open_adapter, Ingredient(name, address), pin.folder, pin.sorted_files.taken, open_base, notes)
+    sorted_files = without_unreadable(pin.folder, pin.sorted_files)
+    remote = store_files(name, address, pin)
+    ingredient = Ingredient(name, address, files=pin.files)
+    return partial(_open_safetensors, ingredient, pin.specs, pin.folder, sorted_files, notes, remote=remote)
+
+
 def _without_weights(sorted_files: SortedFiles, weight_files: Collection[str]) -> SortedFiles:
     """The same files without pickles that are read as weights, which are otherwise listed as skipped."""
     left = tuple(file for file in sorted_files.left if file not in weight_files)
@@ -358,6 +383,7 @@ def _open_safetensors(
     sorted_files: SortedFiles,
     notes: Sequence[str] = (),
     opened_as: Mapping[str, str] | None = None,
+    remote: RemoteFiles | None = None,
 ) -> Checkpoint:
     """A checkpoint whose weights are in files, from their headers; `tensors` maps subfolders to tensors."""
     with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
@@ -375,6 +401,7 @@ def _open_safetensors(
         fitted=fitted,
         notes=(*notes, *_left_notes(ingredient.name, sorted_files), *layout_notes),
         problems=_adapter_problems(ingredient.name, sorted_files),
+        remote=remote,
     )
 
 

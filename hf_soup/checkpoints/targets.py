@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..untrusted import one_line
+from .store import is_address
 
 
 PARTIAL = ".partial"  # suffixes of folders under construction, next to their final names
@@ -103,6 +104,10 @@ def absolute(target: str | os.PathLike[str]) -> Path:
     Raises:
         [`OutputError`]: if it is no path, or relative to a current folder that is gone.
     """
+    if is_address(target):
+        raise OutputError(
+            f"{one_line(target)} is an address: only soups are saved there (save_pretrained, merge -o). Name a folder."
+        )
     try:
         os.fsencode(target)
         if "\0" in os.fsdecode(target):

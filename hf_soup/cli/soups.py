@@ -99,12 +99,16 @@ def merge_command(
     import hf_soup
 
     from ..checkpoints.shard_size import shard_size
+    from ..checkpoints.store import is_address
     from ..checkpoints.targets import refuse_target
     from ..publishing.adapter_weights import refuse_rank
+    from ..publishing.store_target import refuse_store
 
     if output is None and repo_id is None:
         raise click.UsageError("the soup needs a place: -o FOLDER, --push-to-hub REPO_ID, or both.")
-    if output is not None:
+    if output is not None and is_address(output):
+        refuse_store(output)
+    elif output is not None:
         refuse_target(output, overwrite=overwrite)  # before anything is scored
     refuse_rank(rank, merged=merged)
     shard_size(max_shard_size)

@@ -11,6 +11,8 @@ from typing import Any
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from ..checkpoints.hub_answers import is_commit
+from ..checkpoints.store import hub_id, is_address
+from ..checkpoints.store_pins import fetch_from_store
 from ..errors import RecipeError
 from ..options import answers_keywords
 from ..plugins import is_code, refuse_code
@@ -36,8 +38,8 @@ def load_recipe(source: str | os.PathLike[str], *, allow_code: bool = False) -> 
 
     Args:
         source (`str` or `os.PathLike`):
-            A `soup_recipe.yaml`, the folder of a soup that holds one, or the Hub id of a soup (`user/soup`,
-            `user/soup@v1`). Relative sources of ingredients are taken from its folder.
+            A `soup_recipe.yaml`, the folder of a soup that holds one, its address on an object store, or the Hub id of
+            a soup (`user/soup`, `user/soup@v1`). Relative sources of ingredients are taken from its folder.
         allow_code (`bool`, *optional*, defaults to `False`):
             Take a method that is code from outside of this package (`package.module:function`), which is imported and
             called when the soup is cooked. Without it such a recipe is refused, whoever wrote it.
@@ -50,11 +52,27 @@ def load_recipe(source: str | os.PathLike[str], *, allow_code: bool = False) -> 
             from elsewhere.
         [`IngredientError`]: if it is neither a file or folder here nor a repository that you may see.
     """
+    if isinstance(source, str) and is_address(source):
+        return _load_store_recipe(source, allow_code=allow_code)
     repo_id, revision = hub.split_revision(source)
     if not os.path.exists(source) and hub.split_source(repo_id) and not repo_id.endswith((".yaml", ".yml")):
         return load_hub_recipe(repo_id, hub.resolve(repo_id, revision), allow_code=allow_code)
     path = Path(source)
     return _read(path / RECIPE_FILE if path.is_dir() else path, allow_code=allow_code)
+
+
+def _load_store_recipe(address: str, *, allow_code: bool) -> Recipe:
+    """The recipe of a soup on an object store. Paths of this machine in it are refused."""
+    on_hub = hub_id(address)
+    if on_hub is not None:
+        return load_recipe(on_hub, allow_code=allow_code)
+    path = fetch_from_store(address, [RECIPE_FILE, BATCHNORM_FILE]) / RECIPE_FILE
+    if not path.is_file():
+        raise RecipeError(f"{one_line(address)} has no {RECIPE_FILE}: it is no soup of hf_soup.")
+    recipe = _read(path, anchor=False, allow_code=allow_code)
+    return _map_ingredients(
+        recipe, lambda item: item if is_address(item.source) else _not_here(item, one_line(address))
+    )
 
 
 def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> Recipe:
@@ -220,10 +238,12 @@ def _encodable(value: Any) -> Any:
 
 def _without_root(path: str, folder: str | os.PathLike[str] | None) -> str:
     """A local path relative to `folder`, or only its last component; Hub ids and similar sources are unchanged."""
+    if is_address(path):
+        return path if folder is not None else path.rstrip("/").rpartition("/")[2]
     if not os.path.isabs(path) and not os.path.exists(path):
         return path
     path = os.path.abspath(path)
-    if folder is None:
+    if folder is None or is_address(folder):
         return os.path.basename(path)
     path = os.path.relpath(path, os.path.abspath(folder))
     if path.startswith("."):
@@ -254,7 +274,7 @@ def _is_inside(name: str) -> bool:
 
 def _anchor(item: Ingredient, folder: Path) -> Ingredient:
     """Convert a path such as `../runs/run-0` to one that is valid anywhere; anything else may be a Hub id."""
-    if item.revision:
+    if item.revision or is_address(item.source):
         return item
     is_path = item.source.startswith(".") or (folder / item.source).exists()
     if not is_path:

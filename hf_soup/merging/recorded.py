@@ -39,7 +39,8 @@ def tensor_digests(checkpoint: Checkpoint, read: Mapping[str, str], verified: fr
     digests = {}
     for file in checkpoint.ingredient.files:
         recorded = checkpoint.ingredient.tensors.get(file)
-        is_read_in_parts = checkpoint.remote is not None and file not in verified
+        is_hashed = file in verified or not checkpoint.ingredient.files[file].startswith("sha")
+        is_read_in_parts = checkpoint.remote is not None and not is_hashed
         if not is_read_in_parts and recorded is None:
             continue
         digest = _digest_of_file(checkpoint, file, read)
@@ -71,8 +72,8 @@ def file_digests(checkpoint: Checkpoint, read: Mapping[str, str]) -> dict[str, s
         if digest is None:
             continue
         _refuse_another(checkpoint, file, recorded, digest)
-        # a digest of some tensors is weaker than one of all of them, and stronger than size and times
-        if not _is_partial(digest) or recorded.startswith("stat:"):
+        # a digest of some tensors is weaker than one of all of them, and stronger than size and times, or an ETag
+        if not _is_partial(digest) or recorded.startswith(("stat:", "etag:")):
             result[file] = digest
     return result
 

@@ -1,12 +1,13 @@
-"""Single weight files uploaded to the Hub before the commit that adds them to a repository."""
+"""Uploads of single weight files: to the Hub, before a commit adds them to a repository, or to an object store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..checkpoints.hub_errors import client, patiently, refusals
+from ..checkpoints.store import Store
 from ..progress import library_bars
 
 
@@ -16,41 +17,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A file that the Hub has, but that no commit may refer to yet.
+    """A file that was uploaded.
 
     Args:
         file (`str`):
-            Its name in the repository.
-        sha256 (`str`):
-            Its digest, as hexadecimal digits.
+            Its name in the repository or folder.
         size (`int`):
             Its size in bytes.
-        sample (`str`):
-            Its first bytes, as hexadecimal digits.
+        digest (`str`):
+            What tells that it is still the same: its sha256 as hexadecimal digits, or the ETag that a store gave it.
+        sample (`str`, *optional*):
+            Its first bytes, as hexadecimal digits, by which the Hub decides how it is kept.
     """
 
     file: str
-    sha256: str
     size: int
-    sample: str
+    digest: str
+    sample: str = ""
 
     def operation(self) -> CommitOperationAdd:
-        """The file as a part of a commit, which does not send it again."""
+        """A file that the Hub has as a part of a commit, which does not send it again."""
         from huggingface_hub import CommitOperationAdd
         from huggingface_hub.lfs import UploadInfo
 
         operation = CommitOperationAdd(self.file, b"")
         operation.upload_info = UploadInfo(
-            sha256=bytes.fromhex(self.sha256), size=self.size, sample=bytes.fromhex(self.sample)
+            sha256=bytes.fromhex(self.digest), size=self.size, sample=bytes.fromhex(self.sample)
         )
         operation._upload_mode = "lfs"
         operation._is_uploaded = True
         return operation
 
 
+class Upload(Protocol):
+    """Where weight files are uploaded to."""
+
+    def send(self, path: Path, name: str) -> Uploaded:
+        """Upload one file; nothing is sent if it is there."""
+
+    def has(self, uploaded: Uploaded) -> bool:
+        """Whether a file is still there."""
+
+
 @dataclass(frozen=True)
-class Upload:
-    """Where files are uploaded to.
+class HubUpload:
+    """Uploads to a repository of the Hub.
 
     Args:
         repo_id (`str`):
@@ -83,7 +94,7 @@ class Upload:
                 )
             )
         info = operation.upload_info
-        return Uploaded(name, info.sha256.hex(), info.size, info.sample.hex())
+        return Uploaded(name, info.size, info.sha256.hex(), info.sample.hex())
 
     def has(self, uploaded: Uploaded) -> bool:
         """Whether the Hub still has a file: it deletes those that no commit refers to after a while.
@@ -105,3 +116,32 @@ class Upload:
                 )
             )
         return not errors and not any(item.get("actions") for item in objects)
+
+
+@dataclass(frozen=True)
+class StoreUpload:
+    """Uploads to a folder on an object store.
+
+    Args:
+        store ([`Store`]):
+            The folder.
+    """
+
+    store: Store
+
+    def send(self, path: Path, name: str) -> Uploaded:
+        """Upload one file.
+
+        Raises:
+            [`OutputError`]: if the store refuses it.
+        """
+        self.store.upload(path, name)
+        return Uploaded(name, path.stat().st_size, self.store.state(name))
+
+    def has(self, uploaded: Uploaded) -> bool:
+        """Whether a file is still there as it was uploaded.
+
+        Raises:
+            [`OutputError`]: if the store does not answer.
+        """
+        return self.store.state(uploaded.file) == uploaded.digest
