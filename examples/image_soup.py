@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf-soup[plot]"]
+# ///
 """A soup of image classifiers in Python: a random search, learned weights, and a comparison that has a shifted set.
 
 python examples/image_soup.py                                       # a ViT on CIFAR-10; wants a GPU

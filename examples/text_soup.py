@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf-soup[plot]"]
+# ///
 """A soup of text classifiers in Python: a sweep, a greedy merge, and a comparison on a test set unseen by selection.
 
 python examples/text_soup.py                                        # BERT on emotions in short texts; wants a GPU

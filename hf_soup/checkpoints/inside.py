@@ -33,7 +33,11 @@ def lies_in(folder: Path, path: Path) -> bool:
         path (`Path`):
             A path below it.
     """
-    folder, place = folder.resolve(), path.resolve()
+    return _lies_in(folder.resolve(), path.resolve())
+
+
+def _lies_in(folder: Path, place: Path) -> bool:
+    """Whether a place is inside a folder, both without links."""
     if place.is_relative_to(folder):
         return True
     # The Hub's cache stores contents outside the snapshots, which link to them.
@@ -66,7 +70,7 @@ def place_of(folder: Path, name: str) -> Path:
     path = folder / name
     with as_error(IngredientError, f"{one_line(path)} cannot be read"):
         place = path.resolve()
-        if not lies_in(folder, path):
+        if not _lies_in(folder.resolve(), place):
             raise IngredientError(
                 f"{one_line(path)} is a link out of its folder, which is not followed. Copy the file to its place."
             )

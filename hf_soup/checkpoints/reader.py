@@ -284,7 +284,8 @@ class _UnknownTypeError(IngredientError):
 
 def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> TensorSpec:
     """A tensor from its entry in a header, which is validated completely."""
-    if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # lone surrogates and line breaks
+    is_plain = name.isascii() and name.isprintable() and " " not in name  # as nearly all names are
+    if len(name) > LONGEST_NAME or not (is_plain or one_line(name, LONGEST_NAME) == name):  # surrogates, line breaks
         raise ValueError(f"{one_line(name, 40)!r} is not the name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
@@ -292,9 +293,9 @@ def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> Tenso
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
     # `True` is an int as well; larger numbers would overflow in torch and in system calls.
-    numbers = (begin, end, *shape)
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
+    for number in (begin, end, *shape):
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, dtype, file, data_start + begin)
     if end - begin != spec.nbytes:
         raise ValueError(
@@ -305,18 +306,18 @@ def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> Tenso
 
 def _dtype(name: str, code: str) -> str:
     """torch's name of the type that a header gives to a tensor."""
+    if isinstance(code, str) and code in DTYPES:
+        return DTYPES[code][0]
     tensor = f"tensor {one_line(name)!r} has the type {one_line(code, 40)}"
     if code in PACKED:
         raise _UnknownTypeError(
             f"{tensor}, numbers that share bytes, which torch cannot add up. Average the weights that it was "
             "quantised from."
         )
-    if code not in DTYPES:
-        raise _UnknownTypeError(
-            f"{tensor}, which the safetensors format did not have when this version of hf_soup was made. Upgrade "
-            "hf_soup, or save it as one of the types of torch."
-        )
-    return DTYPES[code][0]
+    raise _UnknownTypeError(
+        f"{tensor}, which the safetensors format did not have when this version of hf_soup was made. Upgrade hf_soup, "
+        "or save it as one of the types of torch."
+    )
 
 
 def _refuse_other_nesting(header: bytes) -> None:

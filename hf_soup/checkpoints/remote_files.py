@@ -26,6 +26,16 @@ MEMORY = 256 * 2**20  # bytes that are requested or in use, for all ingredients
 GAP = 2**18  # unused bytes that are read with their neighbours, since another request would take longer
 
 
+def at_once(n_ingredients: int) -> int:
+    """The number of requests at a time for each of several ingredients."""
+    return max(1, min(IN_FLIGHT, MOST_IN_FLIGHT // n_ingredients))
+
+
+def window_size(n_ingredients: int) -> int:
+    """The size of a request in bytes for each of several ingredients."""
+    return min(WINDOW, MEMORY // (n_ingredients * (at_once(n_ingredients) + 1)))
+
+
 class ByteRange(NamedTuple):
     """Bytes of a file.
 
@@ -123,10 +133,8 @@ class RemoteFiles:
             first = next(byte_range for byte_range in ranges if byte_range.file == file)
             if first.start < self._hashes[file].position:  # it is read once more
                 self._hashes[file] = self._new_hash(file)
-        at_once = max(1, min(IN_FLIGHT, MOST_IN_FLIGHT // n_ingredients))
-        size = min(WINDOW, MEMORY // (n_ingredients * (at_once + 1)))
-        windows = windows_of(ranges, self._hashes, size)
-        self._ahead = ReadAhead(windows, self._fetch, self._hash, at_once)
+        windows = windows_of(ranges, self._hashes, window_size(n_ingredients))
+        self._ahead = ReadAhead(windows, self._fetch, self._hash, at_once(n_ingredients))
         try:
             yield
         except BaseException as error:

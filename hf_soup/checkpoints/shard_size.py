@@ -14,12 +14,14 @@ LONGEST = 100  # characters of a size: with fewer digits, `float` cannot overflo
 SIZE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?B)\s*", re.ASCII | re.IGNORECASE)
 
 
-def shard_size(size: int | str) -> int:
+def shard_size(size: int | str, name: str = "max_shard_size") -> int:
     """A number of bytes.
 
     Args:
         size (`int` or `str`):
             A whole number of bytes, or a number with its unit: `"5GB"`.
+        name (`str`, *optional*):
+            Name of the argument in errors.
 
     Raises:
         [`OutputError`]: if it is no size, or not at least one byte.
@@ -27,9 +29,8 @@ def shard_size(size: int | str) -> int:
     count = _bytes_of(size)
     if count < 1:
         raise OutputError(
-            f"max_shard_size={one_line(repr(size), 60)} is not the size of a file. Write a number above 0 and its "
-            "unit, as "
-            "in 5GB."
+            f"{name}={one_line(repr(size), 60)} is not a number of bytes. Write a number above 0 and its unit, as in "
+            "5GB."
         )
     return count
 

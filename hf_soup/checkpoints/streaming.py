@@ -52,7 +52,7 @@ def _missing(item: Checkpoint) -> dict[tuple[str, str], int]:
     if isinstance(item, AdapterCheckpoint):
         return _missing(item.base)
     commit = item.ingredient.revision
-    if item.in_memory or commit is None:
+    if item.in_memory or item.is_streamed or commit is None:
         return {}
     size = bytes_to_fetch(item.ingredient.source, commit, item.ingredient.files)
     return {(item.ingredient.source, commit): size} if size else {}

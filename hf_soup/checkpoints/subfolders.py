@@ -91,10 +91,12 @@ def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
     for name, spec in fitted.specs.items():
         full_name = prefix + name
         stored = "" if full_name == spec.key else spec.key  # empty if the file uses the same name
-        specs[full_name] = spec._replace(name=full_name, stored=stored)
-    expected = None
-    if fitted.expected is not None:
-        expected = {prefix + name: shape for name, shape in fitted.expected.items()}
+        if (full_name, stored) != (spec.name, spec.stored):
+            spec = spec._replace(name=full_name, stored=stored)
+        specs[full_name] = spec
+    expected = fitted.expected
+    if expected is not None and prefix:
+        expected = {prefix + name: shape for name, shape in expected.items()}
     return fitted._replace(
         specs=specs,
         expected=expected,

@@ -23,6 +23,8 @@ from .reader import TensorSpec
 if TYPE_CHECKING:
     import torch
 
+OFTEN = 0.1  # seconds between two flushes
+
 
 @contextlib.contextmanager
 def weight_files(
@@ -71,8 +73,27 @@ def shard_files(folder: Path, shards: Sequence[OutputShard]) -> Iterator[WeightF
         placed |= shard.specs
     with OpenFiles("r+b") as files:
         sink = WeightFiles(folder, placed, files)
-        yield sink
+        with _flushing(sink):
+            yield sink
     sink.refuse_gaps()
+
+
+@contextlib.contextmanager
+def _flushing(sink: WeightFiles) -> Iterator[None]:
+    """Let the disk write while other work goes on, so that little is left to wait for in the end."""
+    stop = threading.Event()
+
+    def flush() -> None:
+        while not stop.wait(OFTEN):
+            sink.flush()
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def write_indexes(folder: Path, layout: OutputLayout) -> None:
@@ -96,6 +117,7 @@ class WeightFiles:
     def __init__(self, folder: Path, specs: Mapping[str, TensorSpec], files: OpenFiles):
         self._folder, self._specs, self._files = folder, specs, files
         self._to_come = {name: spec.nbytes for name, spec in specs.items()}
+        self._unflushed: set[str] = set()
         self._lock = threading.Lock()
         self._digests = Digests()
         for spec in specs.values():
@@ -109,6 +131,15 @@ class WeightFiles:
         self._digests.add(name, start, data, spec.itemsize)
         with self._lock:
             self._to_come[name] -= len(data)
+            self._unflushed.add(path)
+
+    def flush(self) -> None:
+        """Wait until what has been written since the last call is on the disk; errors come up in the end."""
+        with self._lock:
+            paths, self._unflushed = self._unflushed, set()
+        for path in paths:
+            with contextlib.suppress(OSError):
+                flush_data(path)
 
     def digests(self) -> dict[str, str]:
         """The digest of each tensor as it was written."""
@@ -119,6 +150,19 @@ class WeightFiles:
         incomplete = [name for name, count in self._to_come.items() if count]
         if incomplete:
             raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")
+
+
+def flush_data(path: str) -> None:
+    """Wait until the bytes of a file are on the disk.
+
+    Raises:
+        [`OSError`]: if the disk fails.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has only the latter
+    finally:
+        os.close(descriptor)
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

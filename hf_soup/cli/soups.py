@@ -200,23 +200,63 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
 
 
 @click.command("plan")
-@click.argument("recipe")
+@click.argument("recipe", nargs=-1, required=True)
+@click.option("--stream", is_flag=True, help="Show what a streamed merge would take: bytes, disk, memory and time.")
+@click.option(
+    "--max-shard-size", default="50GB", show_default=True, help="Maximum size of a weight file, for --stream."
+)
+@click.option("--bandwidth", metavar="SIZE", help="Bytes a second of each process, such as 1GB, for the time.")
+@click.option("--processes", type=click.IntRange(1), default=1, help="Number of processes that share the files.")
 @allow_pickle_option
 @allow_code_option
 @output_options
-def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
+def plan_command(
+    recipe: tuple[str, ...],
+    stream: bool,
+    max_shard_size: str,
+    bandwidth: str | None,
+    processes: int,
+    allow_pickle: bool,
+    allow_code: bool,
+    form: str,
+) -> None:
     """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do. Only headers are read.
 
     \b
     hf-soup plan soup/soup_recipe.yaml
     hf-soup plan user/soup
-    """
-    from ..api.from_recipe import cook_recipe
-    from ..formats.recipe_file import load_recipe
+    hf-soup plan user/run1 user/run2 --stream --max-shard-size 5GB --bandwidth 1GB
 
-    plan = cook_recipe(load_recipe(recipe, allow_code=allow_code), allow_pickle=allow_pickle).plan
-    steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
-    show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
+    Several arguments are ingredients, and the plan is that of their mean.
+    """
+    import hf_soup
+
+    from ..api.from_recipe import cook_recipe
+    from ..checkpoints.output_layout import lay_out
+    from ..checkpoints.shard_size import shard_size
+    from ..formats.recipe_file import load_recipe
+    from ..merging.costs import costs_of
+
+    streams = True if stream else None
+    if len(recipe) == 1:
+        loaded = load_recipe(recipe[0], allow_code=allow_code)
+        soup = cook_recipe(loaded, allow_pickle=allow_pickle, stream=streams)
+    else:
+        sources = take_ingredients(recipe, {"allow_pickle": allow_pickle})
+        soup = hf_soup.merge(sources, stream=streams)
+    plan = soup.plan
+    if not stream:
+        steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
+        show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
+        return
+    costs = costs_of(
+        plan,
+        soup.checkpoints,
+        lay_out(plan.specs, max_shard_size),
+        processes=processes,
+        bandwidth=None if bandwidth is None else shard_size(bandwidth, "bandwidth"),
+    )
+    show(form, str(costs.read), costs._asdict(), costs.table())
 
 
 def _list_command(plugin_type: FunctionPlugin, plural: str, title: str) -> click.Command:

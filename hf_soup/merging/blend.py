@@ -20,6 +20,7 @@ from .pieces import Piece, pieces_of
 from .plan import Plan
 from .read_ahead import BASE, reading_ahead
 from .steps import CombineStep, CopyStep, Step
+from .sums import AT_ONCE, add_up, divisor, is_one_pass
 
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class _Worker:
         self._files = files
         self._digests = digests
         self._device = device
-        self._raw = Buffer(PIECE)  # as read, in the ingredient's own type
+        self._raws = [Buffer(PIECE) for _ in range(AT_ONCE)]  # as read, in the ingredient's own type
         self._wide = Buffer(PIECE, device)  # in the accumulation type; finally the result in its own type
         self._sum = Buffer(PIECE, device)
 
@@ -149,11 +150,38 @@ class _Worker:
         step = piece.steps[0]
         if isinstance(step, CopyStep):
             return self._copy(step, piece)
+        dtypes = [self._checkpoints[index].specs[step.spec.name].dtype for index in step.inputs]
+        if is_one_pass(step, dtypes, self._device):
+            return self._sum_in_one_pass(step, piece)
         result = self._combine(step, piece)
         # Checked once, on the result: checking every input would be an additional pass over each.
         if not _finite(result):
             self._blame(step, piece)
         return result.cpu()
+
+    def _sum_in_one_pass(self, step: CombineStep, piece: Piece) -> torch.Tensor:
+        """The elements of a piece of a weighted mean or sum, whose inputs have the type of the result."""
+        result, out = self._wide.elements_and_bytes(piece.numel, step.spec.dtype)
+        sums = None
+        if len(step.inputs) > AT_ONCE:
+            _, sums = self._sum.elements_and_bytes(piece.numel, step.accumulator)
+        is_finite = True
+        for begin in range(0, len(step.inputs), AT_ONCE):
+            places = range(begin, min(begin + AT_ONCE, len(step.inputs)))
+            contents = [self._read(step.inputs[place], step, piece, self._raws[place - begin])[1] for place in places]
+            is_last = places.stop == len(step.inputs)
+            is_finite = add_up(
+                step.spec.dtype,
+                contents,
+                tuple(step.weights[place] for place in places),
+                sums=sums,
+                begins=begin == 0,
+                out=out if is_last else None,
+                total=divisor(step) if is_last else 0.0,
+            )
+        if not is_finite:
+            self._blame(step, piece)
+        return result
 
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
         """The elements of a piece that a method computes, on the device; `step` is the first of several steps."""
@@ -185,9 +213,18 @@ class _Worker:
 
     def _elements(self, index: int, step: Step, piece: Piece) -> torch.Tensor:
         """The original elements of an ingredient; for small pieces, valid until the next call."""
+        elements, _ = self._read(index, step, piece, self._raws[0])
+        if step.orders and index != BASE:  # the base model's classes are in the order of the soup
+            order = step.orders[step.inputs.index(index)]
+            if order is not None:
+                return elements.reshape(step.spec.shape)[list(order)].reshape(-1)
+        return elements
+
+    def _read(self, index: int, step: Step, piece: Piece, buffer: Buffer) -> tuple[torch.Tensor, memoryview]:
+        """Elements of an ingredient as they are stored, and their bytes, in a buffer."""
         checkpoint = self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
-        elements, into = self._raw.elements_and_bytes(piece.numel, spec.dtype)
+        elements, into = buffer.elements_and_bytes(piece.numel, spec.dtype)
         if len(piece.steps) == 1:  # a tensor, or a piece of it
             checkpoint.read_into(self._files, spec.name, piece.start, into)
         else:
@@ -197,11 +234,7 @@ class _Worker:
             for name, start, within in piece.spans:
                 bytes_read = into[within.start * size : within.stop * size]
                 self._digests[index].add(name, start, bytes_read, size)
-        if step.orders and index != BASE:  # the base model's classes are in the order of the soup
-            order = step.orders[step.inputs.index(index)]
-            if order is not None:
-                return elements.reshape(step.spec.shape)[list(order)].reshape(-1)
-        return elements
+        return elements, into
 
     def _passing(self, index: int, step: CombineStep, piece: Piece) -> torch.Tensor:
         """A tensor that is accumulated at once: all share one buffer, except the first, copied to `out`."""

@@ -181,17 +181,17 @@ def test_a_tree_ends(tmp_path, monkeypatch):
 )
 def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
     """An invalid `max_shard_size` raises an OutputError before anything is written, also on the command line."""
-    with pytest.raises(OutputError, match=r"max_shard_size=.* is not the size of a file"):
+    with pytest.raises(OutputError, match=r"max_shard_size=.* is not a number of bytes"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
     result = run("merge", *text_runs[:2], "-o", tmp_path / "soup", "--max-shard-size", size)
-    assert (result.returncode, "is not the size of a file" in result.stderr) == (1, True)
+    assert (result.returncode, "is not a number of bytes" in result.stderr) == (1, True)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, float("nan"), True, None, b"5GB", [5]])
 def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
     """A `max_shard_size` that is not a positive integer or a string raises an OutputError."""
-    with pytest.raises(OutputError, match="is not the size of a file"):
+    with pytest.raises(OutputError, match="is not a number of bytes"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
 
 
