@@ -19,6 +19,7 @@ from .errors import RecipeError, SoupError
 # batch job, which is a single process, has SLURM_NTASKS as well, but not the last one.
 VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 PLACE = ("MASTER_ADDR", "MASTER_PORT")  # where the first process listens
+MEET = datetime.timedelta(minutes=30)  # until all processes have opened their ingredients
 LONGEST = datetime.timedelta(days=7)  # that a process waits for the others, unless one of them dies
 OFTEN = 0.5  # seconds between two looks for a signal
 RANKS = "ranks"  # the executor that shares work out among them
@@ -149,8 +150,11 @@ def join_ranks(executor: str) -> Ranks:
             f"{' and '.join(missing)} is not set, where the ranks meet. torchrun sets it; with srun, export "
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) and MASTER_PORT=29500.'
         )
+    from torch.distributed.rendezvous import rendezvous
+
     try:
-        dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.size, timeout=LONGEST)
+        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=MEET))
+        dist.init_process_group("gloo", store=store, rank=ranks.rank, world_size=ranks.size, timeout=LONGEST)
     except RuntimeError as error:
         place = ":".join(os.environ[name] for name in PLACE)
         raise SoupError(f"the ranks do not meet at {place}: {str(error).splitlines()[0]}") from None

@@ -42,8 +42,8 @@ def test_the_script_for_slurm_is_a_script():
     assert lines[1 : 1 + len(directives)] == directives
     assert all(re.fullmatch(r"#SBATCH --[a-z-]+(=\S+)?", line) for line in directives)
     words = shlex.split(lines[-1])
-    assert words[:3] == ["srun", "hf-soup", "merge"]
-    is_command(words[3:])
+    assert words[:4] == ["srun", "--kill-on-bad-exit=1", "hf-soup", "merge"]
+    is_command(words[4:])
 
 
 def test_the_file_for_skypilot_is_a_task():

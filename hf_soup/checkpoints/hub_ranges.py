@@ -6,7 +6,7 @@ A large file is redirected to another server. Its address is kept for a while, s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,17 +120,23 @@ class HubRanges:
             found = response.headers.get("Content-Range")
             raise BadAnswerError(f"{expected} of {file} was asked for, and {found} came")
         if asked_hub:
-            first = [*response.history, response][0]
-            commit = first.headers.get("X-Repo-Commit")
-            if commit != self._commit:
-                raise BadAnswerError(f"{file} was asked for at commit {self._commit}, and came from {commit}")
-            etag = normal_etag(first.headers.get("X-Linked-ETag") or first.headers.get("ETag") or "")
-            if etag != self._digests[file].partition(":")[2]:
-                raise BadAnswerError(f"{file} has changed: its ETag is {etag} instead of {self._digests[file]}")
+            self._refuse_other_content([*response.history, response], file)
         if response.history or not asked_hub:
             self._refuse_other_etag(response, file)
         if response.history:
             self._redirects[file] = _Address(str(response.url), time.monotonic() + KEPT)
+
+    def _refuse_other_content(self, answers: Sequence[httpx2.Response], file: str) -> None:
+        """Refuse answers about another commit or digest; a repository with a new name is redirected without them."""
+        about = [answer for answer in answers if "X-Repo-Commit" in answer.headers]
+        commits = {answer.headers["X-Repo-Commit"] for answer in about}
+        if commits != {self._commit}:
+            found = ", ".join(sorted(commits)) or "no commit"
+            raise BadAnswerError(f"{file} was asked for at commit {self._commit}, and came from {found}")
+        headers = about[0].headers
+        etag = normal_etag(headers.get("X-Linked-ETag") or headers.get("ETag") or "")
+        if etag != self._digests[file].partition(":")[2]:
+            raise BadAnswerError(f"{file} has changed: its ETag is {etag} instead of {self._digests[file]}")
 
     def _refuse_other_etag(self, response: httpx2.Response, file: str) -> None:
         """Refuse bytes from a storage server that has replaced the file between two requests."""

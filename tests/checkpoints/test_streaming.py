@@ -257,6 +257,14 @@ class TestIntegrity:
         with pytest.raises(IngredientError, match=r"has changed on 127\.0\.0\.1 while it was read"):
             soup.save_pretrained(tmp_path / "soup")
 
+    def test_a_repository_with_a_new_name_is_found(self, pushed, text_runs):
+        """The Hub redirects the old name, and the answers are about the same commit."""
+        (name,) = pushed(text_runs[:1])
+        (item,) = stream_weights([open_checkpoint(name)], True)
+        HfApi().move_repo(from_id=name, to_id=f"{name}-moved")
+        tensor = next(iter(item.specs))
+        assert item.read(tensor).equal(open_checkpoint(text_runs[0]).read(tensor))
+
     def test_a_newer_commit_changes_nothing(self, pushed, text_runs, tmp_path):
         """Bytes come from the commit that was pinned when the soup was made."""
         names = pushed()
