@@ -5,11 +5,12 @@ What they work on is unknown here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import RecipeError, SoupError
@@ -54,14 +55,14 @@ class Ranks(NamedTuple):
             return [value]
         import torch.distributed as dist
 
-        group = _group()
+        group = _group_beside(dist.group.WORLD)
         values: list[Any] = [None] * self.size
-        errors: list[RuntimeError] = []
+        errors: list[BaseException] = []
 
         def wait() -> None:
             try:
                 dist.all_gather_object(values, value, group=group)
-            except RuntimeError as error:
+            except BaseException as error:  # also of a value that cannot be sent
                 errors.append(error)
 
         # Not in this thread, which would not notice Ctrl-C or the end of the job while it waits.
@@ -70,11 +71,32 @@ class Ranks(NamedTuple):
         while thread.is_alive():
             thread.join(OFTEN)
         if errors:
+            reason = str(errors[0]).splitlines() or [type(errors[0]).__name__]
             raise SoupError(
-                f"rank {self.rank} lost the connection to another rank, which has probably died: "
-                f"{str(errors[0]).splitlines()[0]} Run the same command again: finished shards are kept."
+                f"rank {self.rank} lost the connection to another rank, which has probably died: {reason[0]} Run the "
+                "same command again: finished shards are kept."
             )
         return values
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise an error of one process in all of them at the end of the block, so that none waits for it.
+
+        Raises:
+            [`SoupError`]: on the ranks that had no error themselves.
+        """
+        own: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            own = error
+        if self.size > 1:
+            errors = self.gather(None if own is None else f"{own}")
+            others = [f"rank {rank}: {text}" for rank, text in enumerate(errors) if text is not None]
+            if own is None and others:
+                raise SoupError(others[0])
+        if own is not None:
+            raise own
 
     def share(self, sizes: Sequence[int]) -> list[int]:
         """The places of the items of this process: consecutive ones, of about the same size as those of the others.
@@ -98,12 +120,12 @@ class Ranks(NamedTuple):
 ALONE = Ranks(0, 1)
 
 
-@functools.cache
-def _group() -> Any:
-    """The group that sends values of Python: that of all processes, or one beside it if that is for GPUs."""
+@functools.lru_cache(maxsize=1)
+def _group_beside(world: object) -> Any:
+    """A group of all processes that sends values of Python, with a longer time limit than that of a script."""
     import torch.distributed as dist
 
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    return dist.new_group(backend="gloo", timeout=LONGEST)
 
 
 def find_ranks() -> Ranks:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints.adapter import AdapterCheckpoint
+from ..checkpoints.digest import combined_digest, tensor_digest
 from ..checkpoints.output_layout import OutputLayout, lay_out
 from ..checkpoints.staging import resumable_folder, staged_folder, temporary_folder
 from ..checkpoints.store import is_address
 from ..checkpoints.store import target as target_store
 from ..checkpoints.targets import as_output_error, refuse_target
 from ..checkpoints.writer import write_indexes
-from ..errors import RecipeError, SoupError
+from ..errors import OutputError, RecipeError, SoupError
 from ..formats.mergekit_config import write_mergekit
 from ..formats.recipe_file import RECIPE_FILE, dump_recipe
 from ..merging.output import Digested
@@ -25,9 +27,9 @@ from ..publishing.folder import CardOptions, write_companions
 from ..publishing.privacy import with_repositories
 from ..publishing.push import Target, open_target, push_folder
 from ..publishing.redaction import Redaction, find_private, warn_of_redaction
-from ..publishing.sharing import ShardMaker, folder_of_records, key_of, make_by_shard
-from ..publishing.store_target import finish_store_target, open_store_target
-from ..publishing.upload import HubUpload, StoreUpload, Upload, Uploaded
+from ..publishing.sharing import ShardMaker, ShardRecord, folder_of_records, key_of, make_by_shard
+from ..publishing.store_target import finish_store_target, open_store_target, refuse_lost
+from ..publishing.upload import HubUpload, StoreUpload, Upload
 from ..publishing.weights import digests_under_adapters, warn_of_another_digest, with_digests, write_weights
 from ..ranks import Ranks, join_ranks
 from ..types import Recipe
@@ -35,6 +37,7 @@ from ..version import versions
 
 
 if TYPE_CHECKING:
+    import torch
     from huggingface_hub import CommitInfo
 
     from .soup import Soup
@@ -107,19 +110,25 @@ def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, over
     sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
     ranks = _join(soup)
     if is_address(save_directory):
+        refuse_lost(
+            [*inputs, *(item.base for item in inputs if isinstance(item, AdapterCheckpoint))], str(save_directory)
+        )
         _save_to_store(soup, str(save_directory), form, ranks, overwrite=overwrite)
         return str(save_directory)
     target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
     if _is_by_shard(soup, form):
-        layout = lay_out(soup.plan.specs, form.max_shard_size)
-        with resumable_folder(target, key_of(soup.recipe, layout), ranks, overwrite=overwrite) as stage:
-            recipe, _ = _make_shards(soup, stage, layout, stage, ranks)
-            if ranks.is_first:
-                _write_beside(soup, stage, recipe, target)
-    elif ranks.is_first:
-        with staged_folder(target, overwrite=overwrite) as stage:
-            _write_beside(soup, stage, _write_at_once(soup, stage, form), target)
-    ranks.gather(None)  # the others go on when the folder is there
+        work = _work(soup, form, ranks)
+        with resumable_folder(target, work.key, ranks, overwrite=overwrite) as stage:
+            finished = _make_shards(soup, work, stage, ranks)
+            with ranks.together():
+                if ranks.is_first:
+                    _refuse_missing(stage, work.layout)
+                    _write_beside(soup, stage, _recipe_of(soup, work, stage, finished), target)
+        return target
+    with ranks.together():
+        if ranks.is_first:
+            with staged_folder(target, overwrite=overwrite) as stage:
+                _write_beside(soup, stage, _write_at_once(soup, stage, form), target)
     return target
 
 
@@ -129,22 +138,20 @@ def _save_to_store(soup: Soup, address: str, form: Form, ranks: Ranks, *, overwr
     Raises:
         [`OutputError`]: if the folder is not empty, or the store refuses.
     """
-    layout = lay_out(soup.plan.specs, form.max_shard_size)
-    key = key_of(soup.recipe, layout, address)
-    if ranks.is_first:
-        open_store_target(address, key, overwrite=overwrite)
-    ranks.gather(None)
-    records = folder_of_records(key)
-    store = target_store(address)
-    with temporary_folder() as stage, as_output_error(stage):
-        if not form.is_adapter:
-            recipe, _ = _make_shards(soup, stage, layout, records, ranks, StoreUpload(store))
-        elif ranks.is_first:
-            recipe = _write_at_once(soup, stage, form)
+    work = _work(soup, form, ranks, address)
+    with ranks.together():
         if ranks.is_first:
-            _write_beside(soup, stage, recipe, address)
-            finish_store_target(store, stage)
-    ranks.gather(None)  # the others go on when everything is there
+            open_store_target(address, work.key, overwrite=overwrite)
+    store, records = target_store(address), folder_of_records(work.key)
+    with temporary_folder() as stage, as_output_error(stage):
+        finished: list[ShardRecord] = []
+        if not form.is_adapter:
+            finished = _make_shards(soup, work, records, ranks, StoreUpload(store))
+        with ranks.together():
+            if ranks.is_first:
+                recipe = _write_at_once(soup, stage, form) if form.is_adapter else None
+                _write_beside(soup, stage, recipe or _recipe_of(soup, work, stage, finished), address)
+                finish_store_target(store, stage)
     shutil.rmtree(records, ignore_errors=True)
 
 
@@ -170,34 +177,36 @@ def push(soup: Soup, request: PushRequest, form: Form) -> CommitInfo:
         [`OutputError`]: if the Hub refuses the push; the repository is left unchanged.
     """
     ranks = _join(soup)
-    opened = _open(request) if ranks.is_first else None
-    target = next(target for target in ranks.gather(opened) if target is not None)
-    commit = None
-    with temporary_folder() as stage, as_output_error(stage):
-        uploaded: list[Uploaded] = []
-        if _is_by_shard(soup, form):
-            layout = lay_out(soup.plan.specs, form.max_shard_size)
-            upload = HubUpload(target.repo_id, request.token, request.revision, request.create_pr)
-            records = folder_of_records(key_of(soup.recipe, layout, target.repo_id, str(request.revision)))
-            recipe, uploaded = _make_shards(soup, stage, layout, records, ranks, upload)
-        elif ranks.is_first:
-            recipe = _write_at_once(soup, stage, form)
+    opened = commit = None
+    with ranks.together():
         if ranks.is_first:
-            _write_published(soup, stage, recipe, target, request)
-            commit = push_folder(
-                stage,
-                target.repo_id,
-                token=request.token,
-                revision=request.revision,
-                create_pr=request.create_pr,
-                commit_message=request.commit_message,
-                commit_description=request.commit_description,
-                uploaded=uploaded,
-            )
-    commit = next(made for made in ranks.gather(commit) if made is not None)
-    if uploaded:
+            opened = _open(request)
+    target = next(target for target in ranks.gather(opened) if target is not None)
+    records = None
+    with temporary_folder() as stage, as_output_error(stage):
+        finished: list[ShardRecord] = []
+        if _is_by_shard(soup, form):
+            upload = HubUpload(target.repo_id, request.token, request.revision, request.create_pr)
+            work = _work(soup, form, ranks, target.repo_id, str(request.revision))
+            records = folder_of_records(work.key)
+            finished = _make_shards(soup, work, records, ranks, upload)
+        with ranks.together():
+            if ranks.is_first:
+                recipe = _recipe_of(soup, work, stage, finished) if finished else _write_at_once(soup, stage, form)
+                _write_published(soup, stage, recipe, target, request)
+                commit = push_folder(
+                    stage,
+                    target.repo_id,
+                    token=request.token,
+                    revision=request.revision,
+                    create_pr=request.create_pr,
+                    commit_message=request.commit_message,
+                    commit_description=request.commit_description,
+                    uploaded=[record.uploaded for record in finished if record.uploaded is not None],
+                )
+    if records is not None:
         shutil.rmtree(records, ignore_errors=True)
-    return commit
+    return next(made for made in ranks.gather(commit) if made is not None)
 
 
 def _join(soup: Soup) -> Ranks:
@@ -263,37 +272,81 @@ def _is_by_shard(soup: Soup, form: Form) -> bool:
     return soup.executor != "local" or any(item.is_streamed for item in items)
 
 
-def _make_shards(
-    soup: Soup, folder: Path, layout: OutputLayout, records: Path, ranks: Ranks, upload: Upload | None = None
-) -> tuple[Recipe, list[Uploaded]]:
-    """Make the weights shard by shard, and return the recipe with what was read and written, and what was uploaded.
+@dataclass(frozen=True)
+class Work:
+    """What decides the bytes of the shards of a soup.
 
     Args:
-        folder (`Path`):
-            Folder of the indexes and of the statistics.
+        layout ([`OutputLayout`]):
+            The files.
+        statistics (`Mapping[str, torch.Tensor]`):
+            BatchNorm statistics that replace averages.
+        key (`str`):
+            Name of the work, by which an interrupted one is found again.
+    """
+
+    layout: OutputLayout
+    statistics: Mapping[str, torch.Tensor]
+    key: str
+
+
+def _work(soup: Soup, form: Form, ranks: Ranks, *places: str) -> Work:
+    """The work of saving a soup, at places such as a repository."""
+    statistics: Mapping[str, torch.Tensor] = {}
+    with ranks.together():
+        if ranks.is_first:  # estimated once, since another machine may round otherwise
+            statistics = soup.statistics
+    statistics = ranks.gather(statistics)[0]
+    layout = lay_out(soup.plan.specs, form.max_shard_size)
+    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in statistics.items()})
+    return Work(layout, statistics, key_of(soup.recipe, layout, soup.device, digest, *places))
+
+
+def _make_shards(
+    soup: Soup, work: Work, records: Path, ranks: Ranks, upload: Upload | None = None
+) -> list[ShardRecord]:
+    """Make the weights shard by shard, and return the records of all shards, on each rank.
+
+    Args:
         records (`Path`):
             Folder of the records of finished shards, and of the shards unless they are uploaded.
     """
-    # estimated once, since another machine may round otherwise
-    statistics = ranks.gather(soup.statistics if ranks.is_first else {})[0]
-    for item in soup.checkpoints:
+    for item in (*soup.checkpoints, *([] if soup.plan.base is None else [soup.plan.base])):
         item.read_anew()
-    maker = ShardMaker(soup.plan, soup.checkpoints, statistics, soup.device, records, upload)
-    finished = make_by_shard(maker, layout, executor=soup.executor, ranks=ranks)
+    maker = ShardMaker(soup.plan, soup.checkpoints, work.statistics, soup.device, records, upload)
+    return make_by_shard(maker, work.layout, executor=soup.executor, ranks=ranks)
+
+
+def _recipe_of(soup: Soup, work: Work, folder: Path, finished: Sequence[ShardRecord]) -> Recipe:
+    """The recipe with what was read and written, when its folder has the indexes and the statistics."""
     recipe = with_digests(
         folder,
         soup.recipe,
         soup.plan,
         soup.checkpoints,
         Digested.together(record.digested for record in finished),
-        statistics=statistics if ranks.is_first else {},
+        statistics=work.statistics,
         row_giver=soup.setup.row_giver,
     )
-    if ranks.is_first:
-        write_indexes(folder, layout)
-        soup.warn_of_doubts()
-        warn_of_another_digest(soup.recipe, recipe)
-    return recipe, [record.uploaded for record in finished if record.uploaded is not None]
+    write_indexes(folder, work.layout)
+    soup.warn_of_doubts()
+    warn_of_another_digest(soup.recipe, recipe)
+    return recipe
+
+
+def _refuse_missing(folder: Path, layout: OutputLayout) -> None:
+    """Refuse a folder without all of its shards, as where ranks or workers do not share it.
+
+    Raises:
+        [`OutputError`]: naming the first shard that is missing.
+    """
+    for shard in layout.shards:
+        path = folder / shard.file
+        if not path.is_file() or path.stat().st_size != shard.nbytes:
+            raise OutputError(
+                f"{shard.file} was made, and is not in {folder}, which not all processes share. Name one on shared "
+                "storage, or push without one."
+            )
 
 
 def _write_at_once(soup: Soup, folder: Path, form: Form) -> Recipe:

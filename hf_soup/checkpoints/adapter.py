@@ -119,9 +119,14 @@ class AdapterCheckpoint(Checkpoint):
         if name not in self.saved:
             yield from self.base.byte_ranges(name)
 
+    def read_anew(self) -> None:
+        """Forget which files of the base model have been verified."""
+        self.base.read_anew()
+
     def prepare(self) -> None:
-        """Fetch the base model, unless it is streamed."""
+        """Fetch the base model, unless it is streamed, and read what DoRA multiplies with."""
         make_ready([self.base])
+        _ = self._dora_factors
 
     def digests_apart(self) -> dict[str, str]:
         """Nothing: the digests of the adapter's own files are known since it was opened."""

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from .companion_files import TEMPLATES, TOKENIZER, CompanionFiles
 from .companions import mapping_of
 from .digest import bytes_of, tensor_digest
 from .files import OpenFiles
+from .remote_files import ByteRange, RemoteFiles
 
 
 if TYPE_CHECKING:
@@ -219,6 +220,10 @@ class CommonVocabulary(Checkpoint):
     def unequal_twins(self) -> tuple[tuple[str, str], ...]:
         """Tied weights that the files store twice with different values."""
         return self.own.unequal_twins
+
+    def byte_ranges(self, name: str) -> Iterator[tuple[RemoteFiles, ByteRange]]:
+        """The bytes of the own tensor on servers; single rows of others are read when they are needed."""
+        yield from self.own.byte_ranges(name)
 
     def prepare(self) -> None:
         """Read the rows that it lacks."""

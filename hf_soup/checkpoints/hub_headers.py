@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ..version import __version__
+from .hub_answers import BadAnswerError
 from .hub_errors import LIBRARY, patiently
 
 
@@ -27,11 +28,11 @@ def read_part(repo_id: str, path: str, commit: str, start: int, stop: int) -> by
     from huggingface_hub import hf_hub_url
 
     address = hf_hub_url(repo_id, path, revision=commit)
-    return patiently(lambda: _read_range(address, start, stop))
+    return patiently(lambda: _read_range(address, start, stop, commit))
 
 
-def _read_range(address: str, start: int, stop: int) -> bytes:
-    """Read a range of bytes of a file; fewer if the file is shorter."""
+def _read_range(address: str, start: int, stop: int, commit: str) -> bytes:
+    """Read a range of bytes of a file at a commit; fewer if the file is shorter."""
     # ignored: huggingface_hub re-exports these without saying so to type checkers
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -43,6 +44,10 @@ def _read_range(address: str, start: int, stop: int) -> bytes:
     headers |= {"Accept-Encoding": "identity", "range": f"bytes={start}-{stop - 1}"}
     with get_session().stream("GET", address, headers=headers, timeout=SECONDS) as response:
         hf_raise_for_status(response)
+        for answer in (*response.history, response):
+            found = answer.headers.get("X-Repo-Commit", commit)
+            if found != commit:
+                raise BadAnswerError(f"a header was asked for at commit {commit}, and came from {found}")
         # A server without range support sends the file from its beginning; only the needed part is read.
         is_range = response.status_code == HTTPStatus.PARTIAL_CONTENT
         skipped = 0 if is_range else start

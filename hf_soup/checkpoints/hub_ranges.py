@@ -141,7 +141,8 @@ class HubRanges:
     def _refuse_other_etag(self, response: httpx2.Response, file: str) -> None:
         """Refuse bytes from a storage server that has replaced the file between two requests."""
         etag = response.headers.get("ETag")
-        if etag is not None and self._etags.setdefault(file, etag) != etag:
+        place = str(response.url).partition("?")[0]  # another server may have another form of ETag
+        if etag is not None and self._etags.setdefault(place, etag) != etag:
             raise BadAnswerError(f"{file} has changed on {response.url.host} while it was read")
 
 

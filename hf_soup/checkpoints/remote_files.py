@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ..errors import IngredientError
-from ..threads import INTERRUPTED
+from ..threads import INTERRUPTED, submit
 
 
 # Measured by `benchmarks/large.py`: a request is long compared to its latency, and more at once bring nothing.
@@ -23,6 +23,7 @@ WINDOW = 16 * 2**20  # bytes of one request
 IN_FLIGHT = 4  # requests at once for the files of one ingredient
 MOST_IN_FLIGHT = 32  # requests at once for all ingredients
 MEMORY = 256 * 2**20  # bytes that are requested or in use, for all ingredients
+MOST_WAITING = 2 * MOST_IN_FLIGHT  # windows that are kept because those before them have not arrived
 GAP = 2**18  # unused bytes that are read with their neighbours, since another request would take longer
 
 
@@ -34,6 +35,10 @@ def at_once(n_ingredients: int) -> int:
 def window_size(n_ingredients: int) -> int:
     """The size of a request in bytes for each of several ingredients."""
     return min(WINDOW, MEMORY // (n_ingredients * (at_once(n_ingredients) + 1)))
+
+
+class OtherContentsError(IngredientError):
+    """A file that was read to its end has another digest than the server announced: nothing made from it is right."""
 
 
 class ByteRange(NamedTuple):
@@ -104,6 +109,8 @@ class RemoteFiles:
             [`IngredientError`]: if the server does not give them.
         """
         ahead = self._ahead
+        if wanted.start == wanted.stop:
+            return
         if ahead is None:
             self._fetch(wanted, into)
         else:
@@ -138,14 +145,17 @@ class RemoteFiles:
         try:
             yield
         except BaseException as error:
-            self._ahead.stop(interrupted=not isinstance(error, Exception))
+            self._stop(interrupted=not isinstance(error, Exception))
             raise
-        finally:
-            ahead, self._ahead = self._ahead, None
-            ahead.stop()
+        self._stop()
         self._refuse_other_contents()
         if self._refuse_changed is not None:
             self._refuse_changed()
+
+    def _stop(self, *, interrupted: bool = False) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.stop(interrupted=interrupted)
 
     def _hash(self, window: ByteRange, content: memoryview) -> None:
         self._hashes[window.file].add(window.start, content)
@@ -158,7 +168,7 @@ class RemoteFiles:
             elif hashed.is_whole:
                 changed.append(file)
         if changed:
-            raise IngredientError(
+            raise OtherContentsError(
                 f"{', '.join(changed)} of {self.name!r} came with other contents than the Hub announced: try again, "
                 "or download it with stream=False."
             )
@@ -195,6 +205,10 @@ class FileHash:
             if not self.is_followed or start < self.position:
                 return
             self._waiting[start] = content
+            if len(self._waiting) > MOST_WAITING:  # bytes in between are not read
+                self.is_followed = False
+                self._waiting.clear()
+                return
             while self.position in self._waiting:
                 following = self._waiting.pop(self.position)
                 self._hash.update(following)
@@ -229,14 +243,21 @@ def windows_of(ranges: Iterable[ByteRange], hashes: Mapping[str, FileHash], size
             Largest number of bytes of a request.
     """
     windows: list[Window] = []
+    planned: dict[ByteRange, list[Window]] = {}  # several adapters read the same tensors of their base model
     last: dict[str, Window] = {}  # file -> its latest window
-    for file, start, stop in ranges:
+    for byte_range in ranges:
+        file, start, stop = byte_range
         if start == stop:
             continue
         window = last.get(file)
-        if window is not None and window.start <= start and stop <= window.stop:  # read twice
+        if byte_range in planned:
+            for holder in planned[byte_range]:
+                holder.unread += min(stop, holder.stop) - max(start, holder.start)
+            continue
+        if window is not None and window.start <= start and stop <= window.stop:  # a part that is read twice
             window.unread += stop - start
             continue
+        planned[byte_range] = []
         # What is not used is read if it is small: the header of the file, or a tensor between others.
         end = hashes[file].position if window is None else window.stop
         most = min(GAP, size // 2) if end else size - 1
@@ -247,6 +268,7 @@ def windows_of(ranges: Iterable[ByteRange], hashes: Mapping[str, FileHash], size
                 windows.append(window)
             window.stop = min(stop, window.start + size)
             window.unread += max(0, window.stop - max(start, place))
+            planned[byte_range].append(window)
             place = window.stop
     _follow(windows, hashes)
     return windows
@@ -327,9 +349,11 @@ class ReadAhead:
             if window.content is None and not window.is_released:  # otherwise a reader was earlier
                 self._request(window)
 
-    def _request(self, window: Window) -> Future[memoryview]:
-        self._n_held += 1
-        window.content = self._pool.submit(self._fetch_window, ByteRange(window.file, window.start, window.stop))
+    def _request(self, window: Window) -> Future[memoryview] | None:
+        """Request a window; `None` if the system provides no threads, so that its readers read it themselves."""
+        window.content = submit(self._pool, self._fetch_window, ByteRange(window.file, window.start, window.stop))
+        window.is_released = window.content is None
+        self._n_held += not window.is_released
         return window.content
 
     def _fetch_window(self, window: ByteRange) -> memoryview:

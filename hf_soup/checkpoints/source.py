@@ -175,10 +175,16 @@ def _absolute(folder: Path) -> Path:
 
 def short_name(path: str) -> str:
     """The name of a folder or repository; for a checkpoint in a run's folder, with the name of the run."""
-    components = [component for component in re.split(r"[/\\]", path) if component]
+    components = _components(path)
     if len(components) > 1 and CHECKPOINT.fullmatch(components[-1]):
         return "/".join(components[-2:])
     return components[-1]
+
+
+def _components(path: str) -> list[str]:
+    """The components of a path, of Windows too, or of an address without its bucket, which is not published."""
+    components = [component for component in re.split(r"[/\\]", path) if component]
+    return components[2:] or components[1:] if is_address(path) else components
 
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
@@ -201,7 +207,7 @@ def _longer_name(ingredient: Ingredient) -> str:
     """The name of a folder or repository with its parent folder or owner."""
     if ingredient.source == MEMORY:
         return ingredient.name
-    components = re.split(r"[/\\]", ingredient.source)  # a recipe may have been written on Windows
+    components = _components(ingredient.source)
     name = ingredient.name.split("/")
     if components[-len(name) - 1 : -1] == name:  # of a run whose best checkpoint was used
         components.pop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import glob
 import json
 import math
 import os
@@ -194,11 +193,12 @@ def resumable_folder(
     place = Path(os.path.realpath(target))
     stage = place.parent / f".{place.name}.{key}{UNFINISHED}"
     with as_output_error(target), contextlib.ExitStack() as stack:
-        if ranks.is_first:
-            stage.mkdir(parents=True, exist_ok=True)
-            if stack.enter_context(_locked(stage)) == THEIRS:
-                raise OutputError(f"another process is making {target}. Wait for it, or name another folder.")
-        ranks.gather(None)  # from here on it exists
+        with ranks.together():
+            if ranks.is_first:
+                _restore_old(stage, place)
+                stage.mkdir(parents=True, exist_ok=True)
+                if stack.enter_context(_locked(stage)) == THEIRS:
+                    raise OutputError(f"another process is making {target}. Wait for it, or name another folder.")
         blind = [str(rank) for rank, sees in enumerate(ranks.gather(stage.is_dir())) if not sees]
         if blind:
             raise OutputError(
@@ -206,32 +206,52 @@ def resumable_folder(
                 f"{', '.join(blind)}. Name a folder on shared storage, or push without one."
             )
         yield stage
-        if ranks.is_first:
-            for path in stage.glob(".*"):
-                shutil.rmtree(path)
-            stage.chmod(0o777 & ~_umask())
-            flush_folder(stage)
-            _take_name(stage, place, overwrite=overwrite)
-            for other in place.parent.glob(f".{glob.escape(place.name)}.*{UNFINISHED}"):  # of other recipes
-                shutil.rmtree(other, ignore_errors=True)
-            _flush(place.parent)
-        ranks.gather(None)
+        with ranks.together():
+            if ranks.is_first:
+                for path in stage.glob(".*"):
+                    _remove(path)
+                stage.chmod(0o777 & ~_umask())
+                flush_folder(stage)
+                _take_name(stage, place, overwrite=overwrite)
+                _clear_unfinished(place)
+                _flush(place.parent)
+
+
+def _restore_old(stage: Path, place: Path) -> None:
+    """Give back its name to a folder that a killed process had moved away."""
+    old = stage.with_suffix(OLD)
+    if old.is_dir() and not place.exists():
+        old.rename(place)
+
+
+def _clear_unfinished(place: Path) -> None:
+    """Remove the unfinished folders of other work for the same target, unless a process is at work on them."""
+    form = re.compile(re.escape(f".{place.name}.") + r"[0-9a-f]{16}" + re.escape(UNFINISHED))
+    for other in place.parent.iterdir():
+        if form.fullmatch(other.name):
+            with _locked(other) as holder:
+                if holder == OURS:
+                    shutil.rmtree(other, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder with its content."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextlib.contextmanager
-def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder that is deleted at the end of the block; if the process is killed before, by the next call of this
-    function in the same place, or of [`staged_folder`].
-
-    Args:
-        parent (`Path`, *optional*):
-            Folder to make it in; by default the system's temporary directory.
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's temporary directory, deleted at the end of the block; if the process is killed before,
+    by the next call of this function or of [`staged_folder`].
 
     Raises:
         [`OutputError`]: if there is no such place that can be written.
     """
     with as_output_error("temporary files"):
-        place = parent or tempfile.gettempdir()
+        place = tempfile.gettempdir()
     with contextlib.ExitStack() as stack:
         with as_output_error(place):
             stage = stack.enter_context(_folder_aside(Path(place), TEMPORARY))

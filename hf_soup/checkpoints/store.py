@@ -108,7 +108,10 @@ class Store:
         with self._errors():
             file_system, root = self._open()
             file_system.invalidate_cache()
-            listed = file_system.find(root, detail=True)
+            listed = {}
+            for path, info in file_system.find(root, detail=True).items():
+                if info.get("size") or not path.endswith("/"):  # S3 consoles make folders that are empty files
+                    listed[path] = info
             states = {path: _state(file_system, path, info) for path, info in listed.items()}
         if len(listed) > MOST_FILES:
             raise self.error(
@@ -181,7 +184,12 @@ def _state(file_system: Any, path: str, info: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "md5Hash", "content_md5", "xet_hash", "checksum"):
         if info.get(key):
             return f"etag:{one_line(info[key]).strip(chr(34))}"
-    return f"stat:{file_system.ukey(path)}"
+    times = [str(info[key]) for key in ("mtime", "modified", "LastModified", "created") if key in info]
+    if not times:
+        return f"stat:{file_system.ukey(path)}"
+    import xxhash
+
+    return f"stat:{xxhash.xxh3_128_hexdigest(repr((info.get('size'), times)).encode())}"
 
 
 def target(address: str) -> Store:

@@ -159,8 +159,9 @@ class StoreRanges:
         Raises:
             [`IngredientError`]: naming the first one.
         """
+        files = self.store.files()
         for name, state in self.states.items():
-            if self.store.state(name) != state:
+            if files.get(name, (0, ""))[1] != state:
                 raise IngredientError(
                     f"{one_line(self.store.address)}/{name} has changed since it was opened; merge again."
                 )

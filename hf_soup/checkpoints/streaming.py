@@ -33,7 +33,7 @@ def stream_weights(checkpoints: Sequence[Checkpoint], stream: bool | None) -> tu
         [`RecipeError`]: if it is something else.
         [`IngredientError`]: if the Hub does not tell the sizes of the files.
     """
-    if stream not in (None, True, False):
+    if stream is not None and not isinstance(stream, bool):
         raise RecipeError(f"stream is True, False or None, not {stream!r}.")
     if stream is False:
         return tuple(checkpoints)

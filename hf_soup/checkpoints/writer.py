@@ -23,6 +23,7 @@ from .reader import TensorSpec
 if TYPE_CHECKING:
     import torch
 
+CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)  # file systems without it
 OFTEN = 0.1  # seconds between two flushes
 
 
@@ -88,7 +89,11 @@ def _flushing(sink: WeightFiles) -> Iterator[None]:
             sink.flush()
 
     thread = threading.Thread(target=flush, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the system provides no threads: everything is flushed in the end
+        yield
+        return
     try:
         yield
     finally:
@@ -118,6 +123,7 @@ class WeightFiles:
         self._folder, self._specs, self._files = folder, specs, files
         self._to_come = {name: spec.nbytes for name, spec in specs.items()}
         self._unflushed: set[str] = set()
+        self._error: OSError | None = None
         self._lock = threading.Lock()
         self._digests = Digests()
         for spec in specs.values():
@@ -134,19 +140,27 @@ class WeightFiles:
             self._unflushed.add(path)
 
     def flush(self) -> None:
-        """Wait until what has been written since the last call is on the disk; errors come up in the end."""
+        """Wait until what has been written since the last call is on the disk; [`refuse_gaps`] raises its errors.
+
+        The system reports an error of the disk once only.
+        """
         with self._lock:
             paths, self._unflushed = self._unflushed, set()
         for path in paths:
-            with contextlib.suppress(OSError):
+            try:
                 flush_data(path)
+            except OSError as error:
+                if error.errno not in CANNOT_FLUSH:
+                    self._error = self._error or error
 
     def digests(self) -> dict[str, str]:
         """The digest of each tensor as it was written."""
         return self._digests.result()
 
     def refuse_gaps(self) -> None:
-        """Check that every planned byte has been written exactly once."""
+        """Check that every planned byte has been written exactly once, and that the disk has reported no error."""
+        if self._error is not None:
+            raise self._error
         incomplete = [name for name, count in self._to_come.items() if count]
         if incomplete:
             raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")

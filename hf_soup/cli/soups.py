@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..display.tables import align
 from ..options import MergeOptions, PushOptions
@@ -118,7 +119,8 @@ def merge_command(
         options[name] = read_given_examples(options[name], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
     arguments |= _params(more_params)
-    arguments["executor"] = executor_here(arguments["executor"])
+    if click.get_current_context().get_parameter_source("executor") is not ParameterSource.COMMANDLINE:
+        arguments["executor"] = executor_here(arguments["executor"])
     sources = take_ingredients(ingredients, arguments)
     soup = hf_soup.merge(sources, weights=_weights(weights), **arguments)
     saving: dict[str, Any] = {"max_shard_size": max_shard_size, "merged": merged or None, "rank": rank}

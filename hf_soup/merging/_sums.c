@@ -35,15 +35,17 @@ static inline float from_bfloat16(uint16_t bits) {
     return value;
 }
 
-static inline float from_float16(uint16_t half) {
-    uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, bits = 0x77800000; /* 2^112 */
-    float value, scale;
-    memcpy(&scale, &bits, 4);
-    memcpy(&value, &magnitude, 4);
-    value *= scale; /* the exponents of the two types differ by 112; exact, also for subnormal numbers */
+static inline float from_float16(uint16_t half) { /* exact, also where processors take subnormal numbers for zero */
+    const uint32_t twice = (uint32_t)half << 17; /* without the sign */
+    uint32_t bits = (twice >> 4) + 0x70000000, small_bits = (twice >> 17) | 0x3f000000;
+    float value, small, scale = 1.92592994e-34f; /* 2^-112 */
+    memcpy(&value, &bits, 4);
+    value *= scale;
+    memcpy(&small, &small_bits, 4);
+    small -= 0.5f; /* subnormal numbers of 16 bits */
     memcpy(&bits, &value, 4);
-    bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000 : 0; /* infinity and NaN */
-    bits |= (uint32_t)(half & 0x8000) << 16;
+    memcpy(&small_bits, &small, 4);
+    bits = (twice < 1u << 27 ? small_bits : bits) | (uint32_t)(half & 0x8000) << 16;
     memcpy(&value, &bits, 4);
     return value;
 }

@@ -14,11 +14,13 @@ from ..display.tables import align
 from ..ranks import Ranks
 from .budget import bytes_at_once, read_size
 from .buffer import WIDEST
+from .joined import join_adapters
 from .plan import Plan
 from .read_ahead import BASE
+from .sums import AT_ONCE
 
 
-BUFFERS = 3  # of one thread
+BUFFERS = AT_ONCE // 2 + 2  # of one thread, with the widest elements; inputs that are summed are half as wide
 ON_DISK = 2  # shards of a process that are on the disk: one is uploaded while the next is made
 
 
@@ -93,10 +95,12 @@ def costs_of(
         bandwidth (`float`, *optional*):
             Bytes a second of each process, in each direction.
     """
-    steps = {step.spec.name: step for step in plan.steps}
+    joined, items = join_adapters(plan, checkpoints)  # as adapters of one base model are read
+    steps = {step.spec.name: step for step in joined.steps}
     remotes: set[RemoteFiles] = set()
     of_shard: list[tuple[int, int]] = []  # bytes read from servers, and from disks
-    items = [*checkpoints, *([] if plan.base is None else [plan.base])]
+    if plan.base is not None:
+        items.append(plan.base)
     for shard in layout.shards:
         from_servers = from_disks = 0
         for name in shard.specs:

@@ -6,9 +6,12 @@ shard, nor on how often the work was interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.output_layout import OutputLayout, OutputShard
+from ..checkpoints.remote_files import OtherContentsError
 from ..checkpoints.staging import flush_folder, temporary_folder, write_json
 from ..checkpoints.targets import as_output_error
 from ..errors import SoupError
-from ..formats.recipe_file import dump_recipe
 from ..merging.output import Digested, make_shards
 from ..merging.plan import Plan
 from ..parallel import run_all
+from ..plugins import load_function
 from ..ranks import Ranks
+from ..threads import submit
 from ..types import Recipe
 from ..untrusted import read_json
 from ..version import versions
@@ -153,13 +158,22 @@ class ShardMaker:
                 digested = self.make(shard, aside)
                 if last is not None:  # so that two shards are on the disk at most
                     yield last.result()
-                last = pool.submit(self.finish, shard, aside, digested)
+                last = submit(pool, self.finish, shard, aside, digested)
+                if last is None:  # the system provides no threads
+                    yield self.finish(shard, aside, digested)
             if last is not None:
                 yield last.result()
 
-    def _folder_aside(self) -> Any:
+    @contextlib.contextmanager
+    def _folder_aside(self) -> Iterator[Path]:
         """A folder for the shards under way, on the disk of their future place."""
-        return temporary_folder(None if self.upload is not None else self.folder)
+        if self.upload is not None:
+            with temporary_folder() as folder:
+                yield folder
+            return
+        # Processes of several machines share the folder, so that none may clear what another one has left.
+        with tempfile.TemporaryDirectory(prefix=".aside-", dir=self.folder) as aside:
+            yield Path(aside)
 
 
 def make_by_shard(maker: ShardMaker, layout: OutputLayout, *, executor: str, ranks: Ranks) -> list[ShardRecord]:
@@ -181,13 +195,18 @@ def make_by_shard(maker: ShardMaker, layout: OutputLayout, *, executor: str, ran
     Raises:
         [`SoupError`]: if an ingredient cannot be read, or another rank has died.
     """
-    with as_output_error(maker.folder):
+    records: list[ShardRecord] = []
+    with ranks.together(), as_output_error(maker.folder):
         (maker.folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        if executor == "ray":
-            by_place = dict(run_all(partial(_make_one, maker), layout.shards, executor=executor))
-            return [by_place[place] for place in range(len(layout.shards))]
-        own = [layout.shards[place] for place in ranks.share([shard.nbytes for shard in layout.shards])]
-        records = list(maker.make_all(own))
+        try:
+            if executor == "ray":
+                by_place = dict(run_all(partial(_make_one, maker), layout.shards, executor=executor))
+                return [by_place[place] for place in range(len(layout.shards))]
+            own = [layout.shards[place] for place in ranks.share([shard.nbytes for shard in layout.shards])]
+            records = list(maker.make_all(own))
+        except OtherContentsError:  # shards that are finished may have been made from the same file
+            shutil.rmtree(maker.folder / RECORDS, ignore_errors=True)
+            raise
     return [record for of_rank in ranks.gather(records) for record in of_rank]
 
 
@@ -196,12 +215,28 @@ def _make_one(maker: ShardMaker, shard: OutputShard) -> ShardRecord:
 
 
 def key_of(recipe: Recipe, layout: OutputLayout, *further: str) -> str:
-    """A name for everything that decides the bytes of the shards, so that only the same work goes on with them."""
+    """A name for everything that decides the bytes of the shards, so that only the same work goes on with them.
+
+    Args:
+        recipe ([`Recipe`]), layout ([`OutputLayout`]):
+            The soup and its files.
+        *further (`str`):
+            The device, the digest of statistics, and where the soup goes.
+    """
     import xxhash
 
     files = [[shard.file, shard.nbytes] for shard in layout.shards]
-    content = json.dumps([dump_recipe(recipe), recipe.fingerprint(), files, versions(), further], sort_keys=True)
+    method = _code_of(recipe.method)
+    content = json.dumps([recipe.fingerprint(), files, versions(), method, further], sort_keys=True)
     return xxhash.xxh3_64_hexdigest(content.encode())
+
+
+def _code_of(method: str) -> str:
+    """The source of the file that holds a method, which users write and correct; empty if there is none."""
+    try:
+        return Path(inspect.getfile(load_function("method", method))).read_text(encoding="utf-8")
+    except (OSError, TypeError, ValueError):
+        return ""
 
 
 def folder_of_records(key: str) -> Path:
@@ -212,6 +247,7 @@ def folder_of_records(key: str) -> Path:
     with as_output_error(place):
         place.mkdir(parents=True, exist_ok=True)
         for folder in place.iterdir():
-            if time.time() - folder.stat().st_mtime > OLD:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                if time.time() - folder.stat().st_mtime > OLD:
+                    shutil.rmtree(folder, ignore_errors=True)
     return place / key

@@ -11,7 +11,9 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companion_files import CONFIG, MODULES
+from ..checkpoints.other_contents import ADAPTER
 from ..checkpoints.staging import temporary_folder
 from ..checkpoints.store import Store, target
 from ..errors import OutputError
@@ -19,7 +21,7 @@ from ..untrusted import one_line
 
 
 MARKER = ".hf_soup_unfinished.json"  # in a folder that is not complete; it has the key of the work
-LAST = (CONFIG, MODULES)  # without these, no reader takes a folder for a model
+LAST = (CONFIG, MODULES, ADAPTER)  # without these, no reader takes a folder for a model
 
 
 def open_store_target(address: str, key: str, *, overwrite: bool) -> Store:
@@ -60,6 +62,19 @@ def refuse_store(address: str) -> Store:
     store = target(address)
     store.files()
     return store
+
+
+def refuse_lost(inputs: Iterable[Checkpoint], address: str) -> None:
+    """Refuse a folder that is or holds an ingredient, which would be deleted before it is read.
+
+    Raises:
+        [`OutputError`]: naming the ingredient.
+    """
+    target = f"{address.rstrip('/')}/"
+    for item in inputs:
+        source = f"{item.ingredient.source.rstrip('/')}/"
+        if source.startswith(target):
+            raise OutputError(f"{one_line(address)} holds {item.name}, which would be lost. Name another folder.")
 
 
 def _is_left_by(store: Store, key: str, files: Iterable[str]) -> bool:

@@ -12,12 +12,12 @@ import pytest
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints import remote_files
-from hf_soup.checkpoints.source import open_checkpoint
+from hf_soup.checkpoints.source import open_checkpoint, short_name
 from hf_soup.checkpoints.store import Store, hub_id, is_address
 from hf_soup.errors import IngredientError, MissingExtraError, OutputError, SoupError
 from hf_soup.formats.recipe_file import dump_recipe, load_recipe
 from hf_soup.publishing.sharing import ShardMaker
-from hf_soup.publishing.store_target import MARKER
+from hf_soup.publishing.store_target import MARKER, _appears_last
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::hf_soup.errors.SoupWarning")
@@ -244,6 +244,42 @@ def test_a_soup_between_stores_is_verified(stored, place):
     address = hf_soup.merge(stored).save_pretrained(f"{place}/soup", max_shard_size=SIZE)
     assert hf_soup.verify(address).ok
     assert hf_soup.load(address).recipe.names == ("run-0", "run-1", "run-2")
+
+
+def test_ingredients_are_not_overwritten(stored, place):
+    """A soup may replace neither an ingredient nor a folder that holds one."""
+    soup = hf_soup.merge(stored)
+    for target in (stored[1], place, f"{place}/"):
+        with pytest.raises(OutputError, match="which would be lost"):
+            soup.save_pretrained(target, overwrite=True)
+    assert len(files_at(place)) > 3
+    assert hf_soup.merge(stored).build_model() is not None
+
+
+def test_names_leave_the_bucket_out(stored, place):
+    """Names of runs that lie in different folders say which, without the bucket."""
+    names = [item.name for item in hf_soup.merge([stored[0], f"{stored[0]}/"]).checkpoints]
+    assert names == ["run-0-1", "run-0-2"] or all("bucket" not in name for name in names)
+    assert short_name("s3://bucket/checkpoint-9") == "checkpoint-9"
+    assert short_name("s3://bucket/run/checkpoint-9") == "run/checkpoint-9"
+
+
+def test_folders_made_in_a_console_are_no_files(s3, text_runs):
+    """S3 has empty files whose names end in a slash in place of folders."""
+    address = put(text_runs[0], f"{s3}/{next(NUMBERS)}")
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
+    client.put_object(Bucket="bucket", Key=f"{address.removeprefix('s3://bucket/')}/", Body=b"")
+    assert not open_checkpoint(address).problems
+
+
+def test_an_unfinished_adapter_is_none(tmp_path):
+    """The files without which nothing is read come last."""
+    names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "model.safetensors.index.json"]
+    ordered = sorted([*names, "config.json"], key=_appears_last)
+    assert set(ordered[-2:]) == {"adapter_config.json", "config.json"}
+    assert ordered[-3] == "model.safetensors.index.json"
 
 
 def test_a_full_folder_is_refused_and_can_be_replaced(place, text_runs):

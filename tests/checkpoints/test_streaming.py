@@ -231,6 +231,18 @@ class TestIntegrity:
         assert not (tmp_path / "soup").exists()
         assert hf_soup.verify(soup.save_pretrained(tmp_path / "soup")).ok
 
+    def test_shards_from_a_changed_file_are_not_taken(self, pushed, faulty, text_runs, tmp_path):
+        """A byte that was wrong in the first of several shards is known after the last; the next call begins anew."""
+        soup = hf_soup.merge(pushed(), stream=True)
+        soup.warn_of_doubts()
+        faulty.faults.add("download", "corrupt", match="model.safetensors")
+        with pytest.raises(IngredientError, match="came with other contents"):
+            soup.save_pretrained(tmp_path / "soup", **SMALL)
+        again = soup.save_pretrained(tmp_path / "soup", **SMALL)
+        local = hf_soup.merge(text_runs).save_pretrained(tmp_path / "local", **SMALL)
+        assert weights_in(again) == weights_in(local)
+        assert not any(item.tensors for item in load_recipe(again).ingredients)
+
     @pytest.mark.parametrize(
         ("header", "value", "message"),
         [
@@ -253,7 +265,10 @@ class TestIntegrity:
     def test_a_file_that_is_replaced_on_the_storage_is_refused(self, pushed, tmp_path):
         """The ETag of a storage server may not change between two requests."""
         soup = hf_soup.merge(pushed(), stream=True)
-        soup.checkpoints[0].remote._fetch._etags["model.safetensors"] = '"another"'
+        soup.warn_of_doubts()  # reads the heads
+        etags = soup.checkpoints[0].remote._fetch._etags
+        assert etags
+        etags.update(dict.fromkeys(etags, '"another"'))
         with pytest.raises(IngredientError, match=r"has changed on 127\.0\.0\.1 while it was read"):
             soup.save_pretrained(tmp_path / "soup")
 
@@ -428,6 +443,13 @@ class TestWindows:
         windows, _ = self.bounds([("a", 0, 100), ("a", 0, 100), ("a", 20, 60)])
         assert windows == [("a", 0, 100, 240)]
 
+    def test_ranges_that_come_again_later_are_kept(self):
+        """Several adapters read the same tensors of their base model, in turn with others."""
+        ranges = [("a", 0, 100), ("b", 0, 100), ("a", 100, 500), ("a", 0, 100), ("b", 0, 100), ("a", 100, 500)]
+        windows, hashes = self.bounds(ranges)
+        assert windows == [("a", 0, 300, 600), ("b", 0, 100, 200), ("a", 300, 500, 400)]
+        assert hashes["a"].is_followed
+
     def test_another_order_is_not_hashed(self):
         """A file that is not read from its beginning to its end has no digest."""
         windows, hashes = self.bounds([("a", 500, 600), ("a", 0, 100)])
@@ -535,6 +557,15 @@ class TestReadAhead:
         assert remote.verified == {"file"}
         remote.begin()
         assert not remote.verified
+
+
+def test_windows_that_cannot_be_hashed_are_not_kept():
+    """A file of which something is not read is given up after a while."""
+    hashed = FileHash(10**9, "sha256:0")
+    for number in range(1, remote_files.MOST_WAITING + 2):
+        hashed.add(number * 10, memoryview(bytes(10)))
+    assert not hashed.is_followed
+    assert not hashed._waiting
 
 
 def test_small_files_are_hashed_as_git_does():

@@ -49,6 +49,25 @@ def test_classes_are_looked_up_in_the_thread_of_the_caller(mapped_runs, monkeypa
     assert len(looked_up) >= 3
 
 
+@pytest.mark.filterwarnings("ignore::hf_soup.errors.SoupWarning")
+def test_streaming_without_threads_has_the_same_bits(hub_runs, text_runs, tmp_path, monkeypatch):
+    """Weights are streamed where pools get no threads; the server, in the same process, gets them."""
+    soup = hf_soup.merge(hub_runs, stream=True)
+    expected = hf_soup.merge(text_runs).save_pretrained(tmp_path / "expected", max_shard_size="20KB")
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("ThreadPoolExecutor"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        folder = soup.save_pretrained(tmp_path / "soup", max_shard_size="20KB")
+    for path in expected.glob("model*"):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
 def no_more_threads(monkeypatch, after):
     """Let the system start a number of threads and then no more."""
     real, started = threading.Thread.start, []

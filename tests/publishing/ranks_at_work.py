@@ -73,6 +73,26 @@ def save(target, *, dies=None, sources=runs, **options):
     return work
 
 
+def fail_once(rank):
+    """Save a soup of which one rank cannot write a shard, and then once more."""
+
+    def failing(self, shard, aside, digested):
+        if rank == 1:
+            raise OSError(28, "No space left on device")
+        return finish(self, shard, aside, digested)
+
+    soup = hf_soup.merge(runs, executor="ranks")
+    sharing.ShardMaker.finish = failing
+    try:
+        soup.save_pretrained(out / "fails", max_shard_size=SIZE)
+        result = {}
+    except hf_soup.errors.SoupError as error:
+        result = {"error": str(error)}
+    sharing.ShardMaker.finish = finish
+    soup.save_pretrained(out / "fails", max_shard_size=SIZE)
+    return result
+
+
 def push(rank):
     """Push a soup of streamed weights by ranks."""
     soup = hf_soup.merge(runs, executor="ranks", stream=True)
@@ -83,6 +103,7 @@ def push(rank):
 for count in (1, 2, 3, 7):
     together(f"save-{count}", count, save(out / f"soup-{count}", stream=True))
 together("push", 3, push)
+together("fails", 3, fail_once)
 together("dies", 3, save(out / "resumed", dies=1))
 (out / "after-death").write_text(json.dumps([(out / "resumed").exists(), os.listdir(out)]))
 together("resumed", 2, save(out / "resumed"))

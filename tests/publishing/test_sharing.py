@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import hf_soup
 from hf_soup import ranks as ranks_module
+from hf_soup.checkpoints import writer
+from hf_soup.checkpoints.output_layout import lay_out
 from hf_soup.errors import OutputError, RecipeError, SoupError
 from hf_soup.publishing import sharing
 from hf_soup.publishing.sharing import ShardMaker
@@ -134,6 +138,62 @@ class TestSaving:
         assert len(made) == len(expected) - 1
         assert weights_in(target) == expected
         assert not list(tmp_path.glob(".soup.*"))  # those of the other recipe are gone
+
+    def test_the_work_for_other_targets_is_left_alone(self, hub_runs, tmp_path):
+        """A finished soup removes unfinished folders of its own name only, and files of the system."""
+        other = tmp_path / ".soup.v2.0123456789abcdef.unfinished"
+        own = tmp_path / ".soup.0123456789abcdef.unfinished"
+        for folder in (other, own):
+            folder.mkdir()
+        streamed(hub_runs).save_pretrained(tmp_path / "soup", max_shard_size=SIZE)
+        assert other.is_dir()
+        assert not own.exists()
+
+    def test_a_shard_that_is_elsewhere_is_missed(self, hub_runs, monkeypatch, tmp_path):
+        """A folder without all of its shards does not take its name."""
+
+        def lose(self, shard, aside, digested):
+            record = finish(self, shard, aside, digested)
+            if "-00002-" in shard.file:
+                (self.folder / shard.file).unlink()
+            return record
+
+        monkeypatch.setattr(ShardMaker, "finish", lose)
+        with pytest.raises(OutputError, match="which not all processes share"):
+            streamed(hub_runs).save_pretrained(tmp_path / "soup", max_shard_size=SIZE)
+        assert not (tmp_path / "soup").exists()
+
+    def test_what_decides_the_bytes_is_in_the_key(self, hub_runs, tmp_path, monkeypatch):
+        """Another device, other statistics, other files and a corrected method begin anew."""
+        soup = streamed(hub_runs)
+        layout, other = (lay_out(soup.plan.specs, size) for size in ("8KB", "9KB"))
+        keys = {
+            sharing.key_of(soup.recipe, layout, "cpu", "digest"),
+            sharing.key_of(soup.recipe, layout, "cuda", "digest"),
+            sharing.key_of(soup.recipe, layout, "cpu", "another"),
+            sharing.key_of(soup.recipe, other, "cpu", "digest"),
+        }
+        monkeypatch.syspath_prepend(tmp_path)
+        module = tmp_path / "my_own_method.py"
+        for text in ("1", "2"):
+            module.write_text(f"def first(tensors, weights):\n    return tensors[0] * {text}\n")
+            recipe = replace(soup.recipe, method="my_own_method:first")
+            keys.add(sharing.key_of(recipe, layout, "cpu", "digest"))
+        assert len(keys) == 6
+
+    def test_an_error_of_the_disk_is_raised(self, hub_runs, monkeypatch, tmp_path):
+        """The system reports an error once, perhaps while the merge goes on."""
+
+        def fail(path):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(writer, "flush_data", fail)
+        monkeypatch.setattr(writer, "OFTEN", 0.001)
+        monkeypatch.setattr(ShardMaker, "make", lambda *arguments: (time.sleep(0.01), make(*arguments))[1])
+        slow = writer.WeightFiles.write
+        monkeypatch.setattr(writer.WeightFiles, "write", lambda *given: (slow(*given), time.sleep(0.02)))
+        with pytest.raises(OutputError, match="Input/output error"):
+            streamed(hub_runs).save_pretrained(tmp_path / "soup", max_shard_size=SIZE)
 
     def test_two_processes_do_not_make_one_folder(self, hub_runs, monkeypatch, tmp_path):
         """The folder under construction is locked."""
@@ -283,6 +343,13 @@ class TestRanks:
         exists, names = json.loads((at_work / "after-death").read_text())
         assert not exists
         assert any(name.endswith(".unfinished") for name in names)
+
+    def test_an_error_of_one_rank_is_that_of_all(self, at_work, expected):
+        """No rank waits for one that failed, and the same processes can go on."""
+        results = told(at_work, "fails")
+        assert [result["error"].startswith("rank 1: ") for result in results] == [True, False, True]
+        assert all("No space left" in result["error"] for result in results)
+        assert weights_in(at_work / "fails") == expected
 
     def test_other_ranks_go_on_with_its_shards(self, at_work, expected):
         """Another number of ranks takes the finished shards."""
