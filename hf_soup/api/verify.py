@@ -23,7 +23,7 @@ from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
 from ..checkpoints.staging import temporary_folder
-from ..checkpoints.store import is_address
+from ..checkpoints.store import Store, is_address
 from ..checkpoints.streaming import stream_weights
 from ..display.results import Result
 from ..display.tables import align
@@ -227,6 +227,8 @@ def _other_files(saved: Checkpoint) -> list[str]:
     source, commit = saved.ingredient.source, saved.ingredient.revision
     if commit:
         names = set(files_at(source, commit))
+    elif is_address(source):
+        names = set(Store(source).files())
     else:
         names = set(sizes_in(saved.folder)) if saved.folder is not None else set()
     ours = {*saved.ingredient.files, BATCHNORM_FILE}

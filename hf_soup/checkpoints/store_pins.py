@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,9 @@ from .remote_files import ByteRange, RemoteFiles
 from .staging import staged_file
 from .store import Store
 from .targets import as_output_error
+
+
+_FETCHING = threading.Lock()
 
 
 class StorePin(NamedTuple):
@@ -105,12 +109,13 @@ def _fetch(
     store: Store, files: Mapping[str, tuple[int, str]], place: Path, subfolder: str, names: Sequence[str]
 ) -> Path:
     """Copy files of a subfolder that are not in their local place yet."""
-    for name in names:
-        name = f"{subfolder}/{name}".removeprefix("/")
-        path = place / name
-        if name in files and not path.exists():
-            with as_output_error(path), staged_file(path) as aside:
-                store.download(name, aside)
+    with _FETCHING:  # the same folder may be opened twice at once
+        for name in names:
+            name = f"{subfolder}/{name}".removeprefix("/")
+            path = place / name
+            if name in files and not path.exists():
+                with as_output_error(path), staged_file(path) as aside:
+                    store.download(name, aside)
     return place / subfolder
 
 

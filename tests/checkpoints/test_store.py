@@ -244,6 +244,9 @@ def test_a_soup_between_stores_is_verified(stored, place):
     address = hf_soup.merge(stored).save_pretrained(f"{place}/soup", max_shard_size=SIZE)
     assert hf_soup.verify(address).ok
     assert hf_soup.load(address).recipe.names == ("run-0", "run-1", "run-2")
+    file_system, root = fsspec.url_to_fs(address)
+    file_system.pipe_file(f"{root}/pytorch_model.bin", b"other weights")
+    assert "pytorch_model.bin is there too" in hf_soup.verify(address).table()
 
 
 def test_ingredients_are_not_overwritten(stored, place):

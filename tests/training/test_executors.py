@@ -52,6 +52,7 @@ try:
     hf_soup.merge(near, strategy="greedy", evaluator=unknown, executor="ray")
 except hf_soup.errors.RecipeError as error:
     answer["refused"] = str(error)
+hf_soup.merge(near, executor="ray").save_pretrained(f"{folder}-soup", max_shard_size="20KB")
 print(json.dumps(answer))
 """
 
@@ -164,6 +165,17 @@ def test_searches_on_ray_are_the_same(on_ray):
     """Searches on Ray give the same recipes as in one process, and errors in workers are reported."""
     assert on_ray.answer["same"] == [True, True]
     assert "nothing" in on_ray.answer["refused"]
+
+
+def test_workers_share_out_the_files_of_a_soup(on_ray, near, tmp_path):
+    """A soup whose files were made by workers is that of one process."""
+    local = hf_soup.merge(near).save_pretrained(tmp_path / "soup", max_shard_size="20KB")
+    made = Path(f"{on_ray.folder}-soup")
+    names = sorted(path.name for path in local.iterdir())
+    assert sum(name.endswith(".safetensors") for name in names) > 2
+    assert sorted(path.name for path in made.iterdir()) == names
+    assert all((made / name).read_bytes() == (local / name).read_bytes() for name in names if "model" in name)
+    assert hf_soup.verify(made).ok
 
 
 AGAIN = """
