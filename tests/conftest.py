@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def hub():
     """The local Hub that every client in this process talks to."""
     yield HUB
     HUB.stop()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The requested waits in seconds, nearly all of which are skipped."""
+    waited, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (waited.append(seconds), sleep(min(seconds, 0.01))))
+    return waited
+
+
+@pytest.fixture
+def faulty(hub):
+    """The Hub without faults from other tests; faults are cleared again after the test."""
+    hub.faults.clear()
+    yield hub
+    hub.faults.clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.adapter import AdapterCheckpoint
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.digest import combined_digest, tensor_digest
 from ..checkpoints.output_layout import OutputLayout, lay_out
 from ..checkpoints.staging import resumable_folder, staged_folder, temporary_folder
@@ -104,9 +105,7 @@ def save(soup: Soup, save_directory: str | os.PathLike[str], form: Form, *, over
         [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
         [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
     """
-    inputs = [*soup.candidates, *soup.checkpoints]
-    if soup.plan.base is not None:
-        inputs.append(soup.plan.base)
+    inputs = [*soup.candidates, *_read_by(soup)]
     sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
     ranks = _join(soup)
     if is_address(save_directory):
@@ -149,8 +148,8 @@ def _save_to_store(soup: Soup, address: str, form: Form, ranks: Ranks, *, overwr
             finished = _make_shards(soup, work, records, ranks, StoreUpload(store))
         with ranks.together():
             if ranks.is_first:
-                recipe = _write_at_once(soup, stage, form) if form.is_adapter else None
-                _write_beside(soup, stage, recipe or _recipe_of(soup, work, stage, finished), address)
+                recipe = _recipe_of(soup, work, stage, finished) if finished else _write_at_once(soup, stage, form)
+                _write_beside(soup, stage, recipe, address)
                 finish_store_target(store, stage)
     shutil.rmtree(records, ignore_errors=True)
 
@@ -268,8 +267,13 @@ def _is_by_shard(soup: Soup, form: Form) -> bool:
     """Whether a soup is made shard by shard: by several processes, or from streamed weights, which takes long."""
     if form.is_adapter:
         return False
-    items = [*soup.checkpoints, *([] if soup.plan.base is None else [soup.plan.base])]
-    return soup.executor != "local" or any(item.is_streamed for item in items)
+    return soup.executor != "local" or any(item.is_streamed for item in _read_by(soup))
+
+
+def _read_by(soup: Soup) -> list[Checkpoint]:
+    """What a soup is made from: its ingredients, and the base model if the method reads it."""
+    base = soup.plan.base
+    return [*soup.checkpoints] if base is None else [*soup.checkpoints, base]
 
 
 @dataclass(frozen=True)
@@ -311,7 +315,7 @@ def _make_shards(
         records (`Path`):
             Folder of the records of finished shards, and of the shards unless they are uploaded.
     """
-    for item in (*soup.checkpoints, *([] if soup.plan.base is None else [soup.plan.base])):
+    for item in _read_by(soup):
         item.read_anew()
     maker = ShardMaker(soup.plan, soup.checkpoints, work.statistics, soup.device, records, upload)
     return make_by_shard(maker, work.layout, executor=soup.executor, ranks=ranks)

@@ -72,7 +72,7 @@ def staged_folder(target: str | os.PathLike[str], *, overwrite: bool = False) ->
             stage.chmod(0o777 & ~_umask())
             flush_folder(stage)
             _take_name(stage, place, overwrite=overwrite)
-            _flush(place.parent)
+            flush_path(place.parent)
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
             new = target / path.relative_to(stage)
             new.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, new)
-        _flush(target)
+        flush_path(target)
 
 
 @contextlib.contextmanager
@@ -118,7 +118,7 @@ def staged_file(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.stem}.{writer}{PARTIAL}{path.suffix}")
     try:
         yield aside
-        _flush(aside)
+        flush_path(aside)
         os.replace(aside, path)
         clear_files_aside(path.parent.iterdir(), older_than=LONG_AGO)
     finally:
@@ -214,7 +214,7 @@ def resumable_folder(
                 flush_folder(stage)
                 _take_name(stage, place, overwrite=overwrite)
                 _clear_unfinished(place)
-                _flush(place.parent)
+                flush_path(place.parent)
 
 
 def _restore_old(stage: Path, place: Path) -> None:
@@ -268,8 +268,8 @@ def flush_folder(folder: Path) -> None:
         for name in names:
             path = os.path.join(place, name)
             if os.path.isfile(path):
-                _flush(path)
-        _flush(place)
+                flush_path(path)
+        flush_path(place)
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -382,7 +382,7 @@ def _holder(descriptor: int, folder: Path, flock: Callable[[int, int], None], ho
         return UNKNOWN
 
 
-def _flush(path: str | os.PathLike[str]) -> None:
+def flush_path(path: str | os.PathLike[str]) -> None:
     """Wait until one file, or the names in one folder, are on the disk."""
     on_windows = os.name == "nt"
     if on_windows and os.path.isdir(path):  # folders cannot be opened there

@@ -66,7 +66,7 @@ def pin_store(address: str) -> StorePin:
     if not files:
         raise IngredientError(f"{one_line(address)} does not exist, or is empty.")
     sizes = {name: size for name, (size, _) in files.items()}
-    place = _place_of(address, {name: state for name, (_, state) in files.items()})
+    place = _place_of(address, files)
     fetch = partial(_fetch, store, files, place)
     listing = Listing(address, sizes, fetch, store.read)
     chosen = listing.checkpoint()
@@ -102,7 +102,7 @@ def fetch_from_store(address: str, names: Sequence[str]) -> Path:
     """
     store = Store(address)
     files = store.files()
-    return _fetch(store, files, _place_of(address, {name: state for name, (_, state) in files.items()}), "", names)
+    return _fetch(store, files, _place_of(address, files), "", names)
 
 
 def _fetch(
@@ -119,11 +119,12 @@ def _fetch(
     return place / subfolder
 
 
-def _place_of(address: str, states: Mapping[str, str]) -> Path:
+def _place_of(address: str, files: Mapping[str, tuple[int, str]]) -> Path:
     """The local folder for the small files of a folder in one state."""
     import xxhash
     from huggingface_hub.constants import HF_HOME
 
+    states = {name: state for name, (_, state) in files.items()}
     key = xxhash.xxh3_128_hexdigest(repr((address, sorted(states.items()))).encode())
     place = Path(HF_HOME).expanduser() / "hf_soup" / "stores" / key
     with as_output_error(place):

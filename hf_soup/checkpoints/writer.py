@@ -18,12 +18,12 @@ from .digest import Digests, bytes_of
 from .files import OpenFiles
 from .output_layout import OutputLayout, OutputShard, lay_out
 from .reader import TensorSpec
+from .staging import flush_path
 
 
 if TYPE_CHECKING:
     import torch
 
-CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)  # file systems without it
 OFTEN = 0.1  # seconds between two flushes
 
 
@@ -148,10 +148,9 @@ class WeightFiles:
             paths, self._unflushed = self._unflushed, set()
         for path in paths:
             try:
-                flush_data(path)
+                flush_path(path)
             except OSError as error:
-                if error.errno not in CANNOT_FLUSH:
-                    self._error = self._error or error
+                self._error = self._error or error
 
     def digests(self) -> dict[str, str]:
         """The digest of each tensor as it was written."""
@@ -164,19 +163,6 @@ class WeightFiles:
         incomplete = [name for name, count in self._to_come.items() if count]
         if incomplete:
             raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")
-
-
-def flush_data(path: str) -> None:
-    """Wait until the bytes of a file are on the disk.
-
-    Raises:
-        [`OSError`]: if the disk fails.
-    """
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has only the latter
-    finally:
-        os.close(descriptor)
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

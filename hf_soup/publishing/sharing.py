@@ -138,14 +138,6 @@ class ShardMaker:
     def _record_of(self, shard: OutputShard) -> Path:
         return self.folder / RECORDS / f"{shard.file}.json"
 
-    def make_and_finish(self, shard: OutputShard) -> ShardRecord:
-        """One shard from beginning to end; nothing if it is finished."""
-        record = self.finished(shard)
-        if record is not None:
-            return record
-        with self._folder_aside() as aside:
-            return self.finish(shard, aside, self.make(shard, aside))
-
     def make_all(self, shards: Sequence[OutputShard]) -> Iterator[ShardRecord]:
         """Several shards one after the other, each of which is uploaded while the next one is made."""
         with self._folder_aside() as aside, ThreadPoolExecutor(1) as pool:
@@ -211,7 +203,8 @@ def make_by_shard(maker: ShardMaker, layout: OutputLayout, *, executor: str, ran
 
 
 def _make_one(maker: ShardMaker, shard: OutputShard) -> ShardRecord:
-    return maker.make_and_finish(shard)
+    (record,) = maker.make_all([shard])
+    return record
 
 
 def key_of(recipe: Recipe, layout: OutputLayout, *further: str) -> str:

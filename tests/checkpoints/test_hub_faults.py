@@ -5,7 +5,6 @@ Waits are cut short, and tests look at the requested length.
 
 import itertools
 import math
-import time
 
 import pytest
 from huggingface_hub import HfApi
@@ -17,22 +16,6 @@ from hf_soup.errors import IngredientError, OutputError
 
 LOG_IN, RIGHTS, BUSY, ASK = "hf auth login", "Your token may not", "The Hub is busy", "is gated: ask for access"
 NUMBERS = itertools.count(1000)
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """The requested waits in seconds, nearly all of which are skipped."""
-    waited, sleep = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (waited.append(seconds), sleep(min(seconds, 0.01))))
-    return waited
-
-
-@pytest.fixture
-def faulty(hub):
-    """The Hub without faults from other tests; faults are cleared again after the test."""
-    hub.faults.clear()
-    yield hub
-    hub.faults.clear()
 
 
 @pytest.fixture

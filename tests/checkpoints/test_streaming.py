@@ -36,14 +36,6 @@ def _small_windows(monkeypatch):
 
 
 @pytest.fixture
-def faulty(hub):
-    """The Hub without faults from other tests; faults are cleared again after the test."""
-    hub.faults.clear()
-    yield hub
-    hub.faults.clear()
-
-
-@pytest.fixture
 def pushed(text_runs, hub):
     """A function that pushes folders, by default three runs, to repositories that are in no cache yet."""
 
@@ -301,10 +293,8 @@ class TestFaults:
     FAULTS = (("drop", {}), ("cut", {}), (503, {}), (429, {"retry_after": 1}), ("lost", {}))
 
     @pytest.mark.parametrize(("kind", "how"), FAULTS)
-    def test_reading_goes_on_after_a_fault(self, kind, how, pushed, text_runs, faulty, tmp_path, monkeypatch):
+    def test_reading_goes_on_after_a_fault(self, kind, how, pushed, text_runs, faulty, tmp_path, waits):
         """Lost connections and busy servers do not change the bits."""
-        sleep = time.sleep
-        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
         soup = hf_soup.merge(pushed(), stream=True)
         soup.warn_of_doubts()
         faulty.faults.add("download", kind, times=3, match="model.safetensors", **how)
@@ -313,10 +303,8 @@ class TestFaults:
         local = hf_soup.merge(text_runs).save_pretrained(tmp_path / "local")
         assert weights_in(streamed) == weights_in(local)
 
-    def test_a_cut_answer_is_continued_and_not_repeated(self, pushed, faulty, tmp_path, monkeypatch):
+    def test_a_cut_answer_is_continued_and_not_repeated(self, pushed, faulty, tmp_path, waits):
         """After half an answer only the other half is requested."""
-        sleep = time.sleep
-        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
         soup = hf_soup.merge(pushed(), stream=True)
         soup.warn_of_doubts()
         before = len(faulty.log)
@@ -336,10 +324,8 @@ class TestFaults:
         redirects[file] = redirects[file]._replace(url=f"{hub.cdn_url}/{'0' * 64}")
         assert item.read(name).equal(expected)
 
-    def test_a_fault_that_stays_is_an_error_and_leaves_nothing(self, pushed, faulty, tmp_path, monkeypatch):
+    def test_a_fault_that_stays_is_an_error_and_leaves_nothing(self, pushed, faulty, tmp_path, waits):
         """A Hub that stays busy is an error with advice."""
-        sleep = time.sleep
-        monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
         soup = hf_soup.merge(pushed(), stream=True)
         soup.warn_of_doubts()
         faulty.faults.add("download", 503, times=math.inf, match="model.safetensors")

@@ -187,7 +187,7 @@ class TestSaving:
         def fail(path):
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(writer, "flush_data", fail)
+        monkeypatch.setattr(writer, "flush_path", fail)
         monkeypatch.setattr(writer, "OFTEN", 0.001)
         monkeypatch.setattr(ShardMaker, "make", lambda *arguments: (time.sleep(0.01), make(*arguments))[1])
         slow = writer.WeightFiles.write
@@ -318,7 +318,7 @@ class TestRanks:
         assert weights_in(at_work / f"soup-{n}") == expected
         assert hf_soup.verify(at_work / f"soup-{n}").ok
 
-    def test_the_recipe_says_the_same_whoever_made_it(self, at_work):
+    def test_the_recipe_does_not_depend_on_the_number_of_ranks(self, at_work):
         """The digest of the soup does not depend on the number of ranks."""
         digests = {hf_soup.load_recipe(at_work / f"soup-{n}").output for n in (1, 2, 3, 7)}
         assert len(digests) == 1
