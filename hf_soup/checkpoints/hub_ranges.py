@@ -6,21 +6,20 @@ A large file is redirected to another server. Its address is kept for a while, s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..version import __version__
 from .hub import hub_path, sizes_at
 from .hub_answers import BadAnswerError, normal_etag
-from .hub_errors import LIBRARY, our_errors, patiently, status_of
+from .hub_errors import our_errors, patiently, status_of
+from .hub_headers import commits_in, open_range
 from .remote_files import ByteRange
 
 
 if TYPE_CHECKING:
     import httpx2
 
-SECONDS = 30  # to wait for a connection or for bytes
 KEPT = 300.0  # seconds that the address of a redirect is used; those of the Hub are valid for an hour
 
 
@@ -73,32 +72,22 @@ class HubRanges:
 
     def _chunks(self, wanted: ByteRange) -> Any:
         """The bytes of a range as they arrive."""
-        # ignored: huggingface_hub re-exports these without saying so to type checkers
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]
-            build_hf_headers,
-            get_session,
-            hf_raise_for_status,
-        )
+        from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # re-exported
 
         file, start, stop = wanted
-        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
         redirect = self._redirects.get(file)
-        if redirect is not None and time.monotonic() < redirect.until:
-            url = redirect.url
-            headers |= {"User-Agent": f"{LIBRARY}/{__version__}"}  # and no token
-        else:
-            url = self._urls[file]
-            headers |= build_hf_headers(library_name=LIBRARY, library_version=__version__)
-        with get_session().stream("GET", url, headers=headers, timeout=SECONDS, follow_redirects=True) as response:
+        asks_hub = redirect is None or time.monotonic() >= redirect.until
+        url = self._urls[file] if redirect is None or asks_hub else redirect.url
+        with open_range(url, start, stop, asks_hub=asks_hub) as response:
             try:
                 hf_raise_for_status(response)
             except Exception as error:
-                if url != self._urls[file] and status_of(error) in (401, 403, 404, 410):  # the address has expired
+                if not asks_hub and status_of(error) in (401, 403, 404, 410):  # the address has expired
                     self._redirects.pop(file, None)
                     yield from self._chunks(wanted)
                     return
                 raise
-            self._refuse_other_file(response, wanted, asked_hub=url == self._urls[file])
+            self._refuse_other_file(response, wanted, asked_hub=asks_hub)
             left = stop - start
             for chunk in response.iter_bytes():
                 left -= len(chunk)
@@ -120,20 +109,19 @@ class HubRanges:
             found = response.headers.get("Content-Range")
             raise BadAnswerError(f"{expected} of {file} was asked for, and {found} came")
         if asked_hub:
-            self._refuse_other_content([*response.history, response], file)
+            self._refuse_other_content(response, file)
         if response.history or not asked_hub:
             self._refuse_other_etag(response, file)
         if response.history:
             self._redirects[file] = _Address(str(response.url), time.monotonic() + KEPT)
 
-    def _refuse_other_content(self, answers: Sequence[httpx2.Response], file: str) -> None:
+    def _refuse_other_content(self, response: httpx2.Response, file: str) -> None:
         """Refuse answers about another commit or digest; a repository with a new name is redirected without them."""
-        about = [answer for answer in answers if "X-Repo-Commit" in answer.headers]
-        commits = {answer.headers["X-Repo-Commit"] for answer in about}
+        commits = commits_in(response)
         if commits != {self._commit}:
             found = ", ".join(sorted(commits)) or "no commit"
             raise BadAnswerError(f"{file} was asked for at commit {self._commit}, and came from {found}")
-        headers = about[0].headers
+        headers = next(answer.headers for answer in (*response.history, response) if "X-Repo-Commit" in answer.headers)
         etag = normal_etag(headers.get("X-Linked-ETag") or headers.get("ETag") or "")
         if etag != self._digests[file].partition(":")[2]:
             raise BadAnswerError(f"{file} has changed: its ETag is {etag} instead of {self._digests[file]}")
