@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import RecipeError, did_you_mean
-from .parallel import EXECUTORS
 from .plugins import names
 
 
@@ -25,6 +24,7 @@ P = ParamSpec("P")
 Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")
 
+EXECUTORS = ("local", "ray", "jobs")
 HEADS = ("auto", "new", "probe", "checkpoint", "independent")
 KEEP = ("best", "last", "all")
 ON_ERROR = ("continue", "raise")
@@ -84,8 +84,10 @@ class SweepOptions:
     training_args: Mapping[str, Any] | None = None
     peft: Mapping[str, Any] | None = None
     on_error: str = option("continue", "What to do if a run fails: continue or raise.", choices=ON_ERROR, checked=True)
-    executor: str = option("local", "Where runs are trained: local or ray.", choices=EXECUTORS)
-    resources: Mapping[str, float] | None = None
+    executor: str = option("local", "Where runs are trained: local, ray or jobs.", choices=EXECUTORS)
+    resources: Mapping[str, float | str] | None = option(
+        None, "Resource of Ray (num_gpus=1) or setting of jobs (flavor=t4-small, timeout=2h); may be repeated."
+    )
     push_runs: bool | str = option(False, "Push each run to its own repository on the Hub.")
     private: bool | None = option(None, "Make the repositories of the runs private.")
 
@@ -132,7 +134,10 @@ class MergeOptions:
     metric: str | None = option(None, "Metric by which the strategy chooses; by default that of the task.")
     folds: int | None = option(None, "Number of cross-validation folds used to estimate selection optimism.")
     holdout: float | None = option(None, "Fraction of --data held out from selection, to estimate selection optimism.")
-    executor: str = option("local", "Where independent trials run: local or ray.", choices=EXECUTORS)
+    executor: str = option("local", "Where independent trials run: local, ray or jobs.", choices=EXECUTORS)
+    resources: Mapping[str, float | str] | None = option(
+        None, "Resource of Ray (num_gpus=1) or setting of jobs (flavor=t4-small, timeout=2h); may be repeated."
+    )
     dtype: str = option("auto", "Data type of the soup: bfloat16, float16, float32 ...")
     seed: int = option(0, "Random seed of methods, strategies and folds.")
     max_memory: int | str | None = option(

@@ -1,4 +1,4 @@
-"""Map a function over independent items: here, on several GPUs, or on Ray. The items are unknown here."""
+"""Map a function over independent items: here, on several GPUs, on Ray, or in jobs. The items are unknown here."""
 
 from __future__ import annotations
 
@@ -16,33 +16,43 @@ from typing import Any, TypeVar
 
 from .child_processes import DEVICES, begin_worker, call_in_worker, end_workers, without_ctrl_c
 from .errors import MissingExtraError, RecipeError, SoupError, did_you_mean
+from .options import EXECUTORS
 from .untrusted import one_line
 
 
-EXECUTORS = ("local", "ray")
 RAY_RETRIES = 3  # further attempts at an item whose worker died
 RAY_ANSWERS_WITHIN = 5  # seconds
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def check_executor(executor: str, *, known: Sequence[str] = EXECUTORS) -> None:
-    """Refuse an unknown executor.
+def check_executor(
+    executor: str, resources: Mapping[str, Any] | None = None, *, known: Sequence[str] = EXECUTORS
+) -> None:
+    """Refuse an unknown executor, and one that cannot be used.
 
     Args:
         executor (`str`):
             Name of the executor.
+        resources (`Mapping[str, Any]`, *optional*):
+            Its resources, as for [`run_all`].
         known (`Sequence[str]`, *optional*):
             Names that are allowed.
 
     Raises:
-        [`MissingExtraError`]: if Ray is asked for and not installed.
-        [`RecipeError`]: if there is none of that name, or no cluster at the address in `RAY_ADDRESS`.
+        [`MissingExtraError`]: if it needs a library that is not installed.
+        [`OutputError`]: if jobs are asked for without a login.
+        [`RecipeError`]: if there is none of that name, no cluster at the address in `RAY_ADDRESS`, or a resource of
+            jobs is wrong.
     """
     if executor not in known:
         raise RecipeError(f'there is no executor "{one_line(executor)}"{did_you_mean(executor, known)}')
     if executor == "ray" and not _ray().is_initialized():
         _refuse_address(os.environ.get("RAY_ADDRESS", ""))
+    if executor == "jobs":
+        from .jobs.running import check_jobs
+
+        check_jobs(resources)
 
 
 def gpus() -> tuple[str, ...]:
@@ -62,7 +72,7 @@ def run_all(
     *,
     executor: str = "local",
     devices: Sequence[str] = (),
-    resources: Mapping[str, float] | None = None,
+    resources: Mapping[str, Any] | None = None,
     lost: Callable[[T, str], R] | None = None,
 ) -> Generator[tuple[int, R]]:
     """The index and result of each item, as they finish.
@@ -75,12 +85,13 @@ def run_all(
         executor (`str`, *optional*, defaults to `"local"`):
             `"local"` calls one after the other, here, or on each of several `devices` at once; `"ray"` on the workers
             of a Ray cluster, the one that runs already (`RAY_ADDRESS` says where) or one that is started here. What
-            was lost with a worker that died is done again.
+            was lost with a worker that died is done again. `"jobs"` calls each in a Hugging Face Job of its own.
         devices (`Sequence[str]`, *optional*):
             GPUs; where there are two or more, each gets a process of its own that sees no other.
-        resources (`Mapping[str, float]`, *optional*):
+        resources (`Mapping[str, Any]`, *optional*):
             Resources of a Ray cluster that one item takes, as Ray names them: `num_cpus` (1 by default, and as many
-            threads), `num_gpus` (1 by default where there are any), `memory`.
+            threads), `num_gpus` (1 by default where there are any), `memory`. The settings of jobs are the fields of
+            [`JobSettings`].
         lost (`Callable`, *optional*):
             The result of an item whose worker died every time, of the item and the reason; an error by default.
 
@@ -88,9 +99,13 @@ def run_all(
         [`Exception`]: what the function raises.
         [`SoupError`]: if workers die.
     """
-    check_executor(executor)
+    check_executor(executor, resources)
     if executor == "ray" and len(items):
         yield from _on_ray(function, items, resources or {}, lost)
+    elif executor == "jobs" and len(items):
+        from .jobs.running import call_in_jobs
+
+        yield from call_in_jobs(function, items, resources, lost)
     elif len(devices) > 1 and len(items):
         yield from _on_devices(function, items, devices[: len(items)])
     else:
@@ -126,7 +141,7 @@ def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequenc
 def _on_ray(
     function: Callable[[T], R],
     items: Sequence[T],
-    resources: Mapping[str, float],
+    resources: Mapping[str, Any],
     lost: Callable[[T, str], R] | None,
 ) -> Iterator[tuple[int, R]]:
     """Process items in tasks of Ray, with the arguments and results of [`run_all`]."""
@@ -168,7 +183,7 @@ def _connect(ray: Any) -> None:
         raise RecipeError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')!r}: {error}") from None
 
 
-def _item_resources(ray: Any, resources: Mapping[str, float]) -> dict[str, float]:
+def _item_resources(ray: Any, resources: Mapping[str, Any]) -> dict[str, Any]:
     """The resources of one item, with defaults; raises an error if the cluster has less.
 
     Ray itself would wait forever for a larger cluster.

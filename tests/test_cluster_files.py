@@ -24,12 +24,11 @@ def blocks(title, language):
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
-def is_command(words):
-    """Whether the words after `merge` are a command of hf-soup that can be understood."""
+def is_command(words, name="merge"):
+    """Whether the words after the name are a command of hf-soup that can be understood."""
     from hf_soup.cli.commands import main
 
-    command = main.commands["merge"]
-    command.make_context("merge", list(words), resilient_parsing=False)
+    main.commands[name].make_context(name, list(words), resilient_parsing=False)
 
 
 def test_the_script_for_slurm_is_a_script():
@@ -60,7 +59,7 @@ def test_the_file_for_skypilot_is_a_task():
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_commands_for_jobs_are_understood(number, hub):
     """`hf jobs` resolves each command, and starts nothing."""
-    (script,) = blocks("Hugging Face Jobs", "bash")
+    _, script = blocks("Hugging Face Jobs", "bash")
     words = shlex.split(script.splitlines()[number])
     place = 4 if words[2] == "uv" else 3
     hf = Path(sys.executable).with_name("hf")
@@ -72,6 +71,16 @@ def test_the_commands_for_jobs_are_understood(number, hub):
     if "bash" in words:
         inner = shlex.split(words[-1])
         is_command(inner[inner.index("merge") + 1 :])
+
+
+def test_the_commands_that_start_jobs_are_understood():
+    """Their options exist."""
+    script, _ = blocks("Hugging Face Jobs", "bash")
+    commands = [shlex.split(line) for line in script.replace("\\\n", " ").splitlines()]
+    ours = [words for words in commands if words[0] == "hf-soup"]
+    assert [words[1] for words in ours] == ["sweep", "merge"]
+    for words in ours:
+        is_command(words[2:], words[1])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -90,7 +90,7 @@ def test_the_same_choices_everywhere():
         (["sweep", "--head"], {"auto", "new", "probe", "checkpoint", "independent"}),
         (["sweep", "--keep"], {"best", "last", "all"}),
         (["merge", "--method"], set(plugins.names("method"))),
-        (["merge", "--executor"], {"local", "ray"}),
+        (["merge", "--executor"], {"local", "ray", "jobs"}),
         (["compare", "--ensemble"], {"logits", "probabilities", "vote", "mixture"}),
         (["merge", "--metric"], set(BUILT_IN)),
         (["sweep", "--metric"], set(BUILT_IN)),

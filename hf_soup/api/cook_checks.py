@@ -73,6 +73,7 @@ def _check_settings(plan: CookFile) -> None:
     count = len(plan.ingredients)
     if plan.sweep is not None:
         check_choices(plan.sweep)
+        check_executor(plan.sweep.executor, plan.sweep.resources)
         check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
         count = len(expand_space(plan.sweep.space_or_default, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
         refinement = read_refinement(plan.sweep.refine_or_default)
@@ -89,6 +90,8 @@ def _check_settings(plan: CookFile) -> None:
             raise RecipeError("`merge.within` averages the snapshots of each run: write `sweep.keep: all`.")
     if plan.merge is not None:
         _check_merge(plan.merge, count)
+        if plan.merge.executor == "jobs" and plan.sweep is not None and not plan.sweep.push_runs:
+            raise RecipeError("jobs read the runs from the Hub: write `push_runs: true` in `sweep`.")
     _check_save(plan)
 
 
@@ -125,7 +128,9 @@ def _check_merge(options: MergeOptions, count: int) -> None:
     share_out(options.method, options.strategy, options.params)
     check_grouping(options.within, options.k, options.group_by, options.method)
     check_dtype(options.dtype)
-    check_executor(options.executor)
+    check_executor(options.executor, options.resources)
+    if options.executor == "jobs" and not chooses(options.strategy):
+        raise RecipeError("`merge.executor: jobs` runs the trials of a search: it needs a strategy that chooses.")
     asks_what_it_is_worth = options.folds is not None or options.holdout is not None
     if asks_what_it_is_worth and not chooses(options.strategy):
         raise RecipeError("`merge.folds` and `merge.holdout` need a strategy that chooses, such as greedy.")

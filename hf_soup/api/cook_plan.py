@@ -14,6 +14,7 @@ from ..display.results import Result
 from ..display.tables import align
 from ..formats.cook_file import CookFile, load_cook_file
 from ..formats.shipped_recipes import resolve_shipped
+from ..jobs.settings import job_costs
 from ..options import SweepOptions, answers_keywords, keywords
 from ..training.refinement import read_refinement
 from ..training.space import expand_space
@@ -113,7 +114,9 @@ def _runs(options: SweepOptions, examples: Examples, folder: Path) -> str:
         text_columns=section.text_columns,
         **keywords(options),
     )
-    return sweep_plan.summary()
+    if sweep_plan.costs is None:
+        return sweep_plan.summary()
+    return f"{sweep_plan.summary()}; {sweep_plan.costs.summary()}"
 
 
 def _stages_of_soup(plan: CookFile, folder: Path) -> list[Stage]:
@@ -122,7 +125,10 @@ def _stages_of_soup(plan: CookFile, folder: Path) -> list[Stage]:
     if plan.merge is not None:
         how = plan.merge.strategy or ("given weights" if plan.merge.weights is not None else "uniform")
         count = f"{len(plan.ingredients)} ingredients" if plan.ingredients else "the runs"
-        stages.append(Stage("merge", f"{how} soup of {count}, {plan.merge.method}", str(folder / "soup")))
+        what = f"{how} soup of {count}, {plan.merge.method}"
+        if plan.merge.executor == "jobs":
+            what = f"{what}; {job_costs(plan.merge.resources).summary()}"
+        stages.append(Stage("merge", what, str(folder / "soup")))
     if plan.compare is not None and plan.data is not None:
         stages.append(Stage("compare", f"on {', '.join([TEST, *plan.data.shifted])}", str(folder / "soup")))
     if plan.push is not None:

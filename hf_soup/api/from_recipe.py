@@ -19,7 +19,7 @@ from ..merging.agreement import Agreement
 from ..merging.averaging import bind_method
 from ..merging.plan import find_settings
 from ..merging.setup import set_up
-from ..parallel import EXECUTORS, check_executor
+from ..parallel import check_executor
 from ..plugins import asks_for, importance_kind, load_function
 from ..ranks import RANKS
 from ..types import Ingredient, Recipe
@@ -132,7 +132,7 @@ def cook_recipe(
     Raises:
         [`IngredientError`]: if an ingredient is missing.
     """
-    check_executor(executor, known=(*EXECUTORS, RANKS))
+    check_executor(executor, known=("local", "ray", RANKS))
     opened = open_recipe(recipe, allow_pickle=allow_pickle, stream=stream)
     soup = bind_recipe(opened, candidates=candidates, device=device)
     soup.executor = executor

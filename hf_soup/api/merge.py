@@ -27,8 +27,8 @@ from ..merging.agreement import Agreement, agree
 from ..merging.budget import read_size
 from ..merging.setup import MergeSetup, set_up
 from ..merging.varied import is_by_ingredient, is_varied, weights_by_module
-from ..options import dtype_name
-from ..parallel import EXECUTORS, check_executor
+from ..options import EXECUTORS, dtype_name
+from ..parallel import check_executor
 from ..plugins import (
     asks_for,
     importance_kind,
@@ -78,6 +78,7 @@ def merge(
     folds: int | None = None,
     holdout: float | None = None,
     executor: str = "local",
+    resources: Mapping[str, float | str] | None = None,
     batchnorm_data: Evaluator | Dataset | str | None = None,
     importance_data: Evaluator | Dataset | str | Mapping[str, Any] | None = None,
     base_model: Any = None,
@@ -134,9 +135,15 @@ def merge(
             score on the data it was chosen on is compared with its score on the held-out data.
         executor (`str`, *optional*, defaults to `"local"`):
             Where independent trials run, and where the weight files of the soup are made: `"local"`, one after
-            another, or `"ray"`, in parallel on a Ray cluster. With `"ranks"` each process that `torchrun` or `srun`
-            has started makes some of the weight files; all of them make the same calls, and share the batches of an
-            [`Evaluator`].
+            another, or `"ray"`, in parallel on a Ray cluster. `"jobs"` runs each independent trial in a Hugging Face
+            Job of its own, which reads the ingredients from the Hub; the files are made here. With `"ranks"` each
+            process that `torchrun` or `srun` has started makes some of the weight files; all of them make the same
+            calls, and share the batches of an [`Evaluator`].
+        resources (`Mapping[str, float | str]`, *optional*):
+            Resources of a trial on a Ray cluster (`num_cpus`, `num_gpus`), or settings of its job: `flavor`
+            (`"cpu-basic"` by default), `timeout` (`"30m"`), `n_jobs`, the number of jobs at a time (8), `namespace`,
+            the user or organization that runs them, `image`, a Docker image with hf_soup, and `package`, the
+            requirement by which hf_soup is installed in others.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data (its `train` split) on which the BatchNorm running statistics of every average are estimated
             again, if the models have BatchNorm. The recipe records it.
@@ -200,7 +207,12 @@ def merge(
     )
     if chat_template is not None:
         check_template(chat_template)
-    check_executor(executor, known=(*EXECUTORS, RANKS))
+    check_executor(executor, resources, known=(*EXECUTORS, RANKS))
+    trial_executor = "local" if executor == RANKS else executor  # ranks share the batches of each trial
+    if executor == "jobs":
+        if evaluator is None:
+            raise RecipeError('executor="jobs" runs the trials of a search, which needs an evaluator.')
+        executor = "local"  # makes the files
     check_device(device)
     read_size(max_memory)
     seed = check_seed(seed)
@@ -283,7 +295,8 @@ def merge(
         grouping,
         folds=folds,
         holdout=holdout,
-        executor="local" if executor == RANKS else executor,  # ranks share the batches of each trial
+        executor=trial_executor,
+        resources=resources,
         device=device,
     )
     mixture = _with_left_out(mixture, setup)
@@ -431,6 +444,7 @@ def _choose(
     folds: int | None,
     holdout: float | None,
     executor: str,
+    resources: Mapping[str, Any] | None,
     device: str,
 ) -> tuple[Mixture, Selection]:
     """Run the strategy, on validation data if there is an evaluator."""
@@ -442,9 +456,13 @@ def _choose(
         return expand(choice.mixture, groups), selection
     seed = setup.averaging.seed
     if not isinstance(evaluator, Evaluator):
-        with FunctionTrials(setup, evaluator, training=training, device=device, executor=executor) as function_trials:
+        with FunctionTrials(
+            setup, evaluator, training=training, device=device, executor=executor, resources=resources
+        ) as function_trials:
             return _select(strategy, ingredients, function_trials, grouping, folds=folds, holdout=holdout, seed=seed)
-    with ModelTrials(setup, evaluator, training=training, device=device, executor=executor) as trials:
+    with ModelTrials(
+        setup, evaluator, training=training, device=device, executor=executor, resources=resources
+    ) as trials:
         mixture, selection = _select(strategy, ingredients, trials, grouping, folds=folds, holdout=holdout, seed=seed)
     return mixture, replace(selection, dataset=evaluator.described())
 

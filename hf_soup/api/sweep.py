@@ -133,10 +133,11 @@ def sweep(arguments: SweepArguments) -> Sweep:
             the others, `"raise"` stops.
         executor (`str`, *optional*, defaults to `"local"`):
             Where runs are trained: `"local"`, one at a time or one on each visible GPU; `"ray"`, on the Ray cluster
-            that `RAY_ADDRESS` names, or else on one that is started on this machine.
-        resources (`Mapping[str, float]`, *optional*):
+            that `RAY_ADDRESS` names, or else on one that is started on this machine; `"jobs"`, each in a Hugging Face
+            Job of its own, which needs `push_runs`.
+        resources (`Mapping[str, float | str]`, *optional*):
             Resources that a run needs on a Ray cluster: `num_cpus` (1 by default) and `num_gpus` (by default 1 if the
-            cluster has GPUs).
+            cluster has GPUs); or the settings of its job, as for [`merge`].
         push_runs (`bool` or `str`, *optional*, defaults to `False`):
             Whether each run is pushed to its own repository on the Hub, so that workers need no shared storage. `True`
             names the repositories `you/FOLDER-run-0` and so on; a string is used as another prefix.
@@ -158,7 +159,6 @@ def sweep(arguments: SweepArguments) -> Sweep:
             failed, or a run failed with `on_error="raise"`.
         [`OutputError`]: if `output_dir` cannot be written, or the disk is too small or full.
     """
-    check_executor(arguments.executor)
     return train(_plan(arguments))
 
 
@@ -179,6 +179,7 @@ def _plan(arguments: SweepArguments) -> SweepPlan:
     """Set up a sweep; Python, cook files and the command line all use this function."""
     refuse_folder(arguments.output_dir)  # before data is loaded
     check_choices(arguments)
+    check_executor(arguments.executor, arguments.resources)
     return plan_sweep(
         arguments.base_model,
         _load_data(arguments),
@@ -190,7 +191,7 @@ def _plan(arguments: SweepArguments) -> SweepPlan:
         label_column=arguments.label_column,
         text_columns=arguments.text_columns,
         callbacks=arguments.callbacks,
-        workers=_count_workers(),
+        workers=0 if arguments.executor == "jobs" else _count_workers(),
     )
 
 
@@ -229,7 +230,6 @@ def train(plan: SweepPlan) -> Sweep:
         [`SoupError`]: for the same reasons as [`sweep`].
     """
     options, context = plan.options, plan.context
-    check_executor(options.executor)
     publisher = publisher_for(
         options.push_runs,
         context.folder,

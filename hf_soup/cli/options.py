@@ -68,6 +68,16 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
     complete = _completion(item.metadata["choices"]) if item.metadata["choices"] else None
     if name in ("metric", "metrics"):
         complete = complete_metrics
+    if name == "resources":
+        return click.option(
+            flag.removesuffix("s"),
+            parameter,
+            multiple=True,
+            default=(),
+            callback=_read_pairs,
+            metavar="NAME=VALUE",
+            help=item.metadata["text"],
+        )
     if any(typing.get_origin(hint) is tuple for hint in hints):
         # several values are given by repeating an option in the singular, such as `--metric` for `metrics`
         return click.option(
@@ -89,6 +99,19 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
         shell_complete=complete,
         help=item.metadata["text"],
     )
+
+
+def _read_pairs(_: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, Any] | None:
+    """Parse `NAME=VALUE`, with the value as YAML; `None` if there is none."""
+    from ..formats.strict_yaml import read_value
+
+    pairs = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not name.isidentifier() or not equals:
+            raise click.BadParameter(f"{item!r}: write NAME=VALUE.", param=option)
+        pairs[name] = read_value(text)
+    return pairs or None
 
 
 def _number_type(hints: Sequence[Any]) -> type:

@@ -87,7 +87,7 @@ def setting_options(command: Command) -> Command:
     "--text-column", "text_columns", multiple=True, help="Name of a text column; may be repeated. By default inferred."
 )
 @click.option("--report-to", multiple=True, help="Tracker: tensorboard, wandb, trackio ...; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Show the runs, their steps and disk space, and train nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the runs, their steps, disk space and costs, and train nothing.")
 @output_options
 def sweep_command(
     base_model: str,
@@ -142,6 +142,8 @@ def sweep_command(
         return
     if form != "quiet" and is_main():
         remark(plan.summary())
+        if plan.costs is not None:
+            remark(plan.costs.summary())
     _show_runs(form, output, train(plan))
 
 
@@ -150,6 +152,8 @@ def _show_plan(form: str, plan: SweepPlan) -> None:
     for name, own in plan.runs.items():
         runs.append({"run": name, **own, "steps": plan.steps[name], "done": name in plan.done})
     data = {"training_args": dict(plan.context.training_args), "runs": runs, "disk": plan.disk}
+    if plan.costs is not None:
+        data["jobs"] = plan.costs.to_dict()
     show(form, "\n".join(plan.todo), data, plan.table())
 
 

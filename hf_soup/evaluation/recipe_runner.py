@@ -5,8 +5,8 @@ Strategies, analyses and comparisons all use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import EvaluationError
 from ..merging.in_memory import rough
@@ -133,14 +133,24 @@ class RecipeRunner:
             Evaluator of the data set, with the ingredients' processing class.
         executor (`str`, *optional*, defaults to `"local"`):
             Where independent mixtures run, as for [`run_all`].
+        resources (`Mapping[str, Any]`, *optional*):
+            Resources of that executor.
         keep_large (`bool`, *optional*, defaults to `False`):
             Whether large predictions of mixtures are kept on disk too, as those of single ingredients are.
     """
 
-    def __init__(self, maker: ModelMaker, evaluator: Evaluator, *, executor: str = "local", keep_large: bool = False):
+    def __init__(
+        self,
+        maker: ModelMaker,
+        evaluator: Evaluator,
+        *,
+        executor: str = "local",
+        resources: Mapping[str, Any] | None = None,
+        keep_large: bool = False,
+    ):
         self.maker, self.evaluator = maker, evaluator
         self._keep_large = keep_large
-        self._worker, self._executor = RecipeWorker(maker, evaluator), executor
+        self._worker, self._executor, self._resources = RecipeWorker(maker, evaluator), executor, resources
         self._outputs: dict[tuple[str, str], Outputs] = {}
         self._large: list[tuple[str, str]] = []  # keys of large outputs of mixtures, oldest first
 
@@ -198,7 +208,7 @@ class RecipeRunner:
         # after.
         before = [self._disk_key(recipe, job.order) for recipe, job in zip(recipes, jobs, strict=True)]
         executor = self._executor if len(jobs) > 1 else "local"
-        for place, outputs in run_all(self._worker, jobs, executor=executor):
+        for place, outputs in run_all(self._worker, jobs, executor=executor, resources=self._resources):
             mixture, order, key = jobs[place].mixture, jobs[place].order, before[place]
             is_single = len(mixture.names) == 1
             self._keep_in_memory(_memory_key(recipes[place], order), outputs, is_single=is_single)

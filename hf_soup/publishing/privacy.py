@@ -4,44 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from ..checkpoints import hub
-from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, patiently, refusals
-from ..errors import SoupError
+from ..checkpoints.pushed import on_hub
 from ..types import Ingredient, Recipe
-from ..untrusted import read_json
-
-
-PUSHED_FILE = "pushed.json"  # beside a run that a sweep has pushed: its repository and commit
-
-
-def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
-    """Refer to a pushed and unchanged run of a sweep by its repository instead of its folder; other ingredients are
-    returned unchanged.
-
-    Args:
-        item ([`Ingredient`]):
-            Reference to an ingredient.
-        token (`str` or `bool`, *optional*):
-            Access token for the Hub; by default the stored one.
-    """
-    folder = Path(item.source)
-    if item.revision or not folder.is_dir():
-        return item
-    # An ingredient is a run itself, or a checkpoint in its folder, which is a subfolder of its repository.
-    for run, subfolder in ((folder, ""), (folder.parent, f"/{folder.name}")):
-        try:
-            pushed = read_json(run / PUSHED_FILE)
-            source, commit = pushed["repo_id"] + subfolder, pushed["revision"]
-            digests_there = hub.files_at(source, commit, token=token)
-            files = {name: digests_there[name] for name in item.files}
-            if all(digest_of(folder / name, digest) == digest for name, digest in files.items()):
-                return replace(item, source=source, revision=commit, files=files)
-        except (OSError, ValueError, KeyError, TypeError, SoupError):  # not pushed, or changed on either side
-            continue
-    return item
 
 
 def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint
+from ..checkpoints.pushed import on_hub
 from ..comparison.comparison import SINGLE, Comparison, ModelScores
 from ..errors import warn
 from ..types import Ingredient, Recipe, Selection, Trial
-from .privacy import is_private, on_hub, private_ones, repository_of
+from .privacy import is_private, private_ones, repository_of
 
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import EvaluationError
 from ..evaluation.model_maker import ModelMaker
@@ -61,6 +61,8 @@ class FunctionTrials(SetupTrials):
             Device on which tensors are averaged.
         executor (`str`, *optional*, defaults to `"local"`):
             Where independent mixtures are scored, as for [`run_all`].
+        resources (`Mapping[str, Any]`, *optional*):
+            Resources of that executor.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class FunctionTrials(SetupTrials):
         training: Evaluator | None = None,
         device: str = "cpu",
         executor: str = "local",
+        resources: Mapping[str, Any] | None = None,
     ):
         super().__init__(setup)
-        self._executor = executor
+        self._executor, self._resources = executor, resources
         self._worker = FunctionWorker(ModelMaker(setup, device=device, training=training), function)
         self._scores: dict[str, Score] = {}  # by the fingerprint of the recipe
 
@@ -84,7 +87,7 @@ class FunctionTrials(SetupTrials):
         missing = [mixtures[place] for place in places]
         # A single mixture is not worth starting workers.
         executor = self._executor if len(missing) > 1 else "local"
-        for number, score in run_all(self._worker, missing, executor=executor):
+        for number, score in run_all(self._worker, missing, executor=executor, resources=self._resources):
             self._scores[keys[places[number]]] = score
             self._bar.set_postfix_str(f"{'+'.join(missing[number].names)[:40]} {score}")
             self._bar.update()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class ModelTrials(SetupTrials):
             Device on which tensors are averaged.
         executor (`str`, *optional*, defaults to `"local"`):
             Where independent mixtures are scored, as for [`run_all`].
+        resources (`Mapping[str, Any]`, *optional*):
+            Resources of that executor.
         stop_early (`bool`, *optional*, defaults to `True`):
             Whether trials are stopped early. The result is the same if every trial is run in full.
     """
@@ -57,11 +59,13 @@ class ModelTrials(SetupTrials):
         training: Evaluator | None = None,
         device: str = "cpu",
         executor: str = "local",
+        resources: Mapping[str, Any] | None = None,
         stop_early: bool = True,
     ):
         super().__init__(setup)
         self._evaluator = evaluator
-        self._runner = RecipeRunner(ModelMaker(setup, device=device, training=training), evaluator, executor=executor)
+        maker = ModelMaker(setup, device=device, training=training)
+        self._runner = RecipeRunner(maker, evaluator, executor=executor, resources=resources)
         by_name = sorted(setup.candidates, key=lambda item: item.name)  # sums over them must not depend on their order
         self._singles = [Mixture.equal([item.ingredient]) for item in by_name]
         self._stop_early = stop_early

@@ -18,6 +18,8 @@ from ..data.splits import TrainingData
 from ..display.results import Result
 from ..display.tables import align, cell, shared_line
 from ..errors import RecipeError, TrainingError
+from ..evaluation.running import is_launched
+from ..jobs.settings import JobCosts, job_costs
 from ..metrics.load import Metric
 from ..options import SweepOptions, check_choices
 from ..plugins import load_module
@@ -79,6 +81,8 @@ class SweepPlan(Result):
             Maximum number of bytes that the remaining runs need while they are trained.
         further (`int`, *optional*, defaults to 0):
             Number of runs that will be added around the best ones.
+        costs ([`JobCosts`], *optional*):
+            What they cost at most, if they are trained in jobs.
     """
 
     options: SweepOptions
@@ -90,6 +94,7 @@ class SweepPlan(Result):
     done: frozenset[str]
     disk: int
     further: int = 0
+    costs: JobCosts | None = None
 
     @property
     def todo(self) -> list[str]:
@@ -123,7 +128,8 @@ class SweepPlan(Result):
             values = [cell(setting.get(key)) for key in keys]
             status = "there" if name in self.done else ""
             lines.append([name, *values, f"{self.steps[name]:,}", status])
-        return "\n".join([align(lines), *shared_line(self.context.training_args, keys), "", self.summary()])
+        below = [self.summary()] if self.costs is None else [self.summary(), self.costs.summary()]
+        return "\n".join([align(lines), *shared_line(self.context.training_args, keys), "", *below])
 
 
 def plan_sweep(
@@ -148,7 +154,7 @@ def plan_sweep(
         options ([`SweepOptions`]):
             Options that cook files and the command line have too.
         workers (`int`, *optional*, defaults to 1):
-            Number of runs trained at once, which determines the disk space.
+            Number of runs trained at once on this machine, which determines the disk space.
 
     Raises:
         [`SoupError`]: if an argument is invalid; nothing has been written then.
@@ -226,6 +232,9 @@ def plan_sweep(
     done = _done_runs(folder, runs)
     # runs that an earlier call has added are there already
     further = 0 if refinement is None else max(refinement.runs - (len(extended["runs"]) - len(runs)), 0)
+    costs = None
+    if options.executor == "jobs":
+        costs = job_costs(options.resources, len(runs) - len(done) + further)
     plan = SweepPlan(
         options=options,
         context=context,
@@ -235,6 +244,7 @@ def plan_sweep(
         steps={name: length.steps for name, length in lengths.items()},
         done=done,
         further=further,
+        costs=costs,
         disk=most_bytes(
             model,
             {**lengths, **_lengths_of(lengths, further)},
@@ -292,6 +302,24 @@ def _check_sentence_options(options: SweepOptions, task: Task) -> None:
         raise RecipeError(f'models of {task.PIPELINE} have no separate head: leave head="{options.head}" out.')
 
 
+def _check_jobs(options: SweepOptions) -> None:
+    """Refuse options of a sweep that make no sense if each run is trained in a job of its own.
+
+    Raises:
+        [`RecipeError`]: naming the option.
+    """
+    if not options.push_runs:
+        raise RecipeError(
+            'executor="jobs" keeps each run in its own repository on the Hub: write push_runs=True, and private=True '
+            "if only you may see them."
+        )
+    if is_launched():
+        raise RecipeError('executor="jobs" starts jobs from one process; here several train each run.')
+    refinement = read_refinement(options.refine_or_default)
+    if refinement is not None and refinement.halving:
+        raise RecipeError("refine: halving compares runs that share a folder, which jobs do not.")
+
+
 def _lengths_of(lengths: Mapping[str, Length], further: int) -> dict[str, Length]:
     """The lengths of runs that will be added, each as long as the longest."""
     longest = max(lengths.values(), key=lambda length: length.evaluations)
@@ -303,6 +331,8 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     init_seed = check_seed(options.init_seed, "init_seed")
     check_choices(options)
     check_folds(options)
+    if options.executor == "jobs":
+        _check_jobs(options)
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
     if read_refinement(options.refine_or_default) is not None and data.validation is None:

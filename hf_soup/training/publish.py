@@ -13,11 +13,12 @@ from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
 from ..checkpoints.other_contents import ADAPTER
+from ..checkpoints.pushed import PUSHED_FILE
 from ..checkpoints.staging import staged_folder, temporary_folder, write_json
 from ..errors import IngredientError, OutputError, warn
 from ..progress import library_bars
 from ..publishing.bases import RUN_FILE, bases_in_card
-from ..publishing.privacy import PUSHED_FILE, is_private
+from ..publishing.privacy import is_private
 from ..publishing.push import open_target, push_folder
 from ..untrusted import read_json
 from ..version import __version__

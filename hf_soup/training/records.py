@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.pushed import PUSHED_FILE
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error
 from ..errors import SoupError, TrainingError
 from ..publishing.bases import RUN_FILE
-from ..publishing.privacy import PUSHED_FILE
 from ..types import Ingredient, Score
 from ..untrusted import read_json
 from .processes import is_main

@@ -72,7 +72,7 @@ def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
 
 
 def _devices(plan: SweepPlan) -> Sequence[str]:
-    """The GPUs to distribute runs over; empty if Ray does so, or if all processes share each run.
+    """The GPUs to distribute runs over; empty if other machines train, or if all processes share each run.
 
     Raises:
         [`RecipeError`]: if there are several GPUs, and callbacks or the metric cannot be sent to their processes.
@@ -150,7 +150,7 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
                     _take_failure(outcome, folder, bar, raises=raises)
                 else:
                     _collect(folder / name, publisher)
-                    best = best_run(outcome, best)
+                    best = best_run(load_runs(folder / name), best)
                 bar.update()
                 _show_best(bar, best)
 
@@ -162,6 +162,8 @@ def _context_of_workers(plan: SweepPlan, devices: Sequence[str]) -> SweepContext
     """
     context = plan.context
     side_by_side = plan.options.executor != "local" or len(devices) > 1
+    if plan.options.executor == "jobs":  # which have no such folder, and train in their own
+        context = replace(context, folder=Path(context.folder.name))
     return replace(context, bars=context.bars and not side_by_side and is_main())
 
 

@@ -10,7 +10,7 @@ One file per concern:
     info         routes: one repository, lists of them      files        routes: tree and files
     commits      routes: commits and pull requests          history      routes: commits, branches, tags
     lfs          routes: LFS uploads, also in parts         cdn          sends LFS bytes
-    cards        metadata of model cards
+    cards        metadata of model cards                    jobs         routes: Jobs, which run here as processes
 
 It supports only models and data sets. It has no Xet, spaces, discussions, merging of pull requests, requests for
 access, copies between repositories, `.gitignore`, rate limits of its own, statistics or full-text search.
@@ -24,6 +24,7 @@ from . import cdn, server
 from .access import Accounts
 from .environment import environment
 from .faults import Faults
+from .jobs import Jobs
 from .store import Store
 from .wire import Exchange, Origin, Reply, Request
 
@@ -44,7 +45,7 @@ class HubServer:
         self.user, self.token = user, token
         self.page_size = 1000
         self.multipart_size: int | None = None
-        self.store, self.accounts, self.faults = Store(), Accounts(), Faults()
+        self.store, self.accounts, self.faults, self.jobs = Store(), Accounts(), Faults(), Jobs()
         self.log: list[Exchange] = []
         self.url = self.cdn_url = ""  # not known before `start`
         self._origins: tuple[Origin, ...] = ()
@@ -76,7 +77,8 @@ class HubServer:
         return lie(request, reply) if lie else reply
 
     def stop(self) -> None:
-        """Close both ports; the store and the log are kept."""
+        """End all jobs and close both ports; the store and the log are kept."""
+        self.jobs.stop()
         for origin in self._origins:
             origin.stop()
         self._origins = ()

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlencode
 
-from . import cards, commits, files, history, info, lfs, repos
+from . import cards, commits, files, history, info, jobs, lfs, repos
 from .access import PROPOSE, READ, SEE, WRITE, User, check
 from .errors import error_reply, refusal
 from .store import StoreError
@@ -30,6 +30,9 @@ def _route(hub: "HubServer", user: User | None, request: Request) -> Reply:
     method = "GET" if request.method == "HEAD" else request.method
     if (method, request.path) in SITE_ROUTES:
         return SITE_ROUTES[method, request.path](hub, user, request)
+    for verb, pattern, site_route in JOB_ROUTES:
+        if verb == method and (match := re.fullmatch(pattern, request.path)):
+            return site_route(hub, user, request, *map(unquote, match.groups()))
     folder, path = _kind(request.path)
     for verb, pattern, right, route in MODEL_ROUTES:
         if verb == method and (match := re.fullmatch(pattern, path)):
@@ -63,8 +66,16 @@ SITE_ROUTES = {
     ("POST", "/api/repos/move"): repos.move,
     ("DELETE", "/api/repos/delete"): repos.delete,
     ("POST", "/api/validate-yaml"): cards.validate_yaml,
+    ("GET", "/api/jobs/hardware"): jobs.hardware,
     ("POST", "/api/complete_multipart"): lfs.complete,  # real addresses are signed: clients send no token here
 }
+JOB_ROUTES = (
+    ("POST", "/api/jobs/([^/]+)", jobs.start),
+    ("GET", "/api/jobs/([^/]+)", jobs.listing),
+    ("GET", "/api/jobs/([^/]+)/([^/]+)", jobs.inspect),
+    ("GET", "/api/jobs/([^/]+)/([^/]+)/logs", jobs.logs),
+    ("POST", "/api/jobs/([^/]+)/([^/]+)/cancel", jobs.cancel),
+)
 ID, REVISION, PATH = r"([^/]+(?:/[^/]+)?)", r"([^/]+)", r"(.+)"  # clients quote the slashes of a revision
 MODEL_ROUTES = (
     ("GET", f"/api/models/{ID}(?:/revision/{REVISION})?", SEE, info.repository_info),
