@@ -7,8 +7,8 @@ The lower bound ("floor") reads all inputs once and writes one output. A process
 imports, one merge). The time of a merge alone is the median of the third to the fifth merge in one process, because a
 full garbage collection, a tenth of a second, falls on one of them. Resident memory is the peak that the system
 reports; private memory is the peak of memory not shared with other processes (the pages of files that are read are
-shared), above `import torch`. mergekit gets its own environment, made here. Inputs are random numbers in the shapes of
-real models.
+shared), above that of an idle Python. mergekit gets its own environment, made here. Inputs are random numbers in the
+shapes of real models.
 """
 
 from __future__ import annotations
@@ -150,8 +150,6 @@ WORK = dict(zip(TOOLS, (floor, hf_soup_merge, plain_loop, mergekit_merge), stric
 
 def run_here(tool: str, merges: int, out: str, folders: list[str], *, limited: bool = False) -> None:
     """Merge repeatedly in this process, and print how long each merge took."""
-    import torch  # noqa: F401
-
     os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
     if limited:
         import hf_soup  # noqa: F401

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint, make_ready
-from ..checkpoints.digest import bytes_of
+from ..checkpoints.digest import bytes_of, float64_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.modules import group, head_names, own_prefix
 from ..checkpoints.pieces import PIECE, in_threads
@@ -96,7 +96,6 @@ def measure_grams(
     *,
     count_signs: bool = False,
     moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
-    progress: bool = True,
 ) -> Grams:
     """Read some tensors of all models once, and sum their inner products in float64.
 
@@ -111,8 +110,6 @@ def measure_grams(
             Whether signs of differences are counted as well.
         moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
             Model and tensor -> the order in which its rows are taken; of small tensors, which are read whole.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether a progress bar is shown.
 
     Returns:
         [`Grams`]
@@ -165,10 +162,47 @@ def measure_grams(
         return work
 
     size = sum(spec.nbytes for spec in specs) * len(items)
-    bar = progress_bar(desc="Comparing weights", total=size, unit="B", unit_scale=True, hidden=not progress)
+    bar = progress_bar(desc="Comparing weights", total=size, unit="B", unit_scale=True)
     with OpenFiles() as files, bar:
         in_threads(_pieces(specs, most), make_worker)
     return Grams(tuple(grams.values()), signs)
+
+
+def measure_small_grams(
+    checkpoints: Sequence[Checkpoint],
+    specs: Sequence[TensorSpec],
+    moved: Mapping[tuple[str, str], Sequence[int]],
+) -> tuple[TensorGram, ...]:
+    """Inner products of small tensors without a base model: they are read whole, and torch is not imported for them.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`), specs (`Sequence[TensorSpec]`), moved (`Mapping`):
+            As for [`measure_grams`].
+
+    Raises:
+        [`IngredientError`]: if weights cannot be read or fetched.
+    """
+    import numpy as np
+
+    make_ready(checkpoints)
+    grams = tuple(_empty_grams(checkpoints, None, specs))
+    with OpenFiles() as files:
+        for gram, spec in zip(grams, specs, strict=True):
+            rows = [_read_numbers(item, spec.name, files, moved.get((item.name, spec.name))) for item in checkpoints]
+            rows.append(rows[0])  # the first model is the reference
+            deltas = np.stack(rows)
+            deltas[:-1] -= deltas[-1]
+            gram.inner[:] = deltas @ deltas.T
+    return grams
+
+
+def _read_numbers(item: Checkpoint, name: str, files: OpenFiles, order: Sequence[int] | None) -> np.ndarray:
+    """The numbers of a whole tensor in float64, flat, with its rows in an order if there is one."""
+    spec = item.specs[name]
+    content = memoryview(bytearray(spec.nbytes))
+    item.read_into(files, name, 0, content)
+    numbers = float64_of(content, spec.dtype)
+    return numbers if order is None else numbers.reshape(spec.shape)[list(order)].reshape(-1)
 
 
 def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, grams: Sequence[TensorGram]) -> None:

@@ -16,7 +16,15 @@ from ..checkpoints.labels import is_identity
 from ..checkpoints.modules import class_tensors, head_names
 from ..checkpoints.reader import TensorSpec
 from ..display.tables import align
-from .gram import TensorGram, cosines_of, inner_of_deltas, inner_of_weights, measure_grams, refuse_diverged
+from .gram import (
+    TensorGram,
+    cosines_of,
+    inner_of_deltas,
+    inner_of_weights,
+    measure_grams,
+    measure_small_grams,
+    refuse_diverged,
+)
 
 
 if TYPE_CHECKING:
@@ -223,8 +231,7 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
         return ()
     names = [item.name for item in checkpoints]
     moved = _moved_heads(names, specs, alignments)
-    grams = measure_grams(checkpoints, None, matrices, moved=moved, progress=False).tensors
-    apart = _heads_apart(names, grams)
+    apart = _heads_apart(names, measure_small_grams(checkpoints, matrices, moved))
     return () if apart is None else (apart.note,)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.companion_files import sizes_in
-from ..checkpoints.digest import bytes_of
+from ..checkpoints.digest import bytes_of, tensor_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.hub import files_at
 from ..checkpoints.importance import FOLDER
@@ -277,26 +277,25 @@ def _differing_tensors(
     differences: dict[str, tuple[int, float]] = {}  # tensor -> number of differing elements, largest difference
     lock = threading.Lock()
 
-    def compare(name: str, start: int, elements: torch.Tensor) -> None:
-        made = bytes_of(elements)
+    def compare(name: str, start: int, made: memoryview) -> None:
         published = bytearray(len(made))
         saved.read_into(files, name, start, memoryview(published))
         if made != published:
-            count, largest = _difference(elements, published)
+            count, largest = _difference(tensor_of(made, saved.specs[name].dtype), published)
             with lock:
                 count_before, largest_before = differences.get(name, (0, 0.0))
                 differences[name] = count_before + count, max(largest_before, largest)
 
-    def sink(name: str, start: int, elements: torch.Tensor) -> None:
+    def sink(name: str, start: int, content: memoryview) -> None:
         if name not in statistics:
-            compare(name, start, elements)
+            compare(name, start, content)
 
     with OpenFiles() as files, reading_along(saved, plan, cooked.checkpoints):
         digests = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
         for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # digests of the base model come last
             as_read(item, of_item)  # raises if the ingredient has changed
         for name, tensor in statistics.items():
-            compare(name, 0, tensor.reshape(-1))
+            compare(name, 0, bytes_of(tensor))
     sizes = {spec.name: spec.numel for spec in plan.specs}
     return [TensorDifference(name, count, sizes[name], top) for name, (count, top) in sorted(differences.items())]
 

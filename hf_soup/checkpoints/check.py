@@ -26,8 +26,6 @@ from .vocabulary import Vocabulary, difference
 
 
 if TYPE_CHECKING:
-    import torch
-
     from ..analysis.relation import Relation
 
 # Counters in integer buffers, which may differ between runs; all other integer buffers have to be equal.
@@ -203,19 +201,19 @@ def _report(
     )
 
 
-def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
+def equal_or_counter(name: str, values: Sequence[bytearray | memoryview]) -> bool:
     """Rule for tensors that are not averaged: they are equal, or they are a known counter.
 
     Args:
         name (`str`):
             The tensor's name.
-        values (`Sequence[torch.Tensor]`):
-            The tensor of each ingredient.
+        values (`Sequence[bytearray | memoryview]`):
+            The bytes of the tensor of each ingredient.
     """
     if _is_counter(name):
         return True
     first, *other_values = values
-    return all(bytes_of(first) == bytes_of(value) for value in other_values)
+    return all(first == value for value in other_values)
 
 
 def _is_counter(name: str) -> bool:
@@ -316,7 +314,7 @@ def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec
     for name, spec in specs.items():
         if spec.is_floating or _is_counter(name):  # the value of a counter is not read
             continue
-        values = [item.read(name) for item in local if name in item.specs]
+        values = [bytes_of(item.read(name)) for item in local if name in item.specs]
         if not equal_or_counter(name, values):
             problems.append(f"{holders}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged")
     return problems

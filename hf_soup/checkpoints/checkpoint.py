@@ -137,6 +137,11 @@ class Checkpoint:
         return self.generation_config
 
     @property
+    def computes(self) -> bool:
+        """Whether reading a tensor takes torch, because its bytes are not those of a file."""
+        return type(self) is not Checkpoint or self.in_memory
+
+    @property
     def is_streamed(self) -> bool:
         """Whether weights are read from a server as they are needed."""
         return self.remote is not None

@@ -9,6 +9,7 @@ from .pieces import PIECE, piece_starts
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SIZE = 16  # bytes of one digest
@@ -44,6 +45,27 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
 
     # numpy has neither bfloat16 nor float8, so it gets a view of the bytes.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def tensor_of(data: memoryview, dtype: str) -> torch.Tensor:
+    """Bytes on the CPU as a flat tensor of a type such as `"float32"`, which shares their memory."""
+    import torch
+
+    if not len(data):  # torch refuses empty memory
+        return torch.empty(0, dtype=getattr(torch, dtype))
+    return torch.frombuffer(data, dtype=getattr(torch, dtype))
+
+
+def float64_of(data: memoryview, dtype: str) -> np.ndarray:
+    """Bytes on the CPU as a flat array of float64, without torch for the types that numpy has, and for bfloat16."""
+    import numpy as np
+
+    if dtype == "bfloat16":  # the upper half of a float32
+        wide = np.frombuffer(data, np.uint16).astype(np.uint32) << 16
+        return wide.view(np.float32).astype(np.float64)
+    if hasattr(np, dtype):
+        return np.frombuffer(data, dtype).astype(np.float64)
+    return tensor_of(data, dtype).double().numpy()
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

@@ -113,7 +113,7 @@ def write_importance(
     target = _folder_of(item) / f"{kind}-{(record.batches or '').rpartition(':')[2][:16]}"
     with staged_folder(target, overwrite=True) as stage:
         with weight_files(stage, specs, max_shard_size="1000TB") as files:
-            fill(lambda name, tensor: files.write(name, 0, tensor.detach().cpu().reshape(-1)))
+            fill(files.write_tensor)
         (digest,) = content_digests([stage / SAFE_WEIGHTS]).values()
         about = {
             "kind": kind,

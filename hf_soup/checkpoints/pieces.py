@@ -7,6 +7,8 @@ This module does not know what is done with a piece.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -43,7 +45,7 @@ def check_device(device: str) -> None:
         raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
-def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]]) -> None:
+def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]], *, with_torch: bool = True) -> None:
     """Process items on as many threads as torch would use, at most 8, approximately in order.
 
     torch's own threads are idle meanwhile: each worker computes on one thread, without recording a graph.
@@ -53,24 +55,25 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
             Items to work on, which are drawn one at a time.
         make_worker (`Callable[[], Callable[[T], None]]`):
             Called once on each thread, for what takes an item there: it may have buffers of its own.
+        with_torch (`bool`, *optional*, defaults to `True`):
+            Whether the workers use torch; otherwise it is not imported, which takes one or two seconds.
 
     Raises:
         [`Exception`]: the first that a worker raises; what was not begun is left.
     """
-    import torch
-
     shared_items, stop = _SharedIterator(items), threading.Event()
+    with_torch = with_torch or "torch" in sys.modules  # whose number of threads may have been changed
 
     def run() -> None:
-        torch.set_num_threads(1)  # the pool has as many threads as torch would use for one piece
         work = make_worker()
-        with torch.no_grad():
+        with _one_thread_of_torch() if with_torch else contextlib.nullcontext():
             for item in shared_items:
                 if stop.is_set():
                     return
                 work(item)
 
-    with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
+    at_rest = _torch_at_rest() if with_torch else contextlib.nullcontext(_threads_without_torch())
+    with at_rest as threads, ThreadPoolExecutor(threads) as pool:
         try:
             running = []
             for _ in range(threads):
@@ -83,6 +86,27 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
                 run()
         finally:
             stop.set()  # also on Ctrl-C
+
+
+def _threads_without_torch() -> int:
+    """The number of threads to use, as torch would count them."""
+    threads = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        threads = len(os.sched_getaffinity(0))
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        threads = int(given)
+    return min(threads, MAX_THREADS)
+
+
+@contextlib.contextmanager
+def _one_thread_of_torch() -> Iterator[None]:
+    """Compute on the calling thread alone, without recording a graph."""
+    import torch
+
+    torch.set_num_threads(1)  # the pool has as many threads as torch would use for one piece
+    with torch.no_grad():
+        yield
 
 
 _LOCK = threading.Lock()

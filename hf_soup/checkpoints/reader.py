@@ -101,7 +101,7 @@ class TensorSpec(NamedTuple):
     @property
     def itemsize(self) -> int:
         """How many bytes an element takes."""
-        return DTYPES[CODES[self.dtype]][1]
+        return bytes_per_element(self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +112,11 @@ class TensorSpec(NamedTuple):
     def is_floating(self) -> bool:
         """Whether it holds numbers that can be averaged."""
         return self.dtype in AVERAGED
+
+
+def bytes_per_element(dtype: str) -> int:
+    """How many bytes an element of a type takes, such as 4 for `"float32"`."""
+    return DTYPES[CODES[dtype]][1]
 
 
 class RawHeader(NamedTuple):

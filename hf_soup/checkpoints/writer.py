@@ -129,15 +129,28 @@ class WeightFiles:
         for spec in specs.values():
             self._digests.expect(spec.name, spec.numel)
 
-    def write(self, name: str, start: int, elements: torch.Tensor) -> None:
-        """Write elements of one tensor, covering complete pieces; threads may write at once."""
-        spec, data = self._specs[name], bytes_of(elements)
+    def write(self, name: str, start: int, data: memoryview) -> None:
+        """Write the bytes of elements of one tensor, covering complete pieces; threads may write at once.
+
+        Args:
+            name (`str`):
+                The tensor.
+            start (`int`):
+                The first element.
+            data (`memoryview`):
+                Bytes of the elements.
+        """
+        spec = self._specs[name]
         path = f"{self._folder}{os.sep}{spec.file}"
         self._files.write(path, spec.start + start * spec.itemsize, data)
         self._digests.add(name, start, data, spec.itemsize)
         with self._lock:
             self._to_come[name] -= len(data)
             self._unflushed.add(path)
+
+    def write_tensor(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a complete tensor, of the type and shape that were planned."""
+        self.write(name, 0, bytes_of(tensor))
 
     def flush(self) -> None:
         """Wait until what has been written since the last call is on the disk; [`refuse_gaps`] raises its errors.

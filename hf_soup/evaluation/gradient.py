@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.digest import bytes_of
+from ..checkpoints.digest import bytes_of, tensor_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.modules import group, own_prefix
 from ..checkpoints.pieces import in_threads
@@ -275,8 +275,9 @@ class _DotProducts:
         if order is None and f"torch.{spec.dtype}" == str(into.dtype):
             checkpoint.read_into(self._files, spec.name, piece.start, memory)
             return
-        elements, memory_as_stored = buffers.as_stored.elements_and_bytes(piece.numel, spec.dtype)
+        memory_as_stored = buffers.as_stored.bytes(piece.numel, spec.dtype)
         checkpoint.read_into(self._files, spec.name, piece.start, memory_as_stored)
+        elements = tensor_of(memory_as_stored, spec.dtype)
         if order is not None:
             elements = elements.reshape(spec.shape)[list(order)].reshape(-1)
         into.copy_(elements)

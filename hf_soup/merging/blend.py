@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..checkpoints.check import equal_or_counter
 from ..checkpoints.checkpoint import Checkpoint, make_ready
-from ..checkpoints.digest import Digests, bytes_of
+from ..checkpoints.digest import Digests, bytes_of, tensor_of
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads
 from ..errors import IncompatibleError, IngredientError, RecipeError
@@ -26,7 +26,7 @@ from .sums import AT_ONCE, add_up, divisor, is_one_pass
 if TYPE_CHECKING:
     import torch
 
-    Sink = Callable[[str, int, torch.Tensor], None]
+    Sink = Callable[[str, int, memoryview], None]
 
 
 def blend(
@@ -48,9 +48,9 @@ def blend(
             Plan of the merge.
         checkpoints (`Sequence[Checkpoint]`):
             The opened ingredients, in recipe order.
-        sink (`Callable[[str, int, torch.Tensor], None]`):
-            Takes a tensor's name, the place of the first element and the elements, flat and on the CPU; from several
-            threads, in no certain order, each element once.
+        sink (`Callable[[str, int, memoryview], None]`):
+            Takes a tensor's name, the place of the first element and the bytes of the elements; from several threads,
+            in no certain order, each element once.
         digests (`bool`, *optional*, defaults to `False`):
             Whether what is read is hashed on the way.
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -82,23 +82,41 @@ def blend(
 
         def work(piece: Piece) -> None:
             with memory.using(bytes_at_once(piece.steps[0])):
-                elements = worker.make(piece)
+                content = worker.make(piece)
+            size = piece.steps[0].spec.itemsize
             for span in piece.spans:
-                sink(span.name, span.start, elements[span.within])
+                sink(span.name, span.start, content[span.within.start * size : span.within.stop * size])
             with lock:
-                bar.update(elements.nbytes)
+                bar.update(len(content))
 
         return work
 
     bar = progress_bar(desc="Merging", total=plan.nbytes, unit="B", unit_scale=True, delay=0.5)
     with OpenFiles() as files, bar, reading_ahead(plan, checkpoints_and_base):
-        in_threads(pieces_of(plan, checkpoints_and_base), make_worker)
+        with_torch = _needs_torch(plan, checkpoints_and_base, device)
+        in_threads(pieces_of(plan, checkpoints_and_base), make_worker, with_torch=with_torch)
     results = [digests_of_one.result() for digests_of_one in digests_read]
     del results[len(checkpoints) : len(checkpoints) + n_joined]
     del checkpoints_and_base[len(checkpoints) : len(checkpoints) + n_joined]
     for result, checkpoint in zip(results, checkpoints_and_base, strict=False):  # there may be no base model
         result |= checkpoint.digests_apart()  # of tensors that are not read as they are stored
     return results
+
+
+def _needs_torch(plan: Plan, checkpoints: Sequence[Checkpoint], device: str) -> bool:
+    """Whether anything is computed by torch: the soup, or what is read."""
+    if any(checkpoint.computes for checkpoint in checkpoints):
+        return True
+    for step in plan.steps:
+        is_copied = isinstance(step, CopyStep) and not step.orders
+        if not is_copied and not is_one_pass(step, _dtypes(step, checkpoints), device):
+            return True
+    return False
+
+
+def _dtypes(step: Step, checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The type in which each input of a step is stored."""
+    return [checkpoints[index].specs[step.spec.name].dtype for index in step.inputs]
 
 
 def _expected_digests(plan: Plan, n_checkpoints: int) -> list[Digests]:
@@ -145,30 +163,29 @@ class _Worker:
         self._wide = Buffer(PIECE, device)  # in the accumulation type; finally the result in its own type
         self._sum = Buffer(PIECE, device)
 
-    def make(self, piece: Piece) -> torch.Tensor:
-        """The elements of one piece of the soup, flat and on the CPU; valid until the next call."""
+    def make(self, piece: Piece) -> memoryview:
+        """The bytes of one piece of the soup; valid until the next call."""
         step = piece.steps[0]
         if isinstance(step, CopyStep):
             return self._copy(step, piece)
-        dtypes = [self._checkpoints[index].specs[step.spec.name].dtype for index in step.inputs]
-        if is_one_pass(step, dtypes, self._device):
+        if is_one_pass(step, _dtypes(step, self._checkpoints), self._device):
             return self._sum_in_one_pass(step, piece)
         result = self._combine(step, piece)
         # Checked once, on the result: checking every input would be an additional pass over each.
         if not _finite(result):
             self._blame(step, piece)
-        return result.cpu()
+        return bytes_of(result)
 
-    def _sum_in_one_pass(self, step: CombineStep, piece: Piece) -> torch.Tensor:
-        """The elements of a piece of a weighted mean or sum, whose inputs have the type of the result."""
-        result, out = self._wide.elements_and_bytes(piece.numel, step.spec.dtype)
+    def _sum_in_one_pass(self, step: CombineStep, piece: Piece) -> memoryview:
+        """The bytes of a piece of a weighted mean or sum, whose inputs have the type of the result."""
+        out = self._wide.bytes(piece.numel, step.spec.dtype)
         sums = None
         if len(step.inputs) > AT_ONCE:
-            _, sums = self._sum.elements_and_bytes(piece.numel, step.accumulator)
+            sums = self._sum.bytes(piece.numel, step.accumulator)
         is_finite = True
         for begin in range(0, len(step.inputs), AT_ONCE):
             places = range(begin, min(begin + AT_ONCE, len(step.inputs)))
-            contents = [self._read(step.inputs[place], step, piece, self._raws[place - begin])[1] for place in places]
+            contents = [self._read(step.inputs[place], step, piece, self._raws[place - begin]) for place in places]
             is_last = places.stop == len(step.inputs)
             is_finite = add_up(
                 step.spec.dtype,
@@ -181,7 +198,7 @@ class _Worker:
             )
         if not is_finite:
             self._blame(step, piece)
-        return result
+        return out
 
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
         """The elements of a piece that a method computes, on the device; `step` is the first of several steps."""
@@ -201,30 +218,35 @@ class _Worker:
         combined = step.how.function(tensors, step.weights, **provided).reshape(-1)
         return round_to(combined, step.spec.dtype, out=self._wide.elements(piece.numel, step.spec.dtype))
 
-    def _copy(self, step: CopyStep, piece: Piece) -> torch.Tensor:
-        """The elements of a buffer, which are the same in all ingredients."""
-        # clones, because all are read into the same memory
-        values = [self._elements(index, step, piece).clone() for index in step.inputs]
+    def _copy(self, step: CopyStep, piece: Piece) -> memoryview:
+        """The bytes of a buffer, which are the same in all ingredients."""
+        values = []
+        for index in step.inputs:
+            content = self._read(index, step, piece, self._raws[0])
+            if step.orders:
+                content = bytes_of(self._elements(index, step, piece))
+            values.append(bytearray(content))  # copied, because all are read into the same memory
         if not equal_or_counter(step.spec.name, values):
             names = ", ".join(self._checkpoints[index].name for index in step.inputs)
             problem = f"{names}: the {step.spec.dtype} buffer {step.spec.name} differs; it cannot be averaged"
             raise IncompatibleError([problem])
-        return values[0]
+        return memoryview(values[0])
 
     def _elements(self, index: int, step: Step, piece: Piece) -> torch.Tensor:
         """The original elements of an ingredient; for small pieces, valid until the next call."""
-        elements, _ = self._read(index, step, piece, self._raws[0])
+        dtype = self._checkpoints[index].specs[step.spec.name].dtype
+        elements = tensor_of(self._read(index, step, piece, self._raws[0]), dtype)
         if step.orders and index != BASE:  # the base model's classes are in the order of the soup
             order = step.orders[step.inputs.index(index)]
             if order is not None:
                 return elements.reshape(step.spec.shape)[list(order)].reshape(-1)
         return elements
 
-    def _read(self, index: int, step: Step, piece: Piece, buffer: Buffer) -> tuple[torch.Tensor, memoryview]:
-        """Elements of an ingredient as they are stored, and their bytes, in a buffer."""
+    def _read(self, index: int, step: Step, piece: Piece, buffer: Buffer) -> memoryview:
+        """The bytes of elements of an ingredient as they are stored, in a buffer."""
         checkpoint = self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
-        elements, into = buffer.elements_and_bytes(piece.numel, spec.dtype)
+        into = buffer.bytes(piece.numel, spec.dtype)
         if len(piece.steps) == 1:  # a tensor, or a piece of it
             checkpoint.read_into(self._files, spec.name, piece.start, into)
         else:
@@ -234,7 +256,7 @@ class _Worker:
             for name, start, within in piece.spans:
                 bytes_read = into[within.start * size : within.stop * size]
                 self._digests[index].add(name, start, bytes_read, size)
-        return elements, into
+        return into
 
     def _passing(self, index: int, step: CombineStep, piece: Piece) -> torch.Tensor:
         """A tensor that is accumulated at once: all share one buffer, except the first, copied to `out`."""

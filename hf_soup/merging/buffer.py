@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
-from ..checkpoints.digest import bytes_of
+from ..checkpoints.digest import tensor_of
+from ..checkpoints.reader import bytes_per_element
 
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ WIDEST = 8  # bytes of an element
 class Buffer:
     """Memory for a number of elements of any type. Larger requests get their own memory.
 
+    Memory on the CPU is given as bytes without an import of torch.
+
     Args:
         numel (`int`):
             Number of elements of the widest type that fit.
@@ -24,43 +28,31 @@ class Buffer:
     """
 
     def __init__(self, numel: int, device: str = "cpu"):
-        import torch
-
         self._numel = numel
-        self._memory = torch.empty(numel * WIDEST, dtype=torch.uint8, device=device)
-        # Most pieces have the same size, and creating a view takes as long as adding a small tensor.
-        self._elements: dict[tuple[int, str], torch.Tensor] = {}
-        self._bytes: dict[tuple[int, str], memoryview] = {}
+        self._on_device: torch.Tensor | None = None
+        if device == "cpu":
+            self._memory = memoryview(mmap.mmap(-1, numel * WIDEST))  # begins at a page, as vectors like it
+        else:
+            import torch
+
+            self._on_device = torch.empty(numel * WIDEST, dtype=torch.uint8, device=device)
+
+    def bytes(self, numel: int, dtype: str) -> memoryview:
+        """Memory on the CPU for elements of a type such as `"float32"`; valid until the next call."""
+        size = numel * bytes_per_element(dtype)
+        if numel <= self._numel:
+            return self._memory[:size]
+        return memoryview(bytearray(size))
 
     def elements(self, numel: int, dtype: str) -> torch.Tensor:
-        """Flat memory for elements of a type such as `"float32"`; valid until the next call."""
-        key = numel, dtype
-        if key in self._elements:
-            return self._elements[key]
-        elements = self._view(numel, dtype)
-        if numel <= self._numel:
-            self._elements[key] = elements
-        return elements
-
-    def elements_and_bytes(self, numel: int, dtype: str) -> tuple[torch.Tensor, memoryview]:
-        """The same memory also as bytes, to read a file into; only for a buffer on the CPU."""
-        key = numel, dtype
-        if key in self._bytes:
-            return self._elements[key], self._bytes[key]
-        elements = self.elements(numel, dtype)
-        memory = bytes_of(elements)
-        if numel <= self._numel:
-            self._bytes[key] = memory
-        return elements, memory
-
-    def _view(self, numel: int, dtype: str) -> torch.Tensor:
-        """The first elements of the memory as this type; if they do not fit, separate memory."""
+        """The same as a flat tensor on the device."""
+        if self._on_device is None:
+            return tensor_of(self.bytes(numel, dtype), dtype)
         import torch
 
-        element_type: torch.dtype = getattr(torch, dtype)
-        size = numel * element_type.itemsize
+        size = numel * bytes_per_element(dtype)
         if numel <= self._numel:
-            memory = self._memory[:size]
+            memory = self._on_device[:size]
         else:
-            memory = self._memory.new_empty(size)
-        return memory.view(element_type)
+            memory = self._on_device.new_empty(size)
+        return memory.view(getattr(torch, dtype))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import GENERATION, Checkpoint
 from ..checkpoints.companions import giver_of_generation, in_order, mapping_of
+from ..checkpoints.digest import tensor_of
 from ..checkpoints.labels import label_names, with_class_names
 from ..checkpoints.memory import build_model
 from ..checkpoints.named_code import without_code
@@ -122,9 +123,12 @@ def empty_tensors(specs: Iterable[TensorSpec]) -> dict[str, torch.Tensor]:
 
 def write_into(tensors: Mapping[str, torch.Tensor]) -> Sink:
     """A sink that writes into contiguous tensors by name."""
-    flat = {name: tensor.view(-1) for name, tensor in tensors.items()}
+    import torch
 
-    def sink(name: str, start: int, elements: torch.Tensor) -> None:
-        flat[name][start : start + len(elements)] = elements
+    flat = {name: tensor.view(-1).view(torch.uint8) for name, tensor in tensors.items()}
+
+    def sink(name: str, start: int, content: memoryview) -> None:
+        begin = start * tensors[name].dtype.itemsize
+        flat[name][begin : begin + len(content)] = tensor_of(content, "uint8")
 
     return sink

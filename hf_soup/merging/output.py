@@ -78,9 +78,9 @@ def make_shards(
         [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
     """
 
-    def sink(name: str, start: int, elements: torch.Tensor) -> None:
+    def sink(name: str, start: int, content: memoryview) -> None:
         if name not in statistics:
-            files.write(name, start, elements)
+            files.write(name, start, content)
 
     names = {name for shard in shards for name in shard.specs}
     own_plan = plan._replace(steps=tuple(step for step in plan.steps if step.spec.name in names))
@@ -89,7 +89,7 @@ def make_shards(
         read = blend(own_plan, checkpoints, sink, digests=True, device=device)
         for name, tensor in statistics.items():
             if name in names:
-                files.write(name, 0, tensor.reshape(-1))
+                files.write_tensor(name, tensor)
     verified = [item.verified_files for item in checkpoints]
     verified.append(frozenset() if plan.base is None else plan.base.verified_files)
     return Digested(files.digests(), tuple(read), tuple(verified))

@@ -178,7 +178,7 @@ def write_adapter(
     # the factors of one weight are in memory at a time
     with weight_files(folder, specs, max_shard_size="1000TB") as files:
         for name, tensor in whole.items():
-            files.write(name, 0, tensor.reshape(-1))
+            files.write_tensor(name, tensor)
         for module, mean in products.items():
             left, right = mean.read_factors()
             factors = Factors(left, right)
@@ -189,7 +189,7 @@ def write_adapter(
             if mean.changes[0].by_column:
                 tensors = (factors.left.T, factors.right.T)
             for spec, tensor in zip(_specs(mean, module, ranks[module], dtype), tensors, strict=True):
-                files.write(spec.name, 0, tensor.to(getattr(torch, dtype)).reshape(-1))
+                files.write_tensor(spec.name, tensor.to(getattr(torch, dtype)))
     os.replace(folder / SAFE_WEIGHTS, folder / ADAPTER_WEIGHTS)
     _refuse_changed(checkpoints)
     kind = _ia3_config(scales) if scales else _lora_config(ranks, whole_names)

@@ -161,7 +161,7 @@ def _digests_of(checkpoint: Checkpoint) -> dict[str, str]:
 
             return work
 
-        in_threads(places, make_worker)
+        in_threads(places, make_worker, with_torch=checkpoint.computes)
     return digests.result()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import DataError
 from ..plugins import load_module, names
+from ._remembered import recall_task, remember_task
 
 
 if TYPE_CHECKING:
@@ -314,6 +315,19 @@ def task_of(
     if task != "auto":
         load_module("task", task)
         return task
+    if not isinstance(config, Mapping) or architecture is not None or columns:
+        return _find_task(config, architecture, columns)
+    found = recall_task(config)
+    if found is None:
+        found = _find_task(config)
+        remember_task(config, found)
+    return found
+
+
+def _find_task(
+    config: PretrainedConfig | Mapping[str, Any], architecture: str | None = None, columns: Sequence[str] = ()
+) -> str:
+    """The first task that fits a configuration, with the arguments of [`task_of`]."""
     from transformers import PretrainedConfig
 
     if isinstance(config, Mapping):

@@ -1,6 +1,7 @@
 """Tests of the deep check: angles and distances against numpy, and the notes on models without a common start."""
 
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.analysis import gram
 from hf_soup.checkpoints.modules import group
+from hf_soup.checkpoints.source import open_all
 from hf_soup.errors import IngredientError
 
 
@@ -186,3 +188,18 @@ def test_a_report_in_json(runs):
     data = json.loads(done.stdout)
     assert 0.9 < data["relation"]["body"] < 1
     assert data["relation"]["distances"]["run-0"] == 0
+
+
+def test_small_tensors_without_torch_have_the_same_products(tmp_path, runs):
+    """Those of one pass over all tensors, also with rows in another order and in bfloat16."""
+    half = shutil.copytree(runs[1], tmp_path / "half")
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(half / "model.safetensors").items()}
+    save_file(tensors, half / "model.safetensors", metadata={"format": "pt"})
+    checkpoints = open_all([runs[0], half, runs[2]])
+    specs = [spec for spec in checkpoints[0].specs.values() if spec.name.startswith("classifier")]
+    moved_rows = {(checkpoints[2].name, "classifier.weight"): (1, 0)}
+    expected = gram.measure_grams(checkpoints, None, specs, moved=moved_rows).tensors
+    found = gram.measure_small_grams(checkpoints, specs, moved_rows)
+    assert [each.tensor for each in found] == [each.tensor for each in expected]
+    for each, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(each.inner, other.inner, rtol=1e-13, atol=1e-15)

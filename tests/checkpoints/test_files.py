@@ -1,13 +1,16 @@
 """Tests of file handles shared by threads, of work in pieces, and of digests of pieces in any order."""
 
+import os
+import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 import xxhash
 
 from hf_soup.checkpoints import files as files_module
-from hf_soup.checkpoints.digest import Digests, bytes_of, tensor_digest
+from hf_soup.checkpoints.digest import Digests, bytes_of, float64_of, tensor_digest, tensor_of
 from hf_soup.checkpoints.files import OpenFiles
 from hf_soup.checkpoints.pieces import PIECE, check_device, in_threads, piece_starts
 from hf_soup.errors import RecipeError
@@ -94,6 +97,33 @@ def test_an_error_in_a_thread_stops_the_others():
     with pytest.raises(ZeroDivisionError):
         in_threads(range(10**6), make_worker)
     assert len(done) < 10**5
+
+
+def test_threads_without_torch_are_as_many(monkeypatch):
+    """As many threads as torch would take, or as `OMP_NUM_THREADS` says; gradients are not switched off for it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch")  # as if it had not been imported
+    for given, expected in (("3", 3), ("20", 8), ("no number", min(len(os.sched_getaffinity(0)), 8))):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        workers, done = [], set()
+
+        def make_worker(workers=workers, done=done):
+            workers.append(threading.get_ident())
+            return done.add
+
+        in_threads(range(100), make_worker, with_torch=False)
+        assert len(workers) == expected
+        assert done == set(range(100))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "int64", "uint8"])
+def test_numbers_are_those_of_torch(dtype):
+    """Bytes of every type become the same float64, also infinities, denormals and negative zeros."""
+    tensor = torch.tensor([0.0, -0.0, 1.5, -2.0, 3e-8, 448.0, 0.1]).to(getattr(torch, dtype))
+    data = memoryview(bytearray(bytes_of(tensor)))
+    np.testing.assert_array_equal(float64_of(data, dtype), tensor.double().numpy())
+    assert tensor_of(data, dtype).view(torch.uint8).tolist() == tensor.view(torch.uint8).tolist()
+    assert len(float64_of(memoryview(bytearray()), dtype)) == len(tensor_of(memoryview(bytearray()), dtype)) == 0
 
 
 def test_a_device_that_is_not_there():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_soup.checkpoints.digest import bytes_of
 from hf_soup.checkpoints.reader import TensorSpec
 from hf_soup.checkpoints.staging import staged_folder
 from hf_soup.checkpoints.writer import weight_files
@@ -32,7 +33,7 @@ def write_weights(folder, tensors, **options):
     """Write complete tensors, and return their digests."""
     with weight_files(folder, SPECS, **options) as files:
         for name, tensor in tensors:
-            files.write(name, 0, tensor)
+            files.write_tensor(name, tensor)
     return files.digests()
 
 
@@ -51,7 +52,7 @@ def test_what_does_not_come_once_is_noticed(tmp_path, parts):
     def write():
         with weight_files(tmp_path, [spec]) as files:
             for start, stop in parts:
-                files.write("x", start, torch.randn(4)[start:stop])
+                files.write("x", start, bytes_of(torch.randn(4)[start:stop]))
 
     with pytest.raises(RuntimeError, match="1 planned tensors did not come whole, such as x"):
         write()

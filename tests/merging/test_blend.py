@@ -13,6 +13,7 @@ from hf_soup.checkpoints.reader import AVERAGED, TensorSpec
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
 from hf_soup.merging.agreement import Agreement
 from hf_soup.merging.blend import blend, round_to
+from hf_soup.merging.in_memory import write_into
 from hf_soup.merging.setup import set_up
 from hf_soup.types import Ingredient, Mixture
 
@@ -44,10 +45,7 @@ def blended(plan, checkpoints):
     """The tensors of a merge by name."""
     tensors = {spec.name: torch.empty(spec.numel, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
 
-    def sink(name, start, elements):
-        tensors[name][start : start + len(elements)] = elements
-
-    blend(plan, checkpoints, sink)
+    blend(plan, checkpoints, write_into(tensors))
     return {spec.name: tensors[spec.name].reshape(spec.shape) for spec in plan.specs}
 
 

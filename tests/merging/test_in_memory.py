@@ -165,10 +165,10 @@ def test_an_interrupted_filling_is_never_taken_for_whole(monkeypatch):
         refill.fill(*plan_of(setup, indices))
 
     def stops(plan, checkpoints, sink, **options):
-        def some(name, start, elements):
+        def some(name, start, content):
             if "classifier" in name:
                 raise KeyboardInterrupt
-            sink(name, start, elements * 7)
+            sink(name, start, memoryview(bytearray(len(content))))
 
         return blend(plan, checkpoints, some, **options)
 
