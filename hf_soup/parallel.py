@@ -74,6 +74,7 @@ def run_all(
     devices: Sequence[str] = (),
     resources: Mapping[str, Any] | None = None,
     lost: Callable[[T, str], R] | None = None,
+    key: str | None = None,
 ) -> Generator[tuple[int, R]]:
     """The index and result of each item, as they finish.
 
@@ -94,18 +95,21 @@ def run_all(
             [`JobSettings`].
         lost (`Callable`, *optional*):
             The result of an item whose worker died every time, of the item and the reason; an error by default.
+        key (`str`, *optional*):
+            What the function is, in words, by which a later call finds jobs again that were still running.
 
     Raises:
         [`Exception`]: what the function raises.
         [`SoupError`]: if workers die.
     """
-    check_executor(executor, resources)
+    if executor != "jobs":  # whose resources were checked before, by questions to the Hub
+        check_executor(executor)
     if executor == "ray" and len(items):
         yield from _on_ray(function, items, resources or {}, lost)
     elif executor == "jobs" and len(items):
         from .jobs.running import call_in_jobs
 
-        yield from call_in_jobs(function, items, resources, lost)
+        yield from call_in_jobs(function, items, resources, lost, key)
     elif len(devices) > 1 and len(items):
         yield from _on_devices(function, items, devices[: len(items)])
     else:

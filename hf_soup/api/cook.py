@@ -367,6 +367,8 @@ def _key(examples: Examples, candidates: Sequence[Checkpoint], *, with_training:
 
     sections = dataclasses.asdict(examples.plan)
     stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare", "save")}
+    for name in ("executor", "resources"):  # where trials run does not change them
+        stages["merge"].pop(name, None)
     sets = dict(examples.scored)
     if with_training and TRAIN in examples.sets:
         sets[TRAIN] = examples.sets[TRAIN]

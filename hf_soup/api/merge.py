@@ -23,6 +23,7 @@ from ..errors import IncompatibleError, RecipeError, warn
 from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..formats.chat_template import check_template
+from ..jobs.packing import refuse_elsewhere
 from ..merging.agreement import Agreement, agree
 from ..merging.budget import read_size
 from ..merging.setup import MergeSetup, set_up
@@ -212,6 +213,8 @@ def merge(
     if executor == "jobs":
         if evaluator is None:
             raise RecipeError('executor="jobs" runs the trials of a search, which needs an evaluator.')
+        if vocabulary is not None or importance_kind(method) is not None:
+            raise RecipeError('executor="jobs" takes no vocabulary and no method that needs importance.')
         executor = "local"  # makes the files
     check_device(device)
     read_size(max_memory)
@@ -223,6 +226,8 @@ def merge(
     grouping = find_grouping(ingredients, within=within, k=k, group_by=group_by, method=method)
     candidates = open_all(ingredients if grouping is None else grouping.sources)
     shrinks = strategy == "auto" and evaluator is None  # without validation data, by the weights alone
+    if trial_executor == "jobs":
+        refuse_elsewhere(candidates)
     needed = request.strategy_needs_base or needs_base(method) or shrinks
     base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
     base = base_of_adapters(candidates, base) or base
@@ -233,6 +238,8 @@ def merge(
             raise RecipeError(f'the method "{method}" takes no vocabulary: importance has no rows for added tokens.')
         candidates, base = with_common_vocabulary(candidates, base, vocabulary, settings=take_from)
     elif base is not None and needed:
+        if trial_executor == "jobs":
+            refuse_elsewhere([base])
         *streamed, base = stream_weights([*candidates, base], stream)
         candidates = tuple(streamed)
     else:

@@ -112,6 +112,13 @@ def status_of(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
+def is_temporary(error: BaseException) -> bool:
+    """Whether the same request may succeed later: the Hub did not answer, was busy, or another commit came first."""
+    cause = _cause(error)
+    status = status_of(cause)
+    return cause is not None and (status is None or status in (*BUSY, *RACE))
+
+
 def _http_error() -> type[Exception]:
     """The base class of errors of the client's HTTP library, which is imported only on demand."""
     from httpx2 import HTTPError

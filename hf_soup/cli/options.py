@@ -74,7 +74,7 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
             parameter,
             multiple=True,
             default=(),
-            callback=_read_pairs,
+            callback=_read_resources,
             metavar="NAME=VALUE",
             help=item.metadata["text"],
         )
@@ -101,17 +101,22 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
     )
 
 
-def _read_pairs(_: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, Any] | None:
-    """Parse `NAME=VALUE`, with the value as YAML; `None` if there is none."""
+def read_pairs(given: Sequence[str], *, option: str) -> dict[str, Any]:
+    """Parse `NAME=VALUE`, with the values as YAML."""
     from ..formats.strict_yaml import read_value
 
     pairs = {}
     for item in given:
         name, equals, text = item.partition("=")
         if not name.isidentifier() or not equals:
-            raise click.BadParameter(f"{item!r}: write NAME=VALUE.", param=option)
+            raise click.BadParameter(f"{item!r}: write NAME=VALUE, such as power=2.", param_hint=option)
         pairs[name] = read_value(text)
-    return pairs or None
+    return pairs
+
+
+def _read_resources(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, Any] | None:
+    """The values of `--resource`; `None` if there is none."""
+    return read_pairs(given, option="--resource") or None
 
 
 def _number_type(hints: Sequence[Any]) -> type:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -21,11 +23,16 @@ from .options import (
     options_of,
     output_options,
     plugin_options,
+    read_pairs,
     take_from_option,
 )
 from .ranks import executor_here
 from .results import described, show
 from .stderr import note
+
+
+if TYPE_CHECKING:
+    from ..jobs.settings import JobCosts
 
 
 @click.command("merge")
@@ -66,6 +73,7 @@ from .stderr import note
     metavar="NAME=VALUE",
     help="Parameter of your own method or strategy, as YAML; may be repeated.",
 )
+@click.option("--dry-run", is_flag=True, help="Check the ingredients, show what jobs would cost, and average nothing.")
 @output_options
 def merge_command(
     ingredients: tuple[str, ...],
@@ -82,6 +90,7 @@ def merge_command(
     private: bool | None,
     name_private: bool,
     more_params: tuple[str, ...],
+    dry_run: bool,
     form: str,
     **options: Any,
 ) -> None:
@@ -102,10 +111,11 @@ def merge_command(
     from ..checkpoints.shard_size import shard_size
     from ..checkpoints.store import is_address
     from ..checkpoints.targets import refuse_target
+    from ..jobs.settings import job_costs
     from ..publishing.adapter_weights import refuse_rank
     from ..publishing.store_target import refuse_store
 
-    if output is None and repo_id is None:
+    if output is None and repo_id is None and not dry_run:
         raise click.UsageError("the soup needs a place: -o FOLDER, --push-to-hub REPO_ID, or both.")
     if output is not None and is_address(output):
         refuse_store(output)
@@ -118,10 +128,16 @@ def merge_command(
     for name in ("batchnorm_data", "importance_data"):
         options[name] = read_given_examples(options[name], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
-    arguments |= _params(more_params)
+    arguments |= read_pairs(more_params, option="--param")
     if click.get_current_context().get_parameter_source("executor") is not ParameterSource.COMMANDLINE:
         arguments["executor"] = executor_here(arguments["executor"])
     sources = take_ingredients(ingredients, arguments)
+    costs = job_costs(arguments.get("resources")) if arguments["executor"] == "jobs" else None
+    if dry_run:
+        _show_dry_run(form, sources, arguments, costs)
+        return
+    if costs is not None:
+        note(f"{costs.summary()}.")
     soup = hf_soup.merge(sources, weights=_weights(weights), **arguments)
     saving: dict[str, Any] = {"max_shard_size": max_shard_size, "merged": merged or None, "rank": rank}
     places = []
@@ -138,17 +154,20 @@ def merge_command(
     show(form, folder or repo_id, {"folder": folder, **described(soup)}, f"{soup.table()}\n{where}")
 
 
-def _params(given: tuple[str, ...]) -> dict[str, Any]:
-    """Parse `NAME=VALUE`, with the value as YAML."""
-    from ..formats.strict_yaml import read_value
+def _show_dry_run(form: str, sources: Sequence[Any], arguments: Mapping[str, Any], costs: JobCosts | None) -> None:
+    """Show whether the ingredients can be averaged, and what trials in jobs would cost; the exit code is 1 if not."""
+    import hf_soup
 
-    params = {}
-    for item in given:
-        name, equals, text = item.partition("=")
-        if not name.isidentifier() or not equals:
-            raise click.BadParameter(f"{item!r}: write NAME=VALUE, such as power=2.", param_hint="--param")
-        params[name] = read_value(text)
-    return params
+    options = {name: arguments[name] for name in ("align_labels", "take_from", "vocabulary") if name in arguments}
+    report = hf_soup.check(sources, arguments.get("base_model"), **options)
+    data: dict[str, Any] = {"ok": report.ok, **dataclasses.asdict(report)}
+    paragraphs = [report.table()]
+    if costs is not None:
+        data["jobs"] = costs.to_dict()
+        paragraphs.append(costs.summary())
+    show(form, "ok" if report.ok else "not ok", data, "\n\n".join(paragraphs))
+    if not report.ok:
+        sys.exit(1)
 
 
 @click.command("check")
@@ -169,8 +188,6 @@ def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> No
 
     Without --deep only headers, configurations and heads are read.
     """
-    import dataclasses
-
     import hf_soup
 
     sources = take_ingredients(ingredients, options)

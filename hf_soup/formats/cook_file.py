@@ -250,7 +250,13 @@ def _refuse_scripts(plan: CookFile, where: str) -> None:
 
 
 def _refuse_sending(plan: CookFile, where: str) -> None:
-    """Refuse settings of Trainer that send a run elsewhere, or download code for it."""
+    """Refuse settings that send a run elsewhere, download code for it, or start paid jobs with the user's token."""
+    for stage, options in (("sweep", plan.sweep), ("merge", plan.merge)):
+        if options is not None and options.executor == "jobs":
+            raise RecipeError(
+                f"{where}: `{stage}.executor: jobs` runs paid jobs with your token. If you trust the file, say so "
+                "with allow_code=True (--allow-code)."
+            )
     for section, name in _training_settings(plan):
         if SENDING.fullmatch(name):
             raise RecipeError(

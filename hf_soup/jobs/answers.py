@@ -16,13 +16,13 @@ CLASSES = {
     "hf_soup.evaluation.outputs": ("Outputs",),
     "hf_soup.jobs.answers": ("Answer",),
     "hf_soup.metrics.predictions": ("Predictions",),
-    "hf_soup.training.records": ("Run", "FailedRun"),
+    "hf_soup.training.records": ("FailedRun",),
     "hf_soup.types.scores": ("Score",),
     "numpy": ("dtype", "ndarray"),
     "numpy._core.multiarray": ("_reconstruct", "scalar"),
     "numpy._core.numeric": ("_frombuffer",),
-    "pathlib": ("PosixPath", "WindowsPath"),
-    "pathlib._local": ("PosixPath", "WindowsPath"),  # Python 3.13
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),  # of numpy 1
+    "numpy.core.numeric": ("_frombuffer",),
 }
 ERRORS = ("builtins", "hf_soup.errors")  # modules whose exceptions are built too
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companion_files import WEIGHTS
 from ..checkpoints.hub_cache import cache_folder
-from ..checkpoints.other_contents import ADAPTER_WEIGHTS
+from ..checkpoints.other_contents import ADAPTER, ADAPTER_WEIGHTS
 from ..checkpoints.pushed import on_hub, pushed_as
 from ..errors import IngredientError, MissingExtraError, RecipeError
 from ..progress import library_bars
 from ..types import Ingredient
 
 
-DATA = "data"  # folder of the data sets
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")  # endings of files that are downloaded when they are read
+DATA, TOKENIZERS = "data", "tokenizers"  # folders of data sets and tokenizers
+PUSH_IT = (
+    "which jobs cannot read. Push a model first (sweep with push_runs=True, or `model.push_to_hub(...)`), and give "
+    "its Hub id."
+)
 
 
 class DataReference(NamedTuple):
@@ -35,6 +40,20 @@ class DataReference(NamedTuple):
 
     name: str
     format: dict[str, Any]
+
+
+class TokenizerReference(NamedTuple):
+    """A tokenizer that lies in a folder of its own beside the pickle, because it reads its vocabulary from a file.
+
+    Args:
+        name (`str`):
+            Name of the folder.
+        tokenizer_class (`type`):
+            Its class.
+    """
+
+    name: str
+    tokenizer_class: type
 
 
 class FolderReference(NamedTuple):
@@ -54,6 +73,30 @@ class FolderReference(NamedTuple):
     files: tuple[str, ...]
 
 
+class RelativePath(NamedTuple):
+    """A relative path, on any system.
+
+    Args:
+        parts (`tuple[str, ...]`):
+            Its parts.
+    """
+
+    parts: tuple[str, ...]
+
+
+def refuse_elsewhere(checkpoints: Iterable[Checkpoint]) -> None:
+    """Refuse ingredients that a job cannot read.
+
+    Raises:
+        [`IngredientError`]: naming the first one that is not on the Hub.
+    """
+    for item in checkpoints:
+        if item.in_memory or item.folder is None:
+            raise IngredientError(f"{item.name!r} is a model in memory, {PUSH_IT}")
+        _reference_of_folder(item.folder)
+        _on_hub(item.ingredient)
+
+
 def pack(value: Any, folder: Path) -> bytes:
     """Pickle a value so that another machine can read it; its data sets are saved in a folder.
 
@@ -71,16 +114,15 @@ def pack(value: Any, folder: Path) -> bytes:
         [`RecipeError`]: if something in it cannot be pickled.
     """
     cloudpickle = import_cloudpickle()
-    places: dict[Path, FolderReference] = {}  # an adapter refers to its folder once for each tensor
+    references: dict[Path, FolderReference | RelativePath] = {}  # an adapter has its folder once for each tensor
 
     class Packer(cloudpickle.Pickler):  # type: ignore[name-defined]  # the library is optional
         def persistent_id(self, item: Any) -> Any:
-            if isinstance(item, Path) and item in places:
-                return places[item]
-            reference = _reference_of(item, folder)
-            if isinstance(reference, FolderReference):
-                places[item] = reference
-            return reference
+            if isinstance(item, Path):
+                if item not in references:
+                    references[item] = _reference_of_path(item)
+                return references[item]
+            return _save_aside(item, folder)
 
         def reducer_override(self, item: Any) -> Any:
             if isinstance(item, Checkpoint) and item.folder is not None:
@@ -91,7 +133,10 @@ def pack(value: Any, folder: Path) -> bytes:
     try:
         Packer(buffer, protocol=pickle.DEFAULT_PROTOCOL).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-        raise RecipeError(f"it cannot be sent to a job: {error}") from error
+        raise RecipeError(
+            f"the function of a job, with its metric, callbacks and data, cannot be sent: {error}. Make such objects "
+            "inside of the function."
+        ) from error
     return buffer.getvalue()
 
 
@@ -108,15 +153,20 @@ def unpack(file: IO[bytes], folder: Path) -> Any:
         [`IngredientError`]: if the Hub does not give the files of an ingredient.
     """
 
-    places: dict[FolderReference, Path] = {}
+    folders: dict[FolderReference, Path] = {}
 
     class Unpacker(pickle.Unpickler):
         def persistent_load(self, reference: Any) -> Any:
             if isinstance(reference, DataReference):
                 return _load_data(reference, folder)
-            if reference not in places:
-                places[reference] = hub.fetch(reference.source, reference.commit, list(reference.files))
-            return places[reference]
+            if isinstance(reference, TokenizerReference):
+                tokenizer: Any = reference.tokenizer_class
+                return tokenizer.from_pretrained(folder / TOKENIZERS / reference.name)
+            if isinstance(reference, RelativePath):
+                return Path(*reference.parts)
+            if reference not in folders:
+                folders[reference] = hub.fetch(reference.source, reference.commit, list(reference.files))
+            return folders[reference]
 
     return Unpacker(file).load()
 
@@ -130,18 +180,15 @@ def import_cloudpickle() -> Any:
     return cloudpickle
 
 
-def _reference_of(item: Any, folder: Path) -> DataReference | FolderReference | None:
-    """What is pickled instead of an item that lies in files; `None` for others.
-
-    Raises:
-        [`IngredientError`]: if it is an existing folder that is not on the Hub.
-    """
-    import datasets
-
-    if isinstance(item, datasets.Dataset):
+def _save_aside(item: Any, folder: Path) -> DataReference | TokenizerReference | None:
+    """Save what is not pickled in a folder of its own, and return what is pickled instead; `None` for others."""
+    datasets, transformers = sys.modules.get("datasets"), sys.modules.get("transformers")
+    if datasets is not None and isinstance(item, datasets.Dataset):
         return _save_data(item, folder)
-    if isinstance(item, Path) and item.is_absolute() and item.exists():
-        return _reference_of_folder(item)
+    if transformers is not None and isinstance(item, transformers.PreTrainedTokenizerBase) and not item.is_fast:
+        name = str(len(list((folder / TOKENIZERS).glob("*"))))
+        item.save_pretrained(folder / TOKENIZERS / name)
+        return TokenizerReference(name, type(item))
     return None
 
 
@@ -168,18 +215,24 @@ def _load_data(reference: DataReference, folder: Path) -> Any:
     return datasets.load_from_disk(folder / DATA / reference.name).with_format(**reference.format)
 
 
+def _reference_of_path(path: Path) -> FolderReference | RelativePath:
+    """What a path is on another machine.
+
+    Raises:
+        [`IngredientError`]: if it is of this machine alone.
+    """
+    return _reference_of_folder(path) if path.is_absolute() else RelativePath(path.parts)
+
+
 def _reference_of_folder(path: Path) -> FolderReference:
-    """Where an existing folder is on the Hub.
+    """Where a folder is on the Hub.
 
     Raises:
         [`IngredientError`]: if it is not there.
     """
     found = _cached_as(path) or pushed_as(path)
     if found is None:
-        raise IngredientError(
-            f"{path} is on this machine alone, and jobs read models from the Hub. Push it first: sweep with "
-            "push_runs=True, or `model.push_to_hub(...)`, and give the Hub id as the ingredient."
-        )
+        raise IngredientError(f"{path} is on this machine alone, {PUSH_IT}")
     source, commit = found
     return FolderReference(source, commit, tuple(sorted(_small_files(path))))
 
@@ -187,12 +240,10 @@ def _reference_of_folder(path: Path) -> FolderReference:
 def _cached_as(path: Path) -> tuple[str, str] | None:
     """The source and commit of a folder in the cache of the Hub; `None` for others."""
     cache = cache_folder()
-    if not path.is_relative_to(cache):
+    parts = path.relative_to(cache).parts if path.is_relative_to(cache) else ()
+    if len(parts) < 3 or not parts[0].startswith("models--") or parts[1] != "snapshots":
         return None
-    repository, snapshots, *inside = path.relative_to(cache).parts
-    if not repository.startswith("models--") or snapshots != "snapshots" or not inside:
-        return None
-    commit, *subfolders = inside
+    repository, _, commit, *subfolders = parts
     repo_id = repository.removeprefix("models--").replace("--", "/")
     return "/".join([repo_id, *subfolders]), commit
 
@@ -200,7 +251,7 @@ def _cached_as(path: Path) -> tuple[str, str] | None:
 def _small_files(folder: Path) -> Iterator[str]:
     """The files of a folder except for weights, and with those of an adapter."""
     for path in folder.rglob("*"):
-        if path.is_file() and (path.suffix not in WEIGHTS or path.name == ADAPTER_WEIGHTS):
+        if path.is_file() and (not WEIGHTS.fullmatch(path.name) or path.name in (ADAPTER, ADAPTER_WEIGHTS)):
             yield path.relative_to(folder).as_posix()
 
 

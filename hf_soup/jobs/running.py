@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..checkpoints.hub_errors import client, patiently
 from ..checkpoints.staging import temporary_folder
 from ..errors import OutputError, SoupError, warn
+from ..untrusted import one_line
 from .answers import Answer
 from .packing import import_cloudpickle, pack
 from .settings import UV_IMAGE, JobSettings, job_costs, job_settings
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from huggingface_hub import JobInfo
 
 POLL = 10.0  # seconds between two looks at the jobs
+AWAY = 1800.0  # seconds for which the Hub may be unreachable while jobs run
 ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")  # stages of jobs
-OURS, ITEM = "hf-soup", "hf-soup-item"  # labels of a job: the name of its repository, and the item
+CALL, ITEM = "hf-soup", "hf-soup-item"  # labels of a job: the name of its repository, and the item
 TOO_MANY = 429  # status of the only refusal after which starting a job is tried again
-NAME = 12  # characters of a digest in the name of a repository
+DIGITS = 16  # of a digest in a name on the Hub
+LINES = 20  # of a log that are looked at
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -42,7 +46,7 @@ def check_jobs(resources: Mapping[str, Any] | None) -> None:
     """
     import_cloudpickle()
     check_login()
-    job_costs(resources)  # knows whether there is such a flavor
+    job_costs(resources)  # asks the Hub whether there is such a flavor
 
 
 def check_login() -> str:
@@ -64,45 +68,49 @@ def call_in_jobs(
     items: Sequence[T],
     resources: Mapping[str, Any] | None = None,
     lost: Callable[[T, str], R] | None = None,
+    key: str | None = None,
 ) -> Generator[tuple[int, R]]:
     """The index and result of each item, as jobs finish; each is called in a Hugging Face Job of its own.
 
     The function, its data and the items are uploaded to a private repository, from which jobs read them and to which
-    they write their results; it is deleted at the end. If the caller stops early, jobs are cancelled. If the Hub
-    cannot be reached, or this process is killed, jobs go on, and the same call waits for them.
+    they write their answers; it is deleted at the end. If an error ends the call, or the caller stops early, jobs are
+    cancelled. If the Hub cannot be reached, or this process is killed, they keep running, and a call with the same key
+    waits for them.
 
     Args:
-        function (`Callable`), items (`Sequence`), lost (`Callable`, *optional*):
+        function (`Callable`), items (`Sequence`):
             As for [`run_all`].
         resources (`Mapping[str, Any]`, *optional*):
             How jobs run, the fields of [`JobSettings`].
+        lost (`Callable`, *optional*):
+            The result of an item that has none, of the item and the reason: its job was stopped, or the function
+            raised an error. By default both are raised.
+        key (`str`, *optional*):
+            What the function is, in words, by which a later call finds its jobs again; items are then told apart by
+            their `repr`. Two calls with one key may not run at the same time.
 
     Raises:
         [`Exception`]: what the function raises.
-        [`OutputError`]: if the Hub cannot be reached.
+        [`OutputError`]: if the Hub cannot be reached, or refuses.
         [`SoupError`]: if a job ends without a result.
     """
     token, settings = check_login(), job_settings(resources)
-    with temporary_folder() as stage:
-        (stage / ITEMS).mkdir()
-        packed = pack(function, stage)
-        (stage / FUNCTION).write_bytes(packed)
-        places: dict[str, list[int]] = {}  # name of an item -> its places, several if it is there twice
-        for place, item in enumerate(items):
-            content = pack(item, stage)
-            name = hashlib.sha256(content).hexdigest()
-            (stage / ITEMS / name).write_bytes(content)
-            places.setdefault(name, []).append(place)
-        namespace = settings.namespace or _user()
-        digest = hashlib.sha256(packed).hexdigest()
-        storage = JobStorage(f"{namespace}/hf-soup-jobs-{digest[:NAME]}", token)
-        queue = JobQueue(storage, storage.upload(stage), settings, namespace)
+    namespace = settings.namespace or _user()
+    names = list(map(str, range(len(items)))) if key is None else [_digest(repr(item)) for item in items]
+    storage = JobStorage(f"{namespace}/hf-soup-jobs-{_digest(key or uuid.uuid4().hex)}", token)
+    queue = JobQueue(storage, settings, namespace)
     try:
-        for name, answer in queue.answers(list(places)):
-            for place in places[name]:
-                yield place, _result(answer, items[place], lost)
+        with temporary_folder() as stage:
+            (stage / FUNCTION).write_bytes(pack(function, stage))
+            (stage / ITEMS).mkdir()
+            for name, item in zip(names, items, strict=True):
+                (stage / ITEMS / name).write_bytes(pack(item, stage))
+            commit = storage.upload(stage)
+        places = {name: place for place, name in enumerate(names)}
+        for name, answer in queue.answers(names, commit):
+            yield places[name], _result(answer, items[places[name]], lost)
     except JobsUnreachableError as error:
-        raise OutputError(f"{error} Jobs that are running go on: the same call waits for them.") from error
+        raise OutputError(f"{error} Jobs that run keep running: the same call waits for them.") from error
     except BaseException:  # also Ctrl-C, and a caller that stops early
         queue.cancel()
         storage.clear()
@@ -110,19 +118,26 @@ def call_in_jobs(
     storage.clear()
 
 
+def _digest(text: str) -> str:
+    """The beginning of a digest, for names on the Hub."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
 def _user() -> str:
-    with reaching_hub("the Hub does not tell who you are"):
+    with reaching_hub("the Hub does not say who you are"):
         return str(patiently(lambda: client().whoami()["name"]))
 
 
 def _result(answer: Answer | str, item: T, lost: Callable[[T, str], R] | None) -> R:
-    """The result of a job, of which `lost` makes one if there is none; errors are raised."""
+    """The result of a job; if it has none, what `lost` makes of the reason, or an error."""
     if isinstance(answer, str):
         if lost is None:
             raise SoupError(answer)
         return lost(item, answer)
     if answer.error is not None:
-        raise answer.error
+        if lost is None:
+            raise answer.error
+        return lost(item, f"{type(answer.error).__name__}: {one_line(answer.error)}")
     result: R = answer.value
     return result
 
@@ -133,122 +148,141 @@ class JobQueue:
 
     Args:
         storage ([`JobStorage`]):
-            Files of the function and of its answers.
-        commit (`str`):
-            Commit of the function.
+            Repository of the function and of the answers.
         settings ([`JobSettings`]):
             How jobs run.
         namespace (`str`):
             User or organization that runs them.
+        running (`dict[str, JobInfo]`):
+            Item -> the job that is running for it.
     """
 
     storage: JobStorage
-    commit: str
     settings: JobSettings
     namespace: str
-    running: dict[str, JobInfo] = field(default_factory=dict)  # by the name of the item
+    running: dict[str, JobInfo] = field(default_factory=dict)
 
-    def answers(self, names: Sequence[str]) -> Iterator[tuple[str, Answer | str]]:
+    def answers(self, items: Sequence[str], commit: str) -> Iterator[tuple[str, Answer | str]]:
         """The answer of each item as its job ends; for a job without one, the reason.
 
-        Jobs of an earlier call of the same function that was killed are waited for, and their answers are taken.
+        Jobs of an earlier call with the same items are waited for, and their answers are taken.
+
+        Args:
+            items (`Sequence[str]`):
+                Names of the items in the repository.
+            commit (`str`):
+                Commit of the repository that has the function.
         """
-        answered = self.storage.answered()
-        waiting = []
         active = self._active()
-        for name in names:
-            earlier = self.storage.read_answer(name) if name in answered else None
-            if earlier is not None:
-                yield name, earlier
-            elif name in active:
-                self.running[name] = active[name]
-            else:
-                waiting.append(name)
+        self.running = {item: active[item] for item in items if item in active}
+        answered = [item for item in items if item in self.storage.answered()]
+        waiting = [item for item in items if item not in (*self.running, *answered)]
+        for item in answered:
+            self.running.pop(item, None)  # it has answered, and is about to end
+            yield item, self.storage.read_answer(item) or "its answer has disappeared from the Hub"
+        seen = time.monotonic()  # when the Hub last answered
         while waiting or self.running:
             while waiting and len(self.running) < self.settings.n_jobs:
-                name = waiting.pop(0)
-                self.running[name] = self._start(name)
-            for job in self._ended():
-                name = self._item_of(job)
-                answer = self.storage.read_answer(name) or self._reason(job)
-                del self.running[name]
-                yield name, answer
+                item = waiting.pop(0)
+                self.running[item] = self._start(item, commit)
+            ended: list[tuple[str, Answer | str]] = []
+            try:
+                for job in self._ended():
+                    ended.append((_item_of(job), self.storage.read_answer(_item_of(job)) or self._reason(job)))
+                seen = time.monotonic()
+            except JobsUnreachableError:
+                if time.monotonic() > seen + AWAY:
+                    raise
+            for item, answer in ended:
+                del self.running[item]
+                yield item, answer
             if self.running:
                 time.sleep(POLL)
 
     def cancel(self) -> None:
-        """Cancel the jobs that run."""
-        for name, job in self.running.items():
+        """Cancel all jobs of this call that have not ended."""
+        jobs = {job.id: job for job in self.running.values()}
+        with contextlib.suppress(OutputError):  # those of which this call does not know, such as one just started
+            jobs |= {job.id: job for job in self._active().values()}
+        for job in jobs.values():
             try:
-                client().cancel_job(job_id=job.id, namespace=self.namespace)
-            except Exception as error:
-                warn(f"the job of item {name} could not be cancelled, and costs money ({job.url}): {error}")
+                with reaching_hub(f"a job could not be cancelled, and costs money: {job.url}"):
+                    _cancel(job.id, self.namespace)
+            except OutputError as error:
+                warn(str(error))
         self.running.clear()
 
     @property
     def _label(self) -> str:
-        """The label of all jobs of this function."""
+        """The label of all jobs of this call."""
         return self.storage.repo_id.rpartition("/")[2]
 
-    def _start(self, name: str) -> JobInfo:
-        """Start the job of an item."""
+    def _start(self, item: str, commit: str) -> JobInfo:
+        """Start the job of an item; if the answer of the Hub is lost, look whether it was started."""
+        try:
+            return self._start_once(item, commit)
+        except JobsUnreachableError:
+            time.sleep(POLL)
+            return self._active().get(item) or self._start_once(item, commit)
+
+    def _start_once(self, item: str, commit: str) -> JobInfo:
         from huggingface_hub import constants
 
         with reaching_hub("no job could be started"):
             return patiently(
                 lambda: client().run_job(
                     image=self.settings.image or UV_IMAGE,
-                    command=self.settings.command(self.storage.repo_id, self.commit, name),
+                    command=self.settings.command(self.storage.repo_id, commit, item),
                     env={"HF_ENDPOINT": constants.ENDPOINT},
                     secrets={"HF_TOKEN": self.storage.token},
                     flavor=self.settings.flavor,
-                    timeout=self.settings.timeout,
-                    labels={OURS: self._label, ITEM: name},
+                    timeout=self.settings.seconds,
+                    labels={CALL: self._label, ITEM: item},
                     namespace=self.namespace,
                 ),
                 again=(TOO_MANY,),
-                if_lost=False,  # a job whose answer was lost is running
+                if_lost=False,  # a job whose answer was lost may be running
             )
 
     def _jobs(self) -> list[JobInfo]:
-        """All jobs of this function that the Hub lists."""
+        """All jobs of this call that the Hub lists, newest first."""
         with reaching_hub("the Hub does not list the jobs"):
-            return patiently(lambda: list(client().list_jobs(labels={OURS: self._label}, namespace=self.namespace)))
+            return patiently(lambda: list(client().list_jobs(labels={CALL: self._label}, namespace=self.namespace)))
 
     def _active(self) -> dict[str, JobInfo]:
-        """The jobs that are running already, by item."""
-        return {self._item_of(job): job for job in self._jobs() if not _has_ended(job)}
+        """The jobs that have not ended, by item."""
+        return {_item_of(job): job for job in self._jobs() if not _has_ended(job)}
 
     def _ended(self) -> list[JobInfo]:
         """The running jobs that have ended since."""
         listed = {job.id: job for job in self._jobs()}
-        ended = []
-        for job in self.running.values():
-            current = listed.get(job.id) or self._look_at(job)
-            if _has_ended(current):
-                ended.append(current)
-        return ended
+        current = [listed.get(job.id) or self._look_at(job) for job in self.running.values()]
+        return [job for job in current if _has_ended(job)]
 
     def _look_at(self, job: JobInfo) -> JobInfo:
-        """One job that the list does not have, perhaps because it is new."""
+        """One job that is not in the list, perhaps because it is new."""
         with reaching_hub(f"the Hub does not find the job {job.url}"):
             return patiently(lambda: client().inspect_job(job_id=job.id, namespace=self.namespace))
 
-    def _item_of(self, job: JobInfo) -> str:
-        return str((job.labels or {}).get(ITEM))
-
     def _reason(self, job: JobInfo) -> str:
         """Why a job has no answer: how it ended, and the last line that it wrote."""
-        status = job.status
-        parts = [f"its job ended without a result ({status.stage}"]
-        if status.message:
-            parts.append(f", {status.message}")
+        how = str(job.status.stage)
+        if job.status.message:
+            how = f"{how}, {one_line(job.status.message)}"
         last = ""
         with contextlib.suppress(Exception):  # logs are of help, but not needed
-            logs = client().fetch_job_logs(job_id=job.id, namespace=self.namespace, tail=20)
-            last = next(filter(str.strip, reversed(list(logs))), "").strip()
+            logs = client().fetch_job_logs(job_id=job.id, namespace=self.namespace, tail=LINES)
+            last = one_line(next(filter(str.strip, reversed(list(logs))), "").strip())
         ending = f", after {last!r}" if last else ""
-        return f"{''.join(parts)}){ending}: {job.url}"
+        return f"its job ended without a result ({how}){ending}: {job.url}"
+
+
+def _cancel(job_id: str, namespace: str) -> None:
+    patiently(lambda: client().cancel_job(job_id=job_id, namespace=namespace))
+
+
+def _item_of(job: JobInfo) -> str:
+    return str((job.labels or {}).get(ITEM))
 
 
 def _has_ended(job: JobInfo) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
@@ -23,8 +26,7 @@ UV_IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"  # that of `hf jobs uv run
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smhd]?)")
 PERIODS = {"second": 3600, "minute": 60, "hour": 1}  # in an hour
-# Extras of this package that nothing in a job imports.
-ELSEWHERE = ("dev", "docs", "bench", "ray", "s3")
+NOT_IN_JOBS = ("bench", "dev", "docs", "plot", "ray", "s3", "search")  # extras of this package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ class JobSettings:
             Docker image, or Space (`hf.co/spaces/user/name`), in which hf_soup is installed, with the same versions of
             Python and of the libraries as here. By default an image with uv, which installs them.
         package (`str`, *optional*):
-            Requirement by which uv installs hf_soup, such as `hf-soup @ git+https://...`; by default this version.
+            Requirement by which uv installs hf_soup, such as `hf-soup @ git+https://...`; by default what is installed
+            here, if that is a release or a commit of a repository.
     """
 
     flavor: str = "cpu-basic"
@@ -55,19 +58,28 @@ class JobSettings:
     package: str | None = None
 
     @property
-    def seconds(self) -> float:
-        """The time-out in seconds."""
+    def seconds(self) -> int:
+        """The time-out in seconds.
+
+        Raises:
+            [`RecipeError`]: if it is none.
+        """
         match = DURATION.fullmatch(str(self.timeout))
-        if match is None:
+        seconds = 0 if match is None else int(float(match["number"]) * UNITS[match["unit"] or "s"])
+        if seconds < 1:
             raise RecipeError(f'resources: timeout is a time such as "90m" or "2h", not {self.timeout!r}.')
-        return float(match["number"]) * UNITS[match["unit"] or "s"]
+        return seconds
 
     def command(self, *arguments: str) -> list[str]:
-        """The command of a job: this package's part that runs in jobs, with the libraries it needs."""
+        """The command of a job: the part of this package that runs in jobs, with the libraries it needs.
+
+        Raises:
+            [`RecipeError`]: if uv cannot install what is installed here.
+        """
         run = ["python", "-m", "hf_soup.jobs", *arguments]
         if self.image is not None:
             return run
-        packages = [f"--with={name}" for name in (self.package or f"hf-soup=={__version__}", *_same_libraries())]
+        packages = [f"--with={name}" for name in (self.package or _this_package(), *_same_libraries())]
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         return ["uv", "run", "--no-project", f"--python={version}", *packages, *run]
 
@@ -96,11 +108,13 @@ class JobCosts:
 
     def summary(self) -> str:
         """The jobs and their price in one line."""
-        of_each = f"on {self.settings.flavor} (${self.hourly:.2f} an hour), stopped after {self.settings.timeout}"
+        timeout = self.settings.timeout if isinstance(self.settings.timeout, str) else f"{self.settings.timeout} s"
+        of_each = f"on {self.settings.flavor} (${self.hourly:.2f} an hour), stopped after {timeout}"
+        most = f"at most ${max(self.most, 0.01):.2f}"
         if self.count is None:
-            return f"each trial is a job {of_each}: at most ${self.most:.2f} for each"
+            return f"each trial is a job {of_each}: {most} for each"
         jobs = "1 job" if self.count == 1 else f"{self.count} jobs"
-        return f"{jobs} {of_each}: at most ${self.most:.2f}"
+        return f"{jobs} {of_each}: {most}"
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
@@ -124,8 +138,7 @@ def job_settings(resources: Mapping[str, Any] | None) -> JobSettings:
         if name not in known:
             raise RecipeError(f'resources: jobs have no setting "{name}"{did_you_mean(name, known)}')
     settings = JobSettings(**(resources or {}))
-    if settings.seconds <= 0:
-        raise RecipeError("resources: timeout has to be more than nothing.")
+    _ = settings.seconds, settings.command()  # raise errors
     if not isinstance(settings.n_jobs, int) or settings.n_jobs < 1:
         raise RecipeError(f"resources: n_jobs is a number of jobs, 1 or more, not {settings.n_jobs!r}.")
     return settings
@@ -161,15 +174,40 @@ def _hourly(hardware: JobHardwareInfo) -> float:
     return hardware.unit_cost_usd * PERIODS[hardware.unit_label]
 
 
+def _this_package() -> str:
+    """The requirement by which others install what is installed here.
+
+    Raises:
+        [`RecipeError`]: if it was installed from a folder, which nobody else has.
+    """
+    found = [distribution.read_text("direct_url.json") for distribution in metadata.distributions(name="hf-soup")]
+    origin = json.loads(next(filter(None, found), "{}"))  # PEP 610
+    if not origin and _is_installed():  # from a registry
+        return f"hf-soup=={__version__}"
+    commit = origin.get("vcs_info", {}).get("commit_id")
+    if commit is None:
+        raise RecipeError(
+            "hf_soup was installed from a folder of this machine, which jobs do not have. Name a requirement "
+            '(resources={"package": "hf-soup @ git+https://..."}) or an image in which it is installed '
+            '(resources={"image": ...}).'
+        )
+    return f"hf-soup @ {origin['vcs_info']['vcs']}+{origin['url']}@{commit}"
+
+
+def _is_installed() -> bool:
+    """Whether this package lies where packages are installed, and not in a folder with its source."""
+    here = Path(__file__)
+    return any(here.is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
+
+
 def _same_libraries() -> Iterator[str]:
     """The libraries of this package, in the versions that are installed here: what is pickled belongs to them."""
+    distribution = metadata.distribution("hf-soup")
+    extras = [name for name in distribution.metadata.get_all("Provides-Extra") or () if name not in NOT_IN_JOBS]
     names: dict[str, None] = {}  # unique, in order
-    for line in metadata.requires("hf-soup") or ():
-        requirement = Requirement(line)
-        is_needed = requirement.marker is None or not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in ELSEWHERE
-        )
-        if is_needed:
+    for requirement in map(Requirement, distribution.requires or ()):
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             names[requirement.name] = None
     for name in names:
         try:
@@ -177,3 +215,12 @@ def _same_libraries() -> Iterator[str]:
         except metadata.PackageNotFoundError:  # an extra that is not installed
             continue
         yield f"{name}=={version.partition('+')[0]}"  # without a local version, such as torch's for CPUs
+
+
+def versions_here() -> dict[str, str]:
+    """The versions that a job has to share with this machine, because values are pickled between them."""
+    libraries = ("hf-soup", "torch", "transformers", "datasets", "numpy")
+    return {
+        "Python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        **{name: metadata.version(name).partition("+")[0] for name in libraries},
+    }

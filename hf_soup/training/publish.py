@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_cache import digest_of
-from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
+from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors, refusals
 from ..checkpoints.other_contents import ADAPTER
 from ..checkpoints.pushed import PUSHED_FILE
 from ..checkpoints.staging import staged_folder, temporary_folder, write_json
@@ -24,6 +24,7 @@ from ..untrusted import read_json
 from ..version import __version__
 from .adapters import copy_for_hub
 from .processes import is_main, wait
+from .records import plain_settings
 
 
 if TYPE_CHECKING:
@@ -84,6 +85,32 @@ class Publisher:
         with temporary_folder() as copy:
             copy_for_hub(folder, copy, self.start)
             return push_folder(copy, repo_id, commit_message=message)
+
+    def has_run(self, folder: Path, expected: Mapping[str, Any]) -> bool:
+        """Whether the repository of a run has it already; false for one that is absent or empty.
+
+        Args:
+            folder (`Path`):
+                Folder of the run, which names its repository.
+            expected (`Mapping[str, Any]`):
+                Entries of its `run.json`, and under `settings` the settings of the run with the shared ones.
+
+        Raises:
+            [`OutputError`]: if it has something else, which the push of the run would have to overwrite.
+        """
+        repo_id = f"{self.prefix}-{folder.name}"
+        names = _files_there(repo_id)
+        if names <= {".gitattributes"}:  # the Hub adds this file to a new repository
+            return False
+        if RUN_FILE in names:
+            record = read_json(hub.fetch(repo_id, hub.resolve(repo_id, None), [RUN_FILE]) / RUN_FILE)
+            settings = {**record.get("training_args", {}), **record.get("params", {})}
+            if {**{name: record.get(name) for name in expected}, "settings": settings} == plain_settings(expected):
+                return True
+        raise OutputError(
+            f"{repo_id} has something else than {folder.name} of this sweep, so it is not overwritten. Give push_runs "
+            "another prefix, or delete the repository."
+        )
 
     def collect(self, folder: Path) -> None:
         """Download a run that a worker on another machine has pushed.
@@ -158,6 +185,17 @@ def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> 
     if data and is_private(data, repo_type="dataset"):
         hidden.append(data)
     return hidden
+
+
+def _files_there(repo_id: str) -> set[str]:
+    """The files of a repository; none if it does not exist."""
+    from huggingface_hub import errors
+
+    with refusals(repo_id):
+        try:
+            return set(patiently(lambda: client().list_repo_files(repo_id)))
+        except errors.RepositoryNotFoundError:
+            return set()
 
 
 def _refuse_others(repo_id: str, folder: Path) -> None:

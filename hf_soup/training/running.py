@@ -6,6 +6,7 @@ Complete runs are not repeated; a larger space adds runs.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from .manifest import SWEEP_FILE, check_start, find_manifest, start_digests, who
 from .planning import SweepPlan
 from .processes import is_main, only_one, wait
 from .publish import Publisher
-from .records import FailedRun, Job, Run, load_failure, load_runs, record_failure, tidy
+from .records import FailedRun, Job, load_failure, load_runs, plain_settings, record_failure, tidy
 from .run import train_run
 from .start import make_start
 from .sweep import Scored, Sweep, best_run, sweep_in
@@ -61,6 +62,8 @@ def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
         plan = _begin(plan)
         if publisher is not None:
             publisher = publisher.with_start(folder / START)
+        if plan.options.executor == "jobs" and publisher is not None:
+            plan = _with_runs_on_hub(plan, publisher)
         _train_all(plan, devices, publisher)
     sweep = sweep_in(folder, plan.runs, plan.context.training_args)
     if sweep.failed and not sweep.runs:
@@ -69,6 +72,22 @@ def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
         if not failure.is_stopped:
             warn(f"{failure.name} failed and is left out of soups: {failure.reason}")
     return sweep
+
+
+def _with_runs_on_hub(plan: SweepPlan, publisher: Publisher) -> SweepPlan:
+    """Download the runs that jobs of an earlier call have pushed, which are not trained again.
+
+    Raises:
+        [`OutputError`]: if a repository that a run would be pushed to has something else.
+    """
+    folder, shared = plan.context.folder, plan.context.training_args
+    found = set()
+    for name in plan.todo:
+        expected = {**plan.context.about, "settings": plain_settings({**shared, **plan.runs[name]})}
+        if publisher.has_run(folder / name, expected):
+            publisher.collect(folder / name)
+            found.add(name)
+    return replace(plan, done=plan.done | found)
 
 
 def _devices(plan: SweepPlan) -> Sequence[str]:
@@ -135,13 +154,15 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
         _show_best(bar, best)
         for name in done:
             _finish(folder / name, publisher, raises=raises)
+        in_jobs = options.executor == "jobs"
         results = run_all(
-            Work(_context_of_workers(plan, devices), publisher),
+            Work(_context_of_workers(plan, devices), publisher, keeps_runs=not in_jobs),
             jobs,
             executor=options.executor,
             devices=devices,
             resources=options.resources,
             lost=partial(record_failure, folder),  # a worker that died has recorded nothing
+            key=_key_of_jobs(plan, publisher) if in_jobs and publisher is not None else None,
         )
         with contextlib.closing(results):  # ends the workers when a failure ends the sweep
             for index, outcome in results:
@@ -167,9 +188,17 @@ def _context_of_workers(plan: SweepPlan, devices: Sequence[str]) -> SweepContext
     return replace(context, bars=context.bars and not side_by_side and is_main())
 
 
+def _key_of_jobs(plan: SweepPlan, publisher: Publisher) -> str:
+    """What determines the runs of a sweep besides their own settings, by which its jobs are found again."""
+    context = plan.context
+    values = [publisher.prefix, publisher.start, context.task, context.about, context.training_args, context.keep]
+    return json.dumps(values, sort_keys=True, default=str)
+
+
 def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: bool) -> None:
     """Record a failure, and report it above the bar or as an error."""
-    if is_main() and load_failure(folder / failure.name) is None:  # recorded by a worker on another machine
+    known = load_failure(folder / failure.name)
+    if is_main() and (known is None or known.reason != failure.reason):  # of a worker on another machine
         record_failure(folder, (failure.name, failure.params), failure.reason, failure.cause)
     if raises and not failure.is_stopped:
         raise TrainingError(failure.line)
@@ -179,23 +208,37 @@ def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: b
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a worker on one job, which is the name and the settings of a run."""
+    """The work of a worker on one job, which is the name and the settings of a run.
+
+    Args:
+        context ([`SweepContext`]):
+            Values that all runs share.
+        publisher ([`Publisher`], *optional*):
+            Pushes the run.
+        keeps_runs (`bool`, *optional*, defaults to `True`):
+            Whether the folder of the run is there when the work is done, so that a later call can push it.
+    """
 
     context: SweepContext
     publisher: Publisher | None
+    keeps_runs: bool = True
 
-    def __call__(self, job: Job) -> tuple[Run, ...] | FailedRun:
-        """Train the run, and push it to the Hub if the sweep does so."""
+    def __call__(self, job: Job) -> FailedRun | None:
+        """Train the run, and push it to the Hub if the sweep does so; a failure is returned."""
         name, params = job
         if self.publisher is not None:
             self.publisher.fetch_start(self.context.folder / START)
         outcome = train_run(self.context, name, params)
-        if self.publisher is not None and not isinstance(outcome, FailedRun):
+        if isinstance(outcome, FailedRun):
+            return outcome
+        if self.publisher is not None:
             try:
                 self.publisher.publish(self.context.folder / name)
-            except OutputError as error:  # the run is complete: the next call pushes it
-                warn(f"{name} is not on the Hub yet: {error}")
-        return outcome
+            except OutputError as error:
+                if not self.keeps_runs:
+                    return FailedRun(name, dict(params), f"it was trained, and could not be pushed: {error}", "error")
+                warn(f"{name} is not on the Hub yet: {error}")  # the next call pushes it
+        return None
 
 
 def _finish(folder: Path, publisher: Publisher | None, *, raises: bool) -> None:

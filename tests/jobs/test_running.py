@@ -4,10 +4,12 @@ import contextlib
 import time
 
 import pytest
+from hub import Reply
 from huggingface_hub import HfApi
 
 from hf_soup.errors import DataError, OutputError, RecipeError, SoupError
 from hf_soup.jobs import running
+from hf_soup.jobs.settings import versions_here
 from hf_soup.parallel import check_executor, run_all
 
 
@@ -26,13 +28,14 @@ def repositories(hub):
     return [name for name in hub.store.repositories if "hf-soup-jobs" in name]
 
 
-def in_jobs(function, items, **resources):
-    """The results in the order of the items."""
-    return [result for _, result in sorted(run_all(function, items, executor="jobs", resources=resources))]
+def in_jobs(function, items, *, key=None, **resources):
+    """The results in the order of the items, in an image in which hf_soup is installed."""
+    resources = {"image": "soup", **resources}
+    return [result for _, result in sorted(run_all(function, items, executor="jobs", resources=resources, key=key))]
 
 
 def test_each_item_is_processed_in_a_job_of_its_own(hub, jobs, monkeypatch):
-    """Results, also of equal items, belong to their places; at most `n_jobs` run at once; nothing is left behind."""
+    """Results belong to their places; at most `n_jobs` run at once; nothing is left behind."""
     at_once, start = [], jobs.start
 
     def counted(*args):
@@ -45,9 +48,9 @@ def test_each_item_is_processed_in_a_job_of_its_own(hub, jobs, monkeypatch):
         return item * 2, os.getpid()
 
     monkeypatch.setattr(jobs, "start", counted)
-    results = in_jobs(tell, ["a", "b", "a", "c"], n_jobs=2, flavor="t4-small", timeout="90s")
-    assert [double for double, _ in results] == ["aa", "bb", "aa", "cc"]
-    assert len({process for _, process in results}) == 3  # the equal items share a job
+    results = in_jobs(tell, ["a", "b", "a"], n_jobs=2, flavor="t4-small", timeout="90s")
+    assert [double for double, _ in results] == ["aa", "bb", "aa"]
+    assert len({process for _, process in results}) == 3
     assert max(at_once) == 2
     assert repositories(hub) == []
     for job in jobs.all.values():
@@ -100,7 +103,7 @@ def test_a_job_that_dies_or_takes_too_long_is_lost(jobs):
         return item
 
     items = ["dies", "sleeps", "works"]
-    resources = {"timeout": "4s"}
+    resources = {"timeout": "4s", "image": "soup"}
     with contextlib.closing(
         run_all(end, items, executor="jobs", resources=resources, lost=lambda item, reason: (item, reason))
     ) as results:
@@ -125,40 +128,116 @@ def test_a_caller_that_stops_early_cancels_the_jobs(hub, jobs):
 
         time.sleep(60 if item else 0)
 
-    results = run_all(wait, [0, 1, 2], executor="jobs")
+    results = run_all(wait, [0, 1, 2], executor="jobs", resources={"image": "soup"})
     assert next(results) == (0, None)
     results.close()
     assert sorted(job.stage for job in jobs.all.values()) == ["CANCELED", "CANCELED", "COMPLETED"]
     assert repositories(hub) == []
 
 
-def test_jobs_go_on_if_the_hub_is_away(hub, jobs, waits):
-    """The error says so; the same call waits for the jobs that run, takes answers that are there, and starts none."""
+@pytest.fixture
+def double_here():
+    """A function that is pickled with its code."""
 
     def double(item):
         return item * 2
 
+    return double
+
+
+def listing_fails(hub, jobs, *, status=500):
+    """A lie: once jobs are there, the Hub does not list them."""
+
+    def lie(request, reply):
+        if request.path == f"/api/jobs/{hub.user}" and request.method == "GET" and jobs.all:
+            return Reply(status)
+        return reply
+
+    return lie
+
+
+def test_jobs_keep_running_if_the_hub_is_away(hub, jobs, waits, monkeypatch, double_here):
+    """The error says so; a call with the same key waits for those jobs, takes their answers, and starts no others."""
+    monkeypatch.setattr(running, "AWAY", 0)
     jobs.hold.clear()
-    results = run_all(double, ["a", "b"], executor="jobs")
-    listing = f"/api/jobs/{hub.user}"
-
-    def refuse_listing_of_running(request, reply):
-        from hub import Reply
-
-        return Reply(500) if request.path == listing and request.method == "GET" and jobs.all else reply
-
-    with hub.lying(refuse_listing_of_running), pytest.raises(OutputError, match="the same call waits for them"):
-        next(results)
-    assert len(jobs.all) == 2
+    with (
+        hub.lying(listing_fails(hub, jobs)),
+        pytest.raises(OutputError, match="keep running: the same call waits for them"),
+    ):
+        in_jobs(double_here, ["a", "b", "c"], key="work")
+    assert len(jobs.all) == 3
     assert len(repositories(hub)) == 1
     jobs.hold.set()
     first = next(iter(jobs.all.values()))
     until = time.monotonic() + 60
     while first.stage != "COMPLETED" and time.monotonic() < until:  # before the call
         pass
-    assert in_jobs(double, ["a", "b"]) == ["aa", "bb"]
-    assert len(jobs.all) == 2
+    assert in_jobs(double_here, ["b", "a", "d"], key="work") == ["bb", "aa", "dd"]
+    assert len(jobs.all) == 4
     assert repositories(hub) == []
+
+
+def test_an_outage_is_waited_out(hub, jobs, waits, double_here):
+    """A Hub that does not answer for a while does not end the call."""
+    lie, failures = listing_fails(hub, jobs), []
+
+    def fail_first(request, reply):
+        answer = lie(request, reply)
+        if answer.status == 500 and len(failures) < 12:
+            failures.append(request)
+            return answer
+        return reply
+
+    with hub.lying(fail_first):
+        assert in_jobs(double_here, ["a"]) == ["aa"]
+    assert len(failures) == 12
+
+
+def test_a_refusal_ends_the_call_and_the_jobs(hub, jobs, double_here):
+    """Such as that of a token, which no other attempt changes."""
+    jobs.hold.clear()
+    with hub.lying(listing_fails(hub, jobs, status=403)), pytest.raises(OutputError, match="may not do this"):
+        in_jobs(double_here, ["a", "b"])
+    assert [job.stage for job in jobs.all.values()] == ["CANCELED", "CANCELED"]
+    assert repositories(hub) == []
+
+
+def test_a_job_whose_start_is_uncertain_is_not_started_twice(hub, jobs, waits, double_here):
+    """If the answer is lost, the call looks whether the job is there."""
+    lost = []
+
+    def lose_answer(request, reply):
+        if request.path == f"/api/jobs/{hub.user}" and request.method == "POST" and not lost:
+            lost.append(request)
+            return Reply(502)
+        return reply
+
+    with hub.lying(lose_answer):
+        assert in_jobs(double_here, ["a", "b"]) == ["aa", "bb"]
+    assert len(lost) == 1
+    assert len(jobs.all) == 2
+
+
+def test_answers_of_many_jobs_are_written_in_turn(hub, jobs, monkeypatch, double_here):
+    """A repository takes one commit at a time: others are refused, and repeated by the job."""
+    start = jobs.start
+
+    def refuse_commits(*args):
+        if not jobs.all:
+            hub.faults.add("commit", 409, times=4, match="hf-soup-jobs")
+        return start(*args)
+
+    monkeypatch.setattr(jobs, "start", refuse_commits)
+    assert in_jobs(double_here, ["a", "b"]) == ["aa", "bb"]
+    assert hub.faults.hits.count(("commit", 409)) == 4
+
+
+def test_a_job_with_other_libraries_says_so(hub, jobs, monkeypatch, double_here):
+    """Values are pickled between them, so nothing is called."""
+    versions = {**versions_here(), "Python": "3.0", "torch": "1.0"}
+    monkeypatch.setattr("hf_soup.jobs.storage.versions_here", lambda: versions)
+    with pytest.raises(RecipeError, match=r"Python 3\.\d+ instead of 3\.0, torch .* instead of 1\.0"):
+        in_jobs(double_here, ["a"])
 
 
 def test_an_answer_of_another_kind_ends_the_call(hub, jobs, monkeypatch):
@@ -184,21 +263,21 @@ def test_an_answer_of_another_kind_ends_the_call(hub, jobs, monkeypatch):
     assert repositories(hub) == []
 
 
-def test_a_public_repository_is_not_used(hub, jobs):
+def test_a_public_repository_is_not_used(hub, jobs, double_here):
     """What jobs read, such as private data, is not published in a repository that happens to be there."""
-
-    def double(item):
-        return item * 2
+    commits = []
 
     def make_public(request, reply):
         if request.path == "/api/repos/create":
             for name in repositories(hub):
                 hub.store.repositories[name].private = False
+        commits.extend([request] * ("/commit/" in request.path))
         return reply
 
     with hub.lying(make_public), pytest.raises(OutputError, match="is public"):
-        in_jobs(double, ["a"])
-    HfApi().delete_repo(repositories(hub)[0].removeprefix("datasets/"), repo_type="dataset")
+        in_jobs(double_here, ["a"])
+    assert not commits
+    assert not jobs.all
 
 
 @pytest.mark.parametrize(
@@ -207,14 +286,15 @@ def test_a_public_repository_is_not_used(hub, jobs):
         ({"flavour": "t4-small"}, 'no setting "flavour"; did you mean "flavor"'),
         ({"flavor": "t4-smal"}, 'no flavor "t4-smal" .*; did you mean "t4-small"'),
         ({"timeout": "soon"}, 'timeout is a time such as "90m"'),
-        ({"timeout": 0}, "more than nothing"),
+        ({"timeout": 0}, 'timeout is a time such as "90m"'),
+        ({"timeout": "0.5s"}, 'timeout is a time such as "90m"'),
         ({"n_jobs": 0}, "1 or more"),
     ],
 )
 def test_wrong_resources_are_refused(resources, message):
     """Before anything is started, with what is known."""
     with pytest.raises(RecipeError, match=message):
-        check_executor("jobs", resources)
+        check_executor("jobs", {"image": "soup", **resources})
 
 
 def test_jobs_need_a_login(monkeypatch):
@@ -224,7 +304,7 @@ def test_jobs_need_a_login(monkeypatch):
         check_executor("jobs")
 
 
-def test_what_cannot_be_sent_is_refused():
+def test_what_cannot_be_sent_is_refused(hub):
     """Before a repository is made."""
     import threading
 
@@ -233,5 +313,7 @@ def test_what_cannot_be_sent_is_refused():
     def hold(item):
         return lock
 
-    with pytest.raises(RecipeError, match="cannot be sent to a job"):
+    created = len(hub.log)
+    with pytest.raises(RecipeError, match="cannot be sent"):
         in_jobs(hold, ["a"])
+    assert not [exchange for exchange in hub.log[created:] if exchange.path == "/api/repos/create"]
