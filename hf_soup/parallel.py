@@ -106,7 +106,7 @@ def run_all(
         check_executor(executor)
     if executor == "ray" and len(items):
         yield from _on_ray(function, items, resources or {}, lost)
-    elif executor == "jobs" and len(items):
+    elif executor == "jobs":
         from .jobs.running import call_in_jobs
 
         yield from call_in_jobs(function, items, resources, lost, key)

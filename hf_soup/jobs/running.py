@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ def call_in_jobs(
             raised an error. By default both are raised.
         key (`str`, *optional*):
             What the function is, in words, by which a later call finds its jobs again; items are then told apart by
-            their `repr`. Two calls with one key may not run at the same time.
+            their values as JSON. Two calls with one key may not run at the same time.
 
     Raises:
         [`Exception`]: what the function raises.
@@ -96,8 +97,14 @@ def call_in_jobs(
     """
     token, settings = check_login(), job_settings(resources)
     namespace = settings.namespace or _user()
-    names = list(map(str, range(len(items)))) if key is None else [_digest(repr(item)) for item in items]
+    names = list(map(str, range(len(items))))
+    if key is not None:
+        names = [_digest(json.dumps(item, sort_keys=True, default=repr)) for item in items]
     storage = JobStorage(f"{namespace}/hf-soup-jobs-{_digest(key or uuid.uuid4().hex)}", token)
+    if not items:
+        if key is not None:  # an earlier call may have been killed when its last job had ended
+            storage.clear()
+        return
     queue = JobQueue(storage, settings, namespace)
     try:
         with temporary_folder() as stage:

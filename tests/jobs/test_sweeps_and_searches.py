@@ -5,10 +5,12 @@ The jobs take seconds to start, so tests share what they make.
 
 import json
 import shutil
+import time
 
 import pytest
 from click.testing import CliRunner
 from datasets import DatasetDict, load_from_disk
+from hub import Reply
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
@@ -51,27 +53,38 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_jobs(hub, base, data, tmp_path_factory):
-    """A sweep in jobs, and what the Hub had of jobs then."""
+    """A sweep in jobs whose first call loses the Hub when the jobs have started, and the jobs that the Hub had."""
     hub.jobs.all.clear()
+    arguments = {
+        "validation": data[1],
+        "output_dir": tmp_path_factory.mktemp("jobs") / "runs",
+        "executor": "jobs",
+        "resources": RESOURCES,
+        "push_runs": "in-jobs",
+        "private": True,
+        **SWEEP,
+    }
+
+    def fail(request, reply):
+        is_listing = request.path == f"/api/jobs/{hub.user}" and request.method == "GET"
+        return Reply(503) if is_listing and len(hub.jobs.all) == 2 else reply
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "POLL", 0.2)
+        patch.setattr(running, "AWAY", 0)
+        hub.jobs.hold.clear()
+        with patch.context() as impatient, hub.lying(fail):
+            impatient.setattr(time, "sleep", lambda _, sleep=time.sleep: sleep(0.01))
+            with pytest.raises(OutputError, match="keep running"):
+                hf_soup.sweep(base, data[0], **arguments)
+        hub.jobs.hold.set()
         with pytest.warns(SoupWarning, match="run-1 failed"):
-            sweep = hf_soup.sweep(
-                base,
-                data[0],
-                validation=data[1],
-                output_dir=tmp_path_factory.mktemp("jobs") / "runs",
-                executor="jobs",
-                resources=RESOURCES,
-                push_runs="in-jobs",
-                private=True,
-                **SWEEP,
-            )
+            sweep = hf_soup.sweep(base, data[0], **arguments)
     return sweep, list(hub.jobs.all.values())
 
 
 def test_runs_are_trained_in_jobs(hub, base, data, in_jobs, tmp_path):
-    """One job for each run; weights, scores and failures are those of a sweep here; what jobs needed is deleted."""
+    """One job for each run, also after an outage; all is as in a sweep here; what jobs needed is deleted."""
     sweep, jobs = in_jobs
     assert [job.stage for job in jobs] == ["COMPLETED", "COMPLETED"]
     with pytest.warns(SoupWarning, match="run-1 failed"):
