@@ -27,6 +27,7 @@ SEAMS: dict[str, tuple[str, ...]] = {
     "opens": ("hf_soup.checkpoints.source:_find", "hf_soup.checkpoints.source:open_checkpoint"),
     "headers": ("hf_soup.checkpoints.reader:read_raw_header",),
     "angles": ("hf_soup.analysis.gram:measure_grams", "hf_soup.checkpoints.gram:inner_products"),
+    "head_angles": ("hf_soup.analysis.gram:measure_small_grams",),
     "reads": ("hf_soup.checkpoints.files:OpenFiles.read",),
     "plugins": ("hf_soup.plugins:load_module", "hf_soup.lookup:load_module"),
     "metrics": ("hf_soup.metrics:load_metrics", "hf_soup.metrics.load:load_metrics"),

@@ -19,7 +19,9 @@ from ..threads import submit
 
 
 PIECE = 2**18  # elements: the buffers of a thread stay in the cache, and calls are few
-MAX_THREADS = 8  # more threads would wait for memory
+# Measured by `benchmarks/threads.py`: from memory, more threads than cores are slower. On storage that answers slowly
+# they are faster, so that OMP_NUM_THREADS may ask for as many.
+MAX_THREADS = 8
 T = TypeVar("T")
 
 
