@@ -1,6 +1,7 @@
 """Soups that are made shard by shard: interrupted and resumed, uploaded one by one, shared out among processes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -218,8 +219,8 @@ class TestPushing:
         """The addresses of uploads."""
         return [item.path for item in hub.log[since:] if item.origin == "cdn" and item.method == "PUT"]
 
-    def test_the_disk_holds_two_shards_at_most(self, hub, hub_runs, expected, monkeypatch):
-        """One shard is uploaded while the next is made; the pushed files are those of a local soup."""
+    def test_the_disk_holds_two_shards_at_most(self, faulty, hub_runs, expected, monkeypatch):
+        """One shard is uploaded, here slowly, while the next is made; the pushed files are those of a local soup."""
         most = []
 
         def look(self, shard, aside):
@@ -229,8 +230,9 @@ class TestPushing:
 
         monkeypatch.setattr(ShardMaker, "make", look)
         repo_id = f"{hub_runs[0]}-soup"
-        streamed(hub_runs).push_to_hub(repo_id, max_shard_size=SIZE)
-        files = hub.store.repositories[repo_id].resolve("main").files
+        with faulty.faults.on("lfs-upload", "slow", times=math.inf, seconds=0.2):
+            streamed(hub_runs).push_to_hub(repo_id, max_shard_size=SIZE)
+        files = faulty.store.repositories[repo_id].resolve("main").files
         pushed = {name: blob.content for name, blob in files.items() if name.startswith("model")}
         assert pushed == expected
         assert max(most) == 2
