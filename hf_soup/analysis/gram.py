@@ -191,8 +191,9 @@ def measure_small_grams(
             rows = [_read_numbers(item, spec.name, files, moved.get((item.name, spec.name))) for item in checkpoints]
             rows.append(rows[0])  # the first model is the reference
             deltas = np.stack(rows)
-            deltas[:-1] -= deltas[-1]
-            gram.inner[:] = deltas @ deltas.T
+            with np.errstate(invalid="ignore", over="ignore"):  # of a run that diverged
+                deltas[:-1] -= deltas[-1]
+                gram.inner[:] = deltas @ deltas.T
     return grams
 
 

@@ -101,28 +101,37 @@ def call_in_jobs(
     if key is not None:
         names = [_digest(json.dumps(item, sort_keys=True, default=repr)) for item in items]
     storage = JobStorage(f"{namespace}/hf-soup-jobs-{_digest(key or uuid.uuid4().hex)}", token)
+    queue = JobQueue(storage, settings, namespace)
     if not items:
         if key is not None:  # an earlier call may have been killed when its last job had ended
-            storage.clear()
+            queue.clear()
         return
-    queue = JobQueue(storage, settings, namespace)
-    try:
-        with temporary_folder() as stage:
-            (stage / FUNCTION).write_bytes(pack(function, stage))
-            (stage / ITEMS).mkdir()
-            for name, item in zip(names, items, strict=True):
-                (stage / ITEMS / name).write_bytes(pack(item, stage))
+    with temporary_folder() as stage:
+        (stage / FUNCTION).write_bytes(pack(function, stage))
+        (stage / ITEMS).mkdir()
+        for name, item in zip(names, items, strict=True):
+            (stage / ITEMS / name).write_bytes(pack(item, stage))
+        try:
             commit = storage.upload(stage)
-        places = {name: place for place, name in enumerate(names)}
+        except BaseException:
+            if key is None:  # nobody else has a repository of that name
+                storage.clear()
+            raise
+    places = {name: place for place, name in enumerate(names)}
+    try:
         for name, answer in queue.answers(names, commit):
             yield places[name], _result(answer, items[places[name]], lost)
     except JobsUnreachableError as error:
-        raise OutputError(f"{error} Jobs that run keep running: the same call waits for them.") from error
+        if key is not None:
+            raise OutputError(f"{error} Jobs that run keep running: the same call waits for them.") from error
+        queue.cancel()  # no later call would find them
+        storage.clear()
+        raise
     except BaseException:  # also Ctrl-C, and a caller that stops early
         queue.cancel()
         storage.clear()
         raise
-    storage.clear()
+    queue.clear(names)
 
 
 def _digest(text: str) -> str:
@@ -162,12 +171,15 @@ class JobQueue:
             User or organization that runs them.
         running (`dict[str, JobInfo]`):
             Item -> the job that is running for it.
+        uncertain (`set[str]`):
+            Items whose job may have been started although the Hub did not answer.
     """
 
     storage: JobStorage
     settings: JobSettings
     namespace: str
     running: dict[str, JobInfo] = field(default_factory=dict)
+    uncertain: set[str] = field(default_factory=set)
 
     def answers(self, items: Sequence[str], commit: str) -> Iterator[tuple[str, Answer | str]]:
         """The answer of each item as its job ends; for a job without one, the reason.
@@ -182,18 +194,19 @@ class JobQueue:
         """
         active = self._active()
         self.running = {item: active[item] for item in items if item in active}
-        answered = [item for item in items if item in self.storage.answered()]
+        there = self.storage.answered()
+        answered = [item for item in items if item in there]
         waiting = [item for item in items if item not in (*self.running, *answered)]
         for item in answered:
             self.running.pop(item, None)  # it has answered, and is about to end
             yield item, self.storage.read_answer(item) or "its answer has disappeared from the Hub"
         seen = time.monotonic()  # when the Hub last answered
         while waiting or self.running:
-            while waiting and len(self.running) < self.settings.n_jobs:
-                item = waiting.pop(0)
-                self.running[item] = self._start(item, commit)
             ended: list[tuple[str, Answer | str]] = []
             try:
+                while waiting and len(self.running) < self.settings.n_jobs:
+                    self.running[waiting[0]] = self._start(waiting[0], commit)
+                    waiting.pop(0)
                 for job in self._ended():
                     ended.append((_item_of(job), self.storage.read_answer(_item_of(job)) or self._reason(job)))
                 seen = time.monotonic()
@@ -203,14 +216,16 @@ class JobQueue:
             for item, answer in ended:
                 del self.running[item]
                 yield item, answer
-            if self.running:
+            if self.running or waiting:
                 time.sleep(POLL)
 
     def cancel(self) -> None:
         """Cancel all jobs of this call that have not ended."""
         jobs = {job.id: job for job in self.running.values()}
-        with contextlib.suppress(OutputError):  # those of which this call does not know, such as one just started
-            jobs |= {job.id: job for job in self._active().values()}
+        try:  # those of which this call does not know, such as one just started
+            jobs |= {job.id: job for job in self._jobs() if not _has_ended(job)}
+        except OutputError as error:
+            warn(f"{error} Jobs with the label {CALL}={self._label} may be running, and cost money: `hf jobs ps`.")
         for job in jobs.values():
             try:
                 with reaching_hub(f"a job could not be cancelled, and costs money: {job.url}"):
@@ -219,18 +234,36 @@ class JobQueue:
                 warn(str(error))
         self.running.clear()
 
+    def clear(self, items: Sequence[str] = ()) -> None:
+        """Delete the repository, unless jobs of other items need it, those of an earlier call.
+
+        Args:
+            items (`Sequence[str]`, *optional*):
+                Names of the items that have answered, whose jobs may be about to end.
+        """
+        try:
+            others = [job for job in self._jobs() if not _has_ended(job) and _item_of(job) not in items]
+        except OutputError as error:
+            warn(str(error))
+            return
+        if others:
+            warn(f"{len(others)} jobs of an earlier call are still running, such as {others[0].url}")
+        else:
+            self.storage.clear()
+
     @property
     def _label(self) -> str:
         """The label of all jobs of this call."""
         return self.storage.repo_id.rpartition("/")[2]
 
     def _start(self, item: str, commit: str) -> JobInfo:
-        """Start the job of an item; if the answer of the Hub is lost, look whether it was started."""
-        try:
-            return self._start_once(item, commit)
-        except JobsUnreachableError:
-            time.sleep(POLL)
-            return self._active().get(item) or self._start_once(item, commit)
+        """Start the job of an item, unless the answer to an earlier attempt was lost and it is there."""
+        job = self._active().get(item) if item in self.uncertain else None
+        if job is None:
+            self.uncertain.add(item)
+            job = self._start_once(item, commit)
+        self.uncertain.discard(item)
+        return job
 
     def _start_once(self, item: str, commit: str) -> JobInfo:
         from huggingface_hub import constants

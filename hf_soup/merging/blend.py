@@ -222,9 +222,10 @@ class _Worker:
         """The bytes of a buffer, which are the same in all ingredients."""
         values = []
         for index in step.inputs:
-            content = self._read(index, step, piece, self._raws[0])
             if step.orders:
                 content = bytes_of(self._elements(index, step, piece))
+            else:
+                content = self._read(index, step, piece, self._raws[0])
             values.append(bytearray(content))  # copied, because all are read into the same memory
         if not equal_or_counter(step.spec.name, values):
             names = ", ".join(self._checkpoints[index].name for index in step.inputs)

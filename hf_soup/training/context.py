@@ -68,3 +68,16 @@ class SweepContext:
     halves: bool = False
     label_column: str | None = None
     text_columns: Sequence[str] | None = None
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What determines runs and their scores besides base model, data and settings, for `run.json`."""
+        return {
+            "task": self.task,
+            "metric": self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "metric"),
+            "higher_is_better": self.higher_is_better,
+            "keep": self.keep,
+            "own_heads": self.own_heads,
+            "label_column": self.label_column,
+            "text_columns": list(self.text_columns) if self.text_columns is not None else None,
+        }

@@ -150,6 +150,7 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
             "seconds": round(time.perf_counter() - started, 2),
             "checkpoints": checkpoints,
             **context.about,
+            "setup": context.setup,
             "versions": versions(),
         }
         card = render_run_card(record, history, sweep=context.folder.name, task=task, base=context.base_card)

@@ -83,7 +83,11 @@ def _with_runs_on_hub(plan: SweepPlan, publisher: Publisher) -> SweepPlan:
     folder, shared = plan.context.folder, plan.context.training_args
     found = set()
     for name in plan.todo:
-        expected = {**plan.context.about, "settings": plain_settings({**shared, **plan.runs[name]})}
+        expected = {
+            **plan.context.about,
+            "setup": plan.context.setup,
+            "settings": plain_settings({**shared, **plan.runs[name]}),
+        }
         if publisher.has_run(folder / name, expected):
             publisher.collect(folder / name)
             found.add(name)
@@ -191,7 +195,7 @@ def _context_of_workers(plan: SweepPlan, devices: Sequence[str]) -> SweepContext
 def _key_of_jobs(plan: SweepPlan, publisher: Publisher) -> str:
     """What determines the runs of a sweep besides their own settings, by which its jobs are found again."""
     context = plan.context
-    values = [publisher.prefix, publisher.start, context.task, context.about, context.training_args, context.keep]
+    values = [publisher.prefix, publisher.start, context.about, context.setup, context.training_args]
     return json.dumps(values, sort_keys=True, default=str)
 
 

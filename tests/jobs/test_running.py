@@ -2,12 +2,13 @@
 
 import contextlib
 import time
+import warnings
 
 import pytest
 from hub import Reply
 from huggingface_hub import HfApi
 
-from hf_soup.errors import DataError, OutputError, RecipeError, SoupError
+from hf_soup.errors import DataError, OutputError, RecipeError, SoupError, SoupWarning
 from hf_soup.jobs import running
 from hf_soup.jobs.settings import versions_here
 from hf_soup.parallel import check_executor, run_all
@@ -177,6 +178,41 @@ def test_jobs_keep_running_if_the_hub_is_away(hub, jobs, waits, monkeypatch, dou
     assert repositories(hub) == []
 
 
+def test_jobs_of_other_items_keep_their_repository(hub, jobs, waits, monkeypatch, double_here):
+    """A call with fewer items, or none, leaves what the jobs of an earlier one need, and tells of them."""
+    monkeypatch.setattr(running, "AWAY", 0)
+    jobs.hold.clear()
+    with hub.lying(listing_fails(hub, jobs)), pytest.raises(OutputError, match="keep running"):
+        in_jobs(double_here, ["a"], key="fewer")
+    with pytest.warns(SoupWarning, match="1 jobs of an earlier call are still running"):
+        assert in_jobs(double_here, [], key="fewer") == []
+    assert len(repositories(hub)) == 1
+    jobs.hold.set()
+    assert in_jobs(double_here, ["a"], key="fewer") == ["aa"]
+    assert len(jobs.all) == 1
+    assert repositories(hub) == []
+
+
+def test_jobs_that_no_call_would_find_are_cancelled(hub, jobs, waits, monkeypatch, double_here):
+    """If the Hub is away for too long, those without a key would run to their end for nothing."""
+    monkeypatch.setattr(running, "AWAY", 0)
+    jobs.hold.clear()
+    lie, failures = listing_fails(hub, jobs), []
+
+    def fail_for_a_while(request, reply):
+        answer = lie(request, reply)
+        failures.extend([request] * (answer.status == 500))
+        return answer if len(failures) < 40 else reply
+
+    with hub.lying(fail_for_a_while), warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoupWarning)  # the list of jobs may still fail
+        with pytest.raises(OutputError) as caught:
+            in_jobs(double_here, ["a", "b"])
+    assert "the same call" not in str(caught.value)
+    assert [job.stage for job in jobs.all.values()] == ["CANCELED", "CANCELED"]
+    assert repositories(hub) == []
+
+
 def test_an_outage_is_waited_out(hub, jobs, waits, double_here):
     """A Hub that does not answer for a while does not end the call."""
     lie, failures = listing_fails(hub, jobs), []
@@ -196,7 +232,11 @@ def test_an_outage_is_waited_out(hub, jobs, waits, double_here):
 def test_a_refusal_ends_the_call_and_the_jobs(hub, jobs, double_here):
     """Such as that of a token, which no other attempt changes."""
     jobs.hold.clear()
-    with hub.lying(listing_fails(hub, jobs, status=403)), pytest.raises(OutputError, match="may not do this"):
+    with (
+        hub.lying(listing_fails(hub, jobs, status=403)),
+        pytest.warns(SoupWarning, match="may be running, and cost money"),
+        pytest.raises(OutputError, match="may not do this"),
+    ):
         in_jobs(double_here, ["a", "b"])
     assert [job.stage for job in jobs.all.values()] == ["CANCELED", "CANCELED"]
     assert repositories(hub) == []
@@ -278,6 +318,7 @@ def test_a_public_repository_is_not_used(hub, jobs, double_here):
         in_jobs(double_here, ["a"])
     assert not commits
     assert not jobs.all
+    assert repositories(hub) == []  # which this call had made
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def test_runs_on_the_hub_are_not_trained_again(hub, base, data, in_jobs, tmp_pat
     assert elsewhere[0].score == in_jobs[0][0].score
     weights, others = (load_file(runs[0].folder / "model.safetensors") for runs in (elsewhere, in_jobs[0]))
     assert all((weights[name] == others[name]).all() for name in others)
+    with pytest.raises(OutputError, match="has something else than run-0 of this sweep"):
+        hf_soup.sweep(base, data[0], output_dir=tmp_path / "metric", **arguments, metric="f1")
     arguments["space"] = {**arguments["space"], "learning_rate": [1e-4]}
     with pytest.raises(OutputError, match="in-jobs-run-0 has something else than run-0 of this sweep"):
         hf_soup.sweep(base, data[0], output_dir=tmp_path / "others", **arguments)
