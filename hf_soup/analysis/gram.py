@@ -188,9 +188,10 @@ def measure_small_grams(
     grams = tuple(_empty_grams(checkpoints, None, specs))
     with OpenFiles() as files:
         for gram, spec in zip(grams, specs, strict=True):
-            rows = [_read_numbers(item, spec.name, files, moved.get((item.name, spec.name))) for item in checkpoints]
-            rows.append(rows[0])  # the first model is the reference
-            deltas = np.stack(rows)
+            deltas = np.empty((len(checkpoints) + 1, spec.numel))
+            for row, item in zip(deltas, checkpoints, strict=False):
+                row[:] = _read_numbers(item, spec.name, files, moved.get((item.name, spec.name)))
+            deltas[-1] = deltas[0]  # the first model is the reference
             with np.errstate(invalid="ignore", over="ignore"):  # of a run that diverged
                 deltas[:-1] -= deltas[-1]
                 gram.inner[:] = deltas @ deltas.T

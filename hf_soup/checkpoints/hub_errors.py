@@ -115,8 +115,13 @@ def status_of(error: BaseException | None) -> int | None:
 def is_temporary(error: BaseException) -> bool:
     """Whether the same request may succeed later: the Hub did not answer, was busy, or another commit came first."""
     cause = _cause(error)
+    if cause is None:
+        return False
     status = status_of(cause)
-    return cause is not None and (status is None or status in (*BUSY, *RACE))
+    if status is None:
+        name = type(cause).__name__
+        return name not in FINAL or name == "ConnectError"  # a machine may be without a network for a while
+    return status in (*BUSY, *RACE)
 
 
 def _http_error() -> type[Exception]:

@@ -35,5 +35,5 @@ def _key(config: Mapping[str, Any]) -> str:
     """A digest of the configuration and of the libraries that know what it means."""
     import xxhash
 
-    content = json.dumps([config, versions()], sort_keys=True, default=str)
+    content = json.dumps([config, versions(), names("task")], sort_keys=True, default=str)
     return xxhash.xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
